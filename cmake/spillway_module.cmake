@@ -1,0 +1,57 @@
+# The whole build vocabulary: spillway_module, spillway_test, spillway_bench.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+set(SPILLWAY_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,undefined or thread)")
+
+add_library(spillway_flags INTERFACE)
+target_compile_options(spillway_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Werror
+  -ffp-contract=off -fno-math-errno)
+target_include_directories(spillway_flags INTERFACE ${PROJECT_SOURCE_DIR})
+if(SPILLWAY_SANITIZE)
+  target_compile_options(spillway_flags INTERFACE -fsanitize=${SPILLWAY_SANITIZE} -fno-sanitize-recover=all
+    -fno-omit-frame-pointer)
+  target_link_options(spillway_flags INTERFACE -fsanitize=${SPILLWAY_SANITIZE})
+endif()
+
+# spillway_module(NAME SOURCES a.cc ... [DEPENDS module ...] [LIBRARIES target ...])
+# One static library per folder. DEPENDS must follow the module table of ARCHITECTURE.md (tests/tidy checks it).
+function(spillway_module name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LIBRARIES" ${ARGN})
+  add_library(spillway_${name} STATIC ${ARG_SOURCES})
+  add_library(spillway::${name} ALIAS spillway_${name})
+  list(TRANSFORM ARG_DEPENDS PREPEND spillway::)
+  target_link_libraries(spillway_${name} PUBLIC spillway_flags ${ARG_DEPENDS} ${ARG_LIBRARIES})
+endfunction()
+
+# spillway_test(NAME LABEL unit|integration|slow SOURCES a_test.cc ... DEPENDS module ... [LIBRARIES target ...])
+# One GoogleTest binary per module, run by ctest as one test with a time limit.
+function(spillway_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPENDS;LIBRARIES" ${ARGN})
+  add_executable(${name}_test ${ARG_SOURCES})
+  list(TRANSFORM ARG_DEPENDS PREPEND spillway::)
+  target_link_libraries(${name}_test PRIVATE spillway_flags ${ARG_DEPENDS} ${ARG_LIBRARIES} GTest::gtest
+    GTest::gtest_main)
+  target_compile_definitions(${name}_test PRIVATE SPILLWAY_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
+    SPILLWAY_MODEL="${PROJECT_SOURCE_DIR}/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+  add_test(NAME ${name} COMMAND ${name}_test)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# spillway_bench(NAME SOURCES a.cc DEPENDS module ...): a Google Benchmark binary; ctest runs it briefly so it cannot rot.
+function(spillway_bench name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  list(TRANSFORM ARG_DEPENDS PREPEND spillway::)
+  target_link_libraries(${name} PRIVATE spillway_flags ${ARG_DEPENDS} benchmark::benchmark)
+  add_test(NAME ${name} COMMAND ${name} --benchmark_min_time=0.01)
+  set_tests_properties(${name} PROPERTIES LABELS "bench" TIMEOUT 120)
+endfunction()

@@ -1,0 +1,58 @@
+#include "common/fault_points.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "common/check.h"
+
+namespace spillway {
+namespace {
+
+constexpr std::array<std::string_view, 10> kNames = {
+    "prefill-received",  // P: a Prefill message arrived, nothing done yet
+    "prefill-step",      // P: a step is about to be handed to compute
+    "prefill-layer",     // P: a layer of a step is done, its parts not yet queued
+    "prefill-send",      // P: parts are about to be queued for transfer
+    "prefill-done",      // P: PrefillDone is about to be sent
+    "decode-reserved",   // D: a Reserve message arrived, nothing done yet
+    "decode-landed",     // D: parts landed, not yet counted
+    "decode-commit",     // D: all parts landed, the sequence is about to join the batch
+    "decode-step",       // D: a step is about to be handed to compute
+    "decode-token",      // D: a Token message is about to be sent
+};
+
+}  // namespace
+
+std::span<const std::string_view> FaultPoints::names() { return kNames; }
+
+FaultPoints::FaultPoints(std::span<const std::string> specs) {
+  for (const std::string& spec : specs) {
+    const size_t colon = spec.find(':');
+    const std::string_view name = std::string_view(spec).substr(0, colon);
+    uint64_t passes = 1;
+    if (colon != std::string::npos) {
+      const char* const end = spec.data() + spec.size();
+      const auto [stop, error] = std::from_chars(spec.data() + colon + 1, end, passes);
+      if (error != std::errc{} || stop != end || passes == 0)
+        throw SetupError("--fault " + spec + ": the part after ':' must be a count of at least 1");
+    }
+    const auto* const known = std::find(kNames.begin(), kNames.end(), name);
+    if (known == kNames.end()) {
+      std::string list;
+      for (const std::string_view one : kNames) list.append(list.empty() ? "" : ", ").append(one);
+      throw SetupError("--fault " + spec + ": no such fault point; there are " + list);
+    }
+    armed_.push_back({*known, passes});
+  }
+}
+
+void FaultPoints::pass(std::string_view name) {
+  for (Armed& armed : armed_)
+    if (armed.name == name && --armed.passes_left == 0) ::kill(::getpid(), SIGKILL);
+}
+
+}  // namespace spillway

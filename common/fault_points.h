@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace spillway {
+
+// Named places where a test may kill this process (`--fault NAME[:N]`: SIGKILL at the Nth pass). Off unless armed.
+// Loop thread of one process; the names are one list, so that a typo is an error at start-up.
+class FaultPoints {
+ public:
+  static std::span<const std::string_view> names();
+  // Throws SetupError naming the known points when `spec` names none of them.
+  explicit FaultPoints(std::span<const std::string> specs);
+  // Marks a pass. REQUIRES: `name` is in names(). Does not return when this is the armed pass.
+  void pass(std::string_view name);
+
+ private:
+  struct Armed {
+    std::string_view name;
+    uint64_t passes_left;
+  };
+  std::vector<Armed> armed_;
+};
+
+}  // namespace spillway

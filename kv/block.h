@@ -1,0 +1,89 @@
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <span>
+#include <string>
+
+// The noun of the system, as values: no memory of its own, no I/O, no thread.
+namespace spillway {
+
+enum class SlotId : uint32_t {};  // a place for one block in one arena
+
+inline constexpr size_t kPageBytes = 4096;
+
+// HMAC-SHA-256(tenant key, parent key | token ids | ModelId), first 128 bits. The parent of a first block is all zero.
+struct BlockKey {
+  std::array<std::byte, 16> bytes{};
+  auto operator<=>(const BlockKey&) const = default;
+};
+
+// What must agree before two processes may exchange blocks: weights digest, architecture, RoPE settings, block_tokens.
+struct ModelId {
+  std::array<std::byte, 16> bytes{};
+  auto operator<=>(const ModelId&) const = default;
+  std::string hex() const;
+};
+
+// Derived from the persisted secret with HKDF per tenant; travels with the request so every node can key its blocks.
+struct TenantKey {
+  std::array<std::byte, 32> bytes{};
+  auto operator<=>(const TenantKey&) const = default;
+};
+
+struct LayerRange {
+  uint16_t first = 0, count = 0;
+  auto operator<=>(const LayerRange&) const = default;
+};
+
+// A small id of everything that decides rounding; listed, append-only, in docs/numerics.md.
+enum class NumericsClass : uint16_t {};
+
+// Of blocks computed over a prefix of another class: equal to nothing, not even to itself, so never shared.
+inline constexpr NumericsClass kNumericsMixed{0xffff};
+
+struct BlockEncoding {  // how values are stored; never part of the key
+  enum class Order : uint8_t { kCanonical, kCpuTiled };
+  enum class Dtype : uint8_t { kBf16 };
+  Order order = Order::kCpuTiled;
+  Dtype dtype = Dtype::kBf16;
+  NumericsClass numerics{};
+  bool operator==(const BlockEncoding&) const = default;
+};
+
+// The table of parts of one block: part l holds layer l's K then V, each [kv_head][...] in the encoding's order,
+// padded to whole pages. Device slot, host slot, file slot and wire carry the same part bytes.
+struct KvLayout {
+  uint16_t layer_count = 0, kv_heads = 0, head_dim = 0;                              // head_dim: even
+  uint16_t block_tokens = 64;                                                        // a multiple of 16
+  size_t k_bytes() const { return size_t{kv_heads} * block_tokens * head_dim * 2; }  // one layer's K; V is as large
+  size_t part_bytes() const { return (2 * k_bytes() + kPageBytes - 1) / kPageBytes * kPageBytes; }
+  size_t block_bytes() const { return part_bytes() * layer_count; }
+  uint32_t blocks_for(uint32_t tokens) const { return (tokens + block_tokens - 1) / block_tokens; }
+  bool operator==(const KvLayout&) const = default;
+};
+
+// Slots over memory that the Backend allocated: slot s starts at base + s * (header_bytes + block_bytes).
+struct SlotArena {
+  std::byte* base = nullptr;
+  size_t header_bytes = 0;  // 4096 on host and NVMe, 0 where the engine computes
+  KvLayout layout;
+  uint32_t slot_count = 0;
+  // Bytes of adjacent parts of one slot. REQUIRES slot and layers within bounds (CHECK); base is 4096-aligned.
+  std::span<std::byte> parts(SlotId slot, LayerRange layers) const;
+};
+
+}  // namespace spillway
+
+template <>
+struct std::hash<spillway::BlockKey> {
+  size_t operator()(const spillway::BlockKey& key) const noexcept {
+    size_t value = 0;  // the key is already uniformly distributed
+    std::memcpy(&value, key.bytes.data(), sizeof value);
+    return value;
+  }
+};

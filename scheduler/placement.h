@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <variant>
+
+#include "common/ids.h"
+
+namespace spillway {
+
+// Where one request runs. Pure: the gateway and the simulator call the same functions.
+struct NodeView {  // as last announced, corrected by what was sent to it since
+  PeerId node{};
+  bool takes_prefill = false, takes_decode = false;
+  uint32_t queued_prompt_tokens = 0, running_sequences = 0, sequences_max = 0;
+  uint32_t blocks_total = 0, blocks_free = 0, blocks_promised = 0;
+  uint32_t block_tokens = 64;
+};
+struct PlacementQuery {
+  uint32_t prompt_tokens = 0, output_tokens_max = 0;
+  std::span<const NodeView> nodes;  // ascending PeerId; ties go to the lower, so a run repeats
+};
+struct Disaggregate {
+  PeerId prefill{}, decode{};
+};
+struct Wait {};  // every node is busy; try again when one announces room
+enum class RefuseReason : uint8_t { kNoPrefillNode, kNoDecodeNode, kNeverFits };
+struct Refuse {
+  RefuseReason reason{};
+};
+using Placement = std::variant<Disaggregate, Wait, Refuse>;
+
+// Least uncomputed prompt tokens among prefill nodes with room for the prompt, most free unpromised blocks among decode
+// nodes with room for prompt + output; ties go to the lower PeerId. Refuse: no node of a role, or none of a role could hold
+// it even when idle. Wait: some could, but no pair has room now.
+Placement place_least_loaded(const PlacementQuery& query);
+
+}  // namespace spillway

@@ -1,0 +1,46 @@
+#include "common/fault_points.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <string>
+#include <vector>
+
+#include "common/check.h"
+
+namespace spillway {
+namespace {
+
+TEST(FaultPoints, UnarmedPointsDoNothing) {
+  FaultPoints faults({});
+  for (const std::string_view name : FaultPoints::names()) faults.pass(name);
+}
+
+TEST(FaultPointsDeathTest, ArmedPointKillsAtTheNthPass) {
+  EXPECT_EXIT(
+      {
+        FaultPoints faults(std::vector<std::string>{"decode-step:3"});
+        faults.pass("decode-step");
+        faults.pass("prefill-step");
+        faults.pass("decode-step");
+        faults.pass("decode-step");
+      },
+      testing::KilledBySignal(SIGKILL), "");
+}
+
+TEST(FaultPoints, UnknownNameOrCountNamesTheRemedy) {
+  const auto message = [](const std::string& spec) -> std::string {
+    try {
+      FaultPoints faults(std::vector<std::string>{spec});
+    } catch (const SetupError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_NE(message("no-such-point").find("prefill-received"), std::string::npos);
+  EXPECT_NE(message("decode-step:0").find("at least 1"), std::string::npos);
+  EXPECT_NE(message("decode-step:x").find("at least 1"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace spillway
