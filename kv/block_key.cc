@@ -15,7 +15,7 @@
 namespace spillway {
 namespace {
 
-constexpr std::string_view kBlockKeyTag = "spillway.block.1";    // 16 bytes
+constexpr std::string_view kBlockKeyTag = "spillway.block.1";  // 16 bytes
 constexpr std::string_view kTenantKeySalt = "spillway.tenant.1";
 
 void append(std::vector<unsigned char>& message, std::span<const std::byte> bytes) {

@@ -17,7 +17,8 @@ namespace spillway {
 
 // Key of one full block given its parent's key; the parent of a first block is BlockKey{}.
 // REQUIRES tokens.size() == block_tokens of the model.
-BlockKey block_key(const TenantKey& tenant, const ModelId& model, const BlockKey& parent, std::span<const TokenId> tokens);
+BlockKey block_key(const TenantKey& tenant, const ModelId& model, const BlockKey& parent,
+                   std::span<const TokenId> tokens);
 
 // Keys of all full blocks of `tokens`, in order; a partial last block has none.
 std::vector<BlockKey> block_keys(const TenantKey& tenant, const ModelId& model, uint32_t block_tokens,

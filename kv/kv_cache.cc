@@ -6,8 +6,7 @@
 
 namespace spillway {
 
-KvCache::KvCache(const KvCacheConfig& config)
-    : config_(config), pool_(config.slot_count), index_(config.slot_count) {
+KvCache::KvCache(const KvCacheConfig& config) : config_(config), pool_(config.slot_count), index_(config.slot_count) {
   CHECK(config.layout.block_tokens > 0);
 }
 

@@ -39,9 +39,9 @@ class KvCache {
   // O(cached blocks).
   uint32_t available() const;
   // Shares a full block from now on, until it is evicted or forgotten. Not shared, and the slot stays private to its
-  // holder, are: a key that is already cached (it keeps its present slot), an encoding other than this cache's own or of
-  // class kNumericsMixed, and a block whose parent is not cached (nothing could reach it).
-  // REQUIRES: the slot is held and not cached, tokens.size() == block_tokens.
+  // holder, are: a key that is already cached (it keeps its present slot), an encoding other than this cache's own or
+  // of class kNumericsMixed, and a block whose parent is not cached (nothing could reach it). REQUIRES: the slot is
+  // held and not cached, tokens.size() == block_tokens.
   void publish(SlotId slot, const BlockKey& key, const BlockKey& parent, std::span<const TokenId> tokens,
                const BlockEncoding& encoding);
   // Forgets a doubtful block, and those computed over it, at once; each slot is free when its last hold ends.

@@ -19,7 +19,8 @@ class SlotPool;
 class SlotPin {
  public:
   SlotPin() = default;
-  SlotPin(SlotPin&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), slot_(other.slot_), kind_(other.kind_) {}
+  SlotPin(SlotPin&& other) noexcept
+      : pool_(std::exchange(other.pool_, nullptr)), slot_(other.slot_), kind_(other.kind_) {}
   SlotPin& operator=(SlotPin&& other) noexcept;
   ~SlotPin() { release(); }
   SlotId slot() const { return slot_; }

@@ -24,10 +24,10 @@ struct BatchRow {
   uint32_t token_count = 0;
 };
 // Decodes first, then prompt chunks, each in order of arrival, ties by SequenceId, whatever the order of `candidates`
-// (stall-free batching: Sarathi-Serve, Agrawal et al. 2024). A prompt gets tokens only when every earlier one got its whole
-// chunk. Limits are never exceeded, so decodes are all in only when they fit both maxima: with sequences_max bounding what
-// is open and tokens_max >= sequences_max they always do, and the first prompt always moves.
-// REQUIRES: at most one candidate per sequence.
+// (stall-free batching: Sarathi-Serve, Agrawal et al. 2024). A prompt gets tokens only when every earlier one got its
+// whole chunk. Limits are never exceeded, so decodes are all in only when they fit both maxima: with sequences_max
+// bounding what is open and tokens_max >= sequences_max they always do, and the first prompt always moves. REQUIRES: at
+// most one candidate per sequence.
 std::vector<BatchRow> plan_batch(std::span<const BatchCandidate> candidates, const BatchLimits& limits);
 
 }  // namespace spillway

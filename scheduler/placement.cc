@@ -35,8 +35,8 @@ bool more_free_blocks(const NodeView& a, const NodeView& b) {
 }
 
 struct Choice {
-  bool any = false;   // a node of this role exists
-  bool fits = false;  // one could hold the request when idle
+  bool any = false;                // a node of this role exists
+  bool fits = false;               // one could hold the request when idle
   const NodeView* node = nullptr;  // the best one with room
 };
 

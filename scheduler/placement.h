@@ -32,8 +32,8 @@ struct Refuse {
 using Placement = std::variant<Disaggregate, Wait, Refuse>;
 
 // Least uncomputed prompt tokens among prefill nodes with room for the prompt, most free unpromised blocks among decode
-// nodes with room for prompt + output; ties go to the lower PeerId. Refuse: no node of a role, or none of a role could hold
-// it even when idle. Wait: some could, but no pair has room now.
+// nodes with room for prompt + output; ties go to the lower PeerId. Refuse: no node of a role, or none of a role could
+// hold it even when idle. Wait: some could, but no pair has room now.
 Placement place_least_loaded(const PlacementQuery& query);
 
 }  // namespace spillway

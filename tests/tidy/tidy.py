@@ -45,8 +45,8 @@ BANNED = [
     (r"\b(TODO|FIXME|XXX|HACK)\b", "left-over mark"),
     (r"\bsleep_for\b|\busleep\(", "sleeping is no synchronisation"),
     (r"\bsystem_clock\b", "wall clock for intervals"),
-    (r"using namespace std\b", "using namespace std"),
-    (r"\bvolatile\b(?!.*asm)", "volatile is no synchronisation"),
+    (r"using namespace std;", "using namespace std"),
+    (r"(?<!asm )(?<!__asm__ )\bvolatile\b", "volatile is no synchronisation"),
 ]
 
 

@@ -1,0 +1,71 @@
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "bench/machine_share.h"
+#include "kernels/bf16.h"
+#include "kernels/make_backend.h"
+
+// Attention of SmolLM2-135M's layer shape (9 query heads, 3 kv heads, 64 dims) and of groups 1, 4, 8, on the best ISA
+// level, over blocks scattered in a pool of kColdBytes.
+namespace spillway {
+namespace {
+
+constexpr size_t kColdBytes = size_t{300} << 20;
+
+// Arguments: sequences, rows of each, position of the last row, query heads, kv heads, threads.
+void attention(benchmark::State& state) {
+  const auto sequences = static_cast<uint32_t>(state.range(0)), rows = static_cast<uint32_t>(state.range(1)),
+             last = static_cast<uint32_t>(state.range(2)), heads = static_cast<uint32_t>(state.range(3)),
+             threads = static_cast<uint32_t>(state.range(5));
+  const KvLayout layout{1, static_cast<uint16_t>(state.range(4)), 64, 64};
+  const auto backend = make_backend({"auto", threads});
+  const uint32_t blocks = layout.blocks_for(last + 1);
+  const auto slots = std::max(static_cast<uint32_t>(kColdBytes / layout.block_bytes()), blocks * sequences);
+  const std::span<std::byte> memory = backend->allocate(slots * layout.block_bytes());
+  std::mt19937 random(1);
+  const auto fill = [&](std::span<uint16_t> values) {
+    for (uint16_t& value : values) value = bf16_from_f32(static_cast<float>(random()) * 0x1p-31f - 1.0f);
+  };
+  fill({reinterpret_cast<uint16_t*>(memory.data()), memory.size() / 2});
+  std::vector<uint16_t> q(size_t{sequences} * rows * heads * 64), out(q.size());
+  fill(q);
+  std::vector<uint32_t> table(slots / (blocks * sequences) * blocks * sequences);
+  std::iota(table.begin(), table.end(), 0u);
+  std::shuffle(table.begin(), table.end(), random);
+  std::vector<TokenSpan> spans;
+  for (uint32_t s = 0; s < sequences; ++s) spans.push_back({s * rows, rows, last + 1 - rows, s});
+  const std::array<uint32_t, 3> shape{sequences * rows, heads, 64};
+  size_t turn = 0;
+  for ([[maybe_unused]] auto iteration : state) {  // each time other blocks
+    uint32_t* const row = &table[turn++ * blocks * sequences % table.size()];
+    backend->attention({{reinterpret_cast<std::byte*>(q.data()), DataType::kBf16, shape},
+                        {reinterpret_cast<std::byte*>(row), DataType::kU32, {sequences, blocks, 1}},
+                        {memory.data(), 0, layout, slots},
+                        0,
+                        spans,
+                        0.125f,
+                        {reinterpret_cast<std::byte*>(out.data()), DataType::kBf16, shape}});
+    benchmark::ClobberMemory();
+  }
+  const OpCounters& counters = backend->counters();
+  const auto runs = static_cast<double>(state.iterations());
+  report_share(state, threads, static_cast<double>(counters.attention_flops) / runs,
+               static_cast<double>(counters.kv_bytes) / runs);
+}
+
+BENCHMARK(attention)
+    ->ArgNames({"sequences", "rows", "last", "heads", "kv_heads", "threads"})
+    ->ArgsProduct({{1, 8}, {1}, {511, 2047}, {9}, {3}, {1, 2}})
+    ->ArgsProduct({{8}, {1}, {2047}, {3}, {3}, {1, 2}})
+    ->ArgsProduct({{8}, {1}, {2047}, {32}, {4}, {1, 2}})
+    ->ArgsProduct({{1}, {512}, {511, 2047}, {9}, {3}, {1, 2}})
+    ->UseRealTime();
+
+}  // namespace
+}  // namespace spillway
+
+BENCHMARK_MAIN();

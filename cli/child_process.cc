@@ -1,0 +1,68 @@
+#include "cli/child_process.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "cli/supervisor.h"
+#include "common/check.h"
+#include "common/clock.h"
+#include "common/log.h"
+
+namespace spillway {
+
+pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "spillway");
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  pointers.push_back(nullptr);
+
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid < 0) throw SetupError(fmt::format("cannot fork: {}", std::strerror(errno)));
+  if (pid == 0) {
+    // Only async-signal-safe calls from here to exec.
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(kExitFailed);
+    ::execv(executable.c_str(), pointers.data());
+    ::_exit(kExitCannotStart);
+  }
+  return pid;
+}
+
+void stop_children(std::vector<pid_t>& pids, int grace_ms) {
+  for (const pid_t pid : pids)
+    if (pid > 0) ::kill(pid, SIGTERM);
+  sigset_t child_ended;
+  ::sigemptyset(&child_ended);
+  ::sigaddset(&child_ended, SIGCHLD);
+  sigset_t before;
+  ::pthread_sigmask(SIG_BLOCK, &child_ended, &before);
+  const TimePoint deadline = steady_now() + std::chrono::milliseconds(grace_ms);
+  const auto any_left = [&] { return std::any_of(pids.begin(), pids.end(), [](pid_t pid) { return pid > 0; }); };
+  while (any_left() && steady_now() < deadline) {
+    for (pid_t& pid : pids)
+      if (pid > 0 && ::waitpid(pid, nullptr, WNOHANG) == pid) pid = -1;
+    const timespec slice{0, 20'000'000};
+    if (any_left()) ::sigtimedwait(&child_ended, nullptr, &slice);
+  }
+  for (pid_t& pid : pids) {
+    if (pid <= 0) continue;
+    spdlog::warn("pid {} did not stop within {} ms: killing it", pid, grace_ms);
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    pid = -1;
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+}  // namespace spillway

@@ -1,0 +1,160 @@
+#include "cli/flags.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <sstream>
+
+namespace spillway {
+namespace {
+
+void add_model(CLI::App& command, Options& options) {
+  command.add_option("-m,--model", options.model, "Model file (GGUF)")->required()->check(CLI::ExistingFile);
+}
+
+void add_engine(CLI::App& command, Options& options) {
+  command.add_option("--threads", options.threads, "Compute threads of each node; 0: share the cores")
+      ->check(CLI::Range(0u, 1024u))
+      ->capture_default_str();
+  command.add_option("--isa", options.isa, "Instruction set of the kernels: auto, scalar, avx512bf16")
+      ->check(CLI::IsMember({"auto", "scalar", "avx512bf16"}))
+      ->capture_default_str();
+  command
+      .add_option("--max-model-len", options.max_model_len, "Prompt and output tokens of one request; 0: as trained")
+      ->check(CLI::Range(0u, 1u << 20))
+      ->capture_default_str();
+  command.add_option("--device-memory", options.device_memory, "KV memory of each node, e.g. 512MiB, 2GiB")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  command.add_option("--chunk-tokens", options.chunk_tokens, "Prompt tokens of one request computed per step")
+      ->check(CLI::Range(1u, 16384u))
+      ->capture_default_str();
+  command.add_option("--max-sequences", options.max_sequences, "Requests in one node at once")
+      ->check(CLI::Range(1u, 1024u))
+      ->capture_default_str();
+}
+
+void add_http(CLI::App& command, Options& options) {
+  command.add_option("--host", options.host, "Address to listen on")->capture_default_str();
+  command.add_option("--port", options.port, "HTTP port; 0: any free one")->capture_default_str();
+  command.add_option("--queue-max", options.queue_max, "Requests that may wait; more are answered 429")
+      ->check(CLI::Range(1u, 65536u))
+      ->capture_default_str();
+}
+
+void add_node(CLI::App& command, Options& options) {
+  command.add_option("--gateway", options.gateway_endpoint, "Control endpoint of the gateway: ipc://PATH")->required();
+  command.add_option("--run-dir", options.run_dir, "Folder for this run's sockets")
+      ->required()
+      ->check(CLI::ExistingDirectory);
+  command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
+}
+
+void add_serve(CLI::App& command, Options& options) {
+  command.add_option("--prefill", options.prefill, "Prefill nodes to start")
+      ->check(CLI::Range(1u, 16u))
+      ->capture_default_str();
+  command.add_option("--decode", options.decode, "Decode nodes to start")
+      ->check(CLI::Range(1u, 16u))
+      ->capture_default_str();
+}
+
+void add_prompt(CLI::App& command, Options& options) {
+  command.add_option("-p,--prompt", options.prompt, "Prompt text")->required();
+  command.add_option("--max-tokens", options.max_tokens, "Tokens to generate at most")
+      ->check(CLI::Range(1u, 1u << 20))
+      ->capture_default_str();
+  command.add_option("--temperature", options.temperature, "0: greedy")
+      ->check(CLI::Range(0.0f, 2.0f))
+      ->capture_default_str();
+  command.add_option("--seed", options.seed, "Seed for temperature > 0")->capture_default_str();
+  command.add_flag("--chat", options.chat, "Wrap the prompt in the model's chat template");
+}
+
+void add_report(CLI::App& command, Options& options) {
+  command.add_option("--format", options.format, "table or json")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  command.add_option("--repetitions", options.repetitions, "Measured runs of each line")
+      ->check(CLI::Range(1u, 100u))
+      ->capture_default_str();
+}
+
+void add_fault(CLI::App& command, Options& options) {
+  command.add_option("--fault", options.faults,
+                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point");
+}
+
+void add_secret(CLI::App& command, Options& options) {
+  command.add_option(
+      "--secret-file", options.secret_file,
+      "Secret that keys the prefix cache; made (mode 0600) when absent. Default: the user's state folder");
+}
+
+}  // namespace
+
+void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>& groups) {
+  for (const FlagGroup group : groups) {
+    switch (group) {
+      case FlagGroup::kModel: add_model(command, options); break;
+      case FlagGroup::kOptionalModel:
+        command.add_option("-m,--model", options.model, "Model file (GGUF)")->check(CLI::ExistingFile);
+        break;
+      case FlagGroup::kVerify:
+        command.add_option("--max-tokens", options.max_tokens, "Tokens to generate on each route")
+            ->check(CLI::Range(1u, 4096u))
+            ->capture_default_str();
+        command.add_flag("--flip-bit", options.flip_bit, "Flip one KV bit on the KV-cache route, which must then fail");
+        break;
+      case FlagGroup::kEngine: add_engine(command, options); break;
+      case FlagGroup::kHttp: add_http(command, options); break;
+      case FlagGroup::kNode: add_node(command, options); break;
+      case FlagGroup::kServe: add_serve(command, options); break;
+      case FlagGroup::kPrompt: add_prompt(command, options); break;
+      case FlagGroup::kReport: add_report(command, options); break;
+      case FlagGroup::kFault: add_fault(command, options); break;
+      case FlagGroup::kSecret: add_secret(command, options); break;
+    }
+  }
+  command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}))
+      ->capture_default_str();
+}
+
+std::string YamlConfig::to_config(const CLI::App* app, bool default_also, bool /*write_description*/,
+                                  std::string /*prefix*/) const {
+  std::ostringstream out;
+  for (const CLI::Option* option : app->get_options()) {
+    if (option->get_lnames().empty() || !option->get_configurable()) continue;
+    if (option->count() == 0 && !(default_also && !option->get_default_str().empty())) continue;
+    out << option->get_lnames().front() << ": ";
+    out << (option->count() > 0 ? CLI::detail::join(option->results(), ", ") : option->get_default_str()) << '\n';
+  }
+  return out.str();
+}
+
+std::vector<CLI::ConfigItem> YamlConfig::from_config(std::istream& input) const {
+  YAML::Node root;
+  try {
+    root = YAML::Load(input);
+  } catch (const YAML::Exception& error) {
+    throw CLI::ConversionError(std::string("--config is not YAML: ") + error.what());
+  }
+  if (!root.IsMap() && !root.IsNull()) throw CLI::ConversionError("--config: expected a map of long flags to values");
+  std::vector<CLI::ConfigItem> found;
+  for (const auto& entry : root) {
+    CLI::ConfigItem item;
+    item.parents = {subcommand_};
+    item.name = entry.first.as<std::string>();
+    if (entry.second.IsScalar()) {
+      item.inputs.push_back(entry.second.as<std::string>());
+    } else if (entry.second.IsSequence()) {
+      for (const auto& value : entry.second) item.inputs.push_back(value.as<std::string>());
+    } else {
+      throw CLI::ConversionError("--config: " + item.name + " must be a value or a list of values");
+    }
+    found.push_back(std::move(item));
+  }
+  return found;
+}
+
+}  // namespace spillway

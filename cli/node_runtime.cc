@@ -1,0 +1,84 @@
+#include "cli/node_runtime.h"
+
+#include <sys/random.h>
+
+#include "cli/memory_plan.h"
+#include "common/check.h"
+#include "common/log.h"
+#include "kernels/make_backend.h"
+#include "transfer/shm_transport.h"
+
+namespace spillway {
+namespace {
+
+constexpr uint32_t kPeersMax = 32;
+
+template <class T>
+T or_setup_error(Result<T> result) {
+  if (!result) throw SetupError(result.error().detail);
+  return std::move(*result);
+}
+
+uint32_t rows_max(const Options& options) { return options.chunk_tokens + options.max_sequences; }
+
+}  // namespace
+
+BootId draw_boot_id() {
+  uint64_t value = 0;
+  CHECK(::getrandom(&value, sizeof value, 0) == static_cast<ssize_t>(sizeof value));
+  return BootId{value};
+}
+
+NodeRuntime::NodeRuntime(const Options& options, Role role)
+    : options_(options),
+      role_(role),
+      faults_(options.faults),
+      file_(or_setup_error(GgufFile::open(options.model))),
+      model_(or_setup_error(read_model_config(file_))),
+      model_id_(compute_model_id(file_, model_, model_.kv_layout().block_tokens)),
+      model_len_(effective_model_len(options, model_)),
+      backend_(make_backend({options.isa, options.threads})),
+      weights_(or_setup_error(load_weights(file_, model_, *backend_))),
+      compute_events_(model_.layer_count + 2u, waker_),
+      transfer_events_(2u * kPeersMax + 4u * options.max_sequences + 2u * kSendWindow + 4096u, waker_) {
+  const KvLayout layout = model_.kv_layout();
+  memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
+  decoder_ =
+      std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences, model_len_);
+  const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, BlockEncoding::Dtype::kBf16, backend_->numerics()};
+  cache_ = std::make_unique<KvCache>(KvCacheConfig{layout, model_id_, encoding, memory_->arena().slot_count});
+  const BatchLimits limits{rows_max(options), options.chunk_tokens, options.max_sequences};
+  engine_ = std::make_unique<Engine>(EngineConfig{limits, model_len_, role == Role::kPrefill, model_.vocab}, *cache_);
+
+  std::unique_ptr<KvTransport> transport =
+      make_shm_transport({options.run_dir, kPeersMax, size_t{16} << 20, layout.part_bytes() * kLayersPerFrame});
+  bulk_endpoint_.assign(transport->endpoint().begin(), transport->endpoint().end());
+  executor_ = std::make_unique<Executor>(
+      *backend_, *decoder_, memory_->arena(),
+      Executor::Limits{rows_max(options), options.max_sequences, layout.blocks_for(model_len_)}, compute_events_);
+  transfer_ =
+      std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
+                                       TransferThread::Limits{2 * options.max_sequences, 4096}, transfer_events_);
+  spdlog::info("ready backend={} numerics={} blocks={} max_model_len={}", backend_->name(),
+               static_cast<unsigned>(backend_->numerics()), memory_->arena().slot_count, model_len_);
+}
+
+Hello NodeRuntime::hello(const std::string& control_endpoint) const {
+  Hello hello;
+  hello.role = role_;
+  hello.boot = boot_;
+  hello.name = options_.name.empty() ? std::string(role_name(role_)) : options_.name;
+  hello.model = model_id_;
+  hello.encoding = cache_->config().encoding;
+  hello.control_endpoint = control_endpoint;
+  hello.bulk_endpoint = bulk_endpoint_;
+  hello.blocks_total = cache_->config().slot_count;
+  hello.sequences_max = options_.max_sequences;
+  hello.max_model_len = model_len_;
+  hello.block_tokens = cache_->config().layout.block_tokens;
+  return hello;
+}
+
+uint32_t NodeRuntime::requests_max() const { return 2 * options_.max_sequences; }
+
+}  // namespace spillway

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/options.h"
+#include "common/fault_points.h"
+#include "common/mailbox.h"
+#include "engine/engine.h"
+#include "engine/executor.h"
+#include "engine/kv_memory.h"
+#include "formats/gguf.h"
+#include "kernels/backend.h"
+#include "kv/kv_cache.h"
+#include "model/decoder.h"
+#include "model/model_config.h"
+#include "model/weights.h"
+#include "transfer/control_channel.h"
+#include "transfer/transfer_thread.h"
+
+namespace spillway {
+
+BootId draw_boot_id();
+
+// Everything that a prefill and a decode process have in common, built in order by the composition root and destroyed
+// in reverse: model, backend, KV memory, ledger, engine, and the compute and transfer threads with their mailboxes.
+class NodeRuntime {
+ public:
+  // Throws SetupError when the model cannot be read or memory does not suffice.
+  NodeRuntime(const Options& options, Role role);
+  NodeRuntime(const NodeRuntime&) = delete;
+  NodeRuntime& operator=(const NodeRuntime&) = delete;
+
+  // The Hello of this process; `control_endpoint` is where it accepts connections, or empty.
+  Hello hello(const std::string& control_endpoint) const;
+  uint32_t requests_max() const;  // attempts that the node core holds at once, those that are ending included
+
+  const ModelConfig& model() const { return model_; }
+  Engine& engine() { return *engine_; }
+  KvCache& cache() { return *cache_; }
+  Executor& executor() { return *executor_; }
+  TransferThread& transfer() { return *transfer_; }
+  Mailbox<ComputeEvent>& compute_events() { return compute_events_; }
+  Mailbox<TransferEvent>& transfer_events() { return transfer_events_; }
+  EventFdWaker& waker() { return waker_; }
+  FaultPoints& faults() { return faults_; }
+
+  static constexpr uint32_t kSendWindow = 64;     // SendParts in flight
+  static constexpr uint32_t kLayersPerFrame = 8;  // layers of one block that may share a frame
+
+ private:
+  const Options options_;
+  const Role role_;
+  const BootId boot_ = draw_boot_id();
+  FaultPoints faults_;
+  GgufFile file_;
+  ModelConfig model_;
+  ModelId model_id_;
+  uint32_t model_len_;
+  std::unique_ptr<Backend> backend_;
+  Weights weights_;
+  std::unique_ptr<KvMemory> memory_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<Engine> engine_;
+  EventFdWaker waker_;
+  Mailbox<ComputeEvent> compute_events_;
+  Mailbox<TransferEvent> transfer_events_;
+  std::vector<std::byte> bulk_endpoint_;
+  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<TransferThread> transfer_;
+};
+
+}  // namespace spillway

@@ -1,0 +1,162 @@
+#include "cli/process_cluster.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "cli/child_process.h"
+#include "cli/node_runtime.h"
+#include "common/check.h"
+#include "model/model_config.h"
+
+namespace spillway {
+namespace {
+
+constexpr size_t kEffectsMax = 4096;
+constexpr size_t kEventsPerTurn = 256;
+constexpr int kPollMs = 20;
+constexpr Duration kStartMax = std::chrono::seconds(60);
+constexpr Duration kRequestMax = std::chrono::seconds(300);
+
+std::string make_run_dir() {
+  std::string path = "/tmp/spillway-XXXXXX";
+  if (::mkdtemp(path.data()) == nullptr)
+    throw SetupError(fmt::format("cannot make a run folder {}: {}", path, std::strerror(errno)));
+  return path;
+}
+
+}  // namespace
+
+Hello gateway_hello(const GgufFile& file, const std::string& name, BootId boot) {
+  const Result<ModelConfig> config = read_model_config(file);
+  if (!config) throw SetupError(config.error().detail);
+  Hello hello;
+  hello.role = Role::kGateway;
+  hello.boot = boot;
+  hello.name = name;
+  hello.block_tokens = config->kv_layout().block_tokens;
+  hello.model = compute_model_id(file, *config, config->kv_layout().block_tokens);
+  return hello;
+}
+
+ProcessCluster::ProcessCluster(const Options& options, const std::string& executable)
+    : options_(options),
+      executable_(executable),
+      run_dir_(make_run_dir()),
+      boot_(draw_boot_id()),
+      gateway_(GatewayConfig{}, boot_),
+      effects_(kEffectsMax) {
+  const Result<GgufFile> file = GgufFile::open(options.model);
+  if (!file) throw SetupError(file.error().detail);
+  ControlConfig control;
+  control.bind_endpoint = "ipc://" + run_dir_ + "/gateway.sock";
+  channel_ = std::make_unique<ControlChannel>(control, gateway_hello(*file, "verify", boot_));
+  for (uint32_t index = 0; index < options.prefill; ++index) prefill_pids_.push_back(start_node("prefill", index));
+  for (uint32_t index = 0; index < options.decode; ++index) decode_pids_.push_back(start_node("decode", index));
+  wait_until(
+      [&] {
+        const GatewayCounters counters = gateway_.counters();
+        return counters.prefill_nodes == options_.prefill && counters.decode_nodes == options_.decode;
+      },
+      kStartMax, "all nodes to join");
+}
+
+ProcessCluster::~ProcessCluster() {
+  std::vector<pid_t> pids = prefill_pids_;
+  pids.insert(pids.end(), decode_pids_.begin(), decode_pids_.end());
+  stop_children(pids, 3000);
+  std::error_code ignored;
+  std::filesystem::remove_all(run_dir_, ignored);
+}
+
+pid_t ProcessCluster::start_node(const std::string& role, uint32_t index) {
+  return spawn_child(executable_, {role,
+                                   "-m",
+                                   options_.model,
+                                   "--gateway",
+                                   "ipc://" + run_dir_ + "/gateway.sock",
+                                   "--run-dir",
+                                   run_dir_,
+                                   "--name",
+                                   fmt::format("{} {}", role, index),
+                                   "--threads",
+                                   std::to_string(options_.threads),
+                                   "--isa",
+                                   options_.isa,
+                                   "--max-model-len",
+                                   std::to_string(options_.max_model_len),
+                                   "--device-memory",
+                                   std::to_string(options_.device_memory),
+                                   "--chunk-tokens",
+                                   std::to_string(options_.chunk_tokens),
+                                   "--max-sequences",
+                                   std::to_string(options_.max_sequences),
+                                   "--log-level",
+                                   "warning"});
+}
+
+void ProcessCluster::turn() {
+  std::vector<ControlEvent> events;
+  channel_->receive(steady_now(), events, kEventsPerTurn);
+  const bool idle = events.empty();
+  for (ControlEvent& event : events)
+    std::visit([&](auto& one) { gateway_.on(std::move(one), steady_now(), effects_); }, event);
+  gateway_.on_deadline(steady_now(), effects_);
+  for (GatewayEffect& effect : effects_) {
+    if (auto* const message = std::get_if<SendMessage>(&effect)) channel_->send(message->to, message->message);
+    if (auto* const token = std::get_if<StreamToken>(&effect)) {
+      current_.tokens.push_back(token->token);
+      current_.logits_digests.push_back(token->logits_digest);
+    }
+    if (auto* const end = std::get_if<StreamEnd>(&effect)) ended_ = end->waterfall;
+    if (auto* const error = std::get_if<StreamError>(&effect)) ended_ = tl::unexpected<Error>(error->error);
+  }
+  effects_.clear();
+  if (!idle) return;
+  std::vector<pollfd> entries;
+  for (const int fd : channel_->fds()) entries.push_back({fd, POLLIN, 0});
+  ::poll(entries.data(), entries.size(), kPollMs);
+}
+
+void ProcessCluster::wait_until(const std::function<bool()>& done, Duration at_most, const std::string& what) {
+  const TimePoint deadline = steady_now() + at_most;
+  while (!done()) {
+    if (steady_now() > deadline) throw SetupError(fmt::format("waited {:.0f} s for {}", seconds(at_most), what));
+    turn();
+  }
+}
+
+Result<ProcessCluster::Generated> ProcessCluster::generate(const std::vector<TokenId>& prompt, uint32_t tokens_max) {
+  current_ = {};
+  ended_.reset();
+  GenerateRequest work;
+  work.request = {boot_, ++requests_};
+  work.prompt = prompt;
+  work.output_tokens_max = tokens_max;
+  work.digest_logits = true;
+  gateway_.on(RequestArrived{std::move(work)}, steady_now(), effects_);
+  wait_until([&] { return ended_.has_value(); }, kRequestMax, "an answer");
+  if (!*ended_) return tl::unexpected<Error>(ended_->error());
+  current_.waterfall = **ended_;
+  return current_;
+}
+
+void ProcessCluster::kill_and_restart_decode(uint32_t index) {
+  CHECK(index < decode_pids_.size());
+  ::kill(decode_pids_[index], SIGKILL);
+  ::waitpid(decode_pids_[index], nullptr, 0);
+  decode_pids_[index] = -1;
+  wait_until([&] { return gateway_.counters().decode_nodes == options_.decode - 1; }, kStartMax,
+             "the loss to be noticed");
+  decode_pids_[index] = start_node("decode", index);
+  wait_until([&] { return gateway_.counters().decode_nodes == options_.decode; }, kStartMax, "the node to join again");
+}
+
+}  // namespace spillway

@@ -1,0 +1,80 @@
+#include "cli/secret_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+
+#include "common/check.h"
+#include "common/unique_fd.h"
+
+namespace spillway {
+namespace {
+
+std::string default_path() {
+  if (const char* const state = std::getenv("XDG_STATE_HOME"); state != nullptr && *state != '\0')
+    return std::string(state) + "/spillway/secret";
+  if (const char* const home = std::getenv("HOME"); home != nullptr && *home != '\0')
+    return std::string(home) + "/.local/state/spillway/secret";
+  throw SetupError("neither HOME nor XDG_STATE_HOME is set: name a file with --secret-file");
+}
+
+std::optional<Secret> read_secret(const std::string& path) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file) {
+    if (errno == ENOENT) return std::nullopt;
+    throw SetupError(fmt::format("cannot open secret file {}: {}", path, std::strerror(errno)));
+  }
+  struct stat status {};
+  CHECK(::fstat(file.get(), &status) == 0);
+  if ((status.st_mode & 077) != 0)
+    throw SetupError(
+        fmt::format("secret file {} is open to others (mode {:o}): chmod 600 it", path, status.st_mode & 0777));
+  Secret secret{};
+  std::byte extra{};
+  if (::read(file.get(), secret.data(), secret.size()) != static_cast<ssize_t>(secret.size()) ||
+      ::read(file.get(), &extra, 1) != 0)
+    throw SetupError(
+        fmt::format("secret file {} has {} bytes, expected {}: delete it to make a new one (cached blocks are lost)",
+                    path, status.st_size, secret.size()));
+  return secret;
+}
+
+void make_secret(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  std::string temporary = path + ".XXXXXX";
+  const UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600
+  if (!file)
+    throw SetupError(
+        fmt::format("cannot make secret file {}: {}; name another with --secret-file", path, std::strerror(errno)));
+  Secret secret{};
+  const bool written = ::getrandom(secret.data(), secret.size(), 0) == static_cast<ssize_t>(secret.size()) &&
+                       ::write(file.get(), secret.data(), secret.size()) == static_cast<ssize_t>(secret.size()) &&
+                       ::fsync(file.get()) == 0;
+  // link() fails when another first start was quicker: then its secret is the one.
+  const bool linked = written && (::link(temporary.c_str(), path.c_str()) == 0 || errno == EEXIST);
+  const int cause = errno;
+  ::unlink(temporary.c_str());
+  if (!linked) throw SetupError(fmt::format("cannot make secret file {}: {}", path, std::strerror(cause)));
+}
+
+}  // namespace
+
+Secret read_or_make_secret(std::string path) {
+  if (path.empty()) path = default_path();
+  if (const std::optional<Secret> secret = read_secret(path)) return *secret;
+  make_secret(path);
+  if (const std::optional<Secret> secret = read_secret(path)) return *secret;
+  throw SetupError(fmt::format("secret file {} vanished while being made", path));
+}
+
+}  // namespace spillway

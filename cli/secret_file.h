@@ -1,0 +1,16 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <string>
+
+namespace spillway {
+
+using Secret = std::array<std::byte, 32>;
+
+// Reads the secret that keys the prefix cache, or makes it (32 random bytes, mode 0600, written to a temporary name and
+// linked into place, so that two first starts agree). `path` empty: spillway/secret in the user's state folder. Throws
+// SetupError when the file is readable by others, has another size, or cannot be made.
+Secret read_or_make_secret(std::string path);
+
+}  // namespace spillway

@@ -1,0 +1,94 @@
+#include "cli/start_decode.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "cli/node_runtime.h"
+#include "cli/stop_signal.h"
+#include "common/bounded_vector.h"
+#include "common/log.h"
+#include "decode_node/decode_node.h"
+#include "transfer/control_loop.h"
+#include "transfer/kv_receiver.h"
+
+namespace spillway {
+namespace {
+
+// Turns what the node decided into calls on the thing that does it.
+class Effects {
+ public:
+  Effects(NodeRuntime& runtime, ControlChannel& channel) : runtime_(runtime), channel_(channel) {}
+
+  void operator()(SendMessage& effect) {
+    if (std::holds_alternative<Committed>(effect.message)) runtime_.faults().pass("decode-commit");
+    if (std::holds_alternative<Token>(effect.message)) runtime_.faults().pass("decode-token");
+    channel_.send(effect.to, effect.message);  // a lost peer is told by PeerGone
+  }
+  void operator()(ConnectBulk& effect) { runtime_.transfer().submit(std::move(effect)); }
+  void operator()(DisconnectBulk& effect) { runtime_.transfer().submit(effect); }
+  void operator()(OpenTransfer& effect) { runtime_.transfer().submit(std::move(effect)); }
+  void operator()(CloseTransfer& effect) { runtime_.transfer().submit(effect); }
+  void operator()(StepPlan& effect) {
+    runtime_.faults().pass("decode-step");
+    runtime_.executor().submit(std::move(effect));
+  }
+
+ private:
+  NodeRuntime& runtime_;
+  ControlChannel& channel_;
+};
+
+void pass_fault_points(FaultPoints& faults, const DecodeEvent& event) {
+  if (std::holds_alternative<PartsLanded>(event)) faults.pass("decode-landed");
+  if (const auto* received = std::get_if<PeerMessage>(&event))
+    if (std::holds_alternative<Reserve>(received->message)) faults.pass("decode-reserved");
+}
+
+}  // namespace
+
+int start_decode(const Options& options) {
+  NodeRuntime runtime(options, Role::kDecode);
+  KvReceiver receiver({runtime.model().layer_count, 2 * runtime.requests_max()}, runtime.cache());
+  DecodeConfig config;
+  config.requests_max = runtime.requests_max();
+  config.vocab = runtime.model().vocab;
+  DecodeNode node(config, runtime.engine(), receiver);
+  ControlConfig control;
+  control.bind_endpoint = fmt::format("ipc://{}/decode-{}.sock", options.run_dir, ::getpid());
+  ControlChannel channel(control, runtime.hello(control.bind_endpoint));
+  channel.connect(options.gateway_endpoint);
+
+  BoundedVector<DecodeEffect> effects(node.effects_max());
+  Effects execute(runtime, channel);
+  const auto carry_out = [&] {
+    for (DecodeEffect& effect : effects) std::visit(execute, effect);
+    effects.clear();
+  };
+  const auto handle = [&](const DecodeEvent& event, TimePoint now) {
+    pass_fault_points(runtime.faults(), event);
+    node.on(event, now, effects);
+    carry_out();
+  };
+  const auto on_control = [&](const ControlEvent& event, TimePoint now) {
+    std::visit([&](const auto& one) { handle(one, now); }, event);
+  };
+  const auto on_wake = [&](TimePoint now) {
+    while (auto event = runtime.compute_events().take())
+      if (auto* const done = std::get_if<StepDone>(&*event)) handle(*done, now);
+    while (auto event = runtime.transfer_events().take()) {
+      if (auto* const landed = std::get_if<PartsLanded>(&*event)) handle(*landed, now);
+      if (auto* const closed = std::get_if<TransferClosed>(&*event)) handle(*closed, now);
+      if (auto* const ready = std::get_if<BulkReady>(&*event)) handle(*ready, now);
+      if (auto* const lost = std::get_if<BulkLost>(&*event)) handle(*lost, now);
+    }
+    node.on_deadline(now, effects);
+    carry_out();
+  };
+  ControlLoop loop(channel, runtime.waker(), {on_control, on_wake, [&] { return node.next_deadline(); }});
+  const StopOnSignal stop(loop);
+  loop.run();
+  spdlog::info("stopped requests={}", node.requests());
+  return 0;
+}
+
+}  // namespace spillway

@@ -1,0 +1,107 @@
+#include "cli/start_gateway.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "cli/memory_plan.h"
+#include "cli/node_runtime.h"
+#include "cli/process_cluster.h"
+#include "cli/secret_file.h"
+#include "cli/stop_signal.h"
+#include "common/bounded_vector.h"
+#include "common/check.h"
+#include "common/log.h"
+#include "gateway/gateway.h"
+#include "gateway/http_server.h"
+#include "gateway/served_model.h"
+#include "kv/block_key.h"
+#include "text/tokenizer.h"
+#include "transfer/control_loop.h"
+
+namespace spillway {
+namespace {
+
+constexpr Duration kPublishEvery = std::chrono::milliseconds(200);
+constexpr size_t kEffectsMax = 1u << 16;
+
+template <class T>
+T or_setup_error(Result<T> result) {
+  if (!result) throw SetupError(result.error().detail);
+  return std::move(*result);
+}
+
+// Turns what the gateway decided into calls on the thing that does it.
+class Effects {
+ public:
+  Effects(ControlChannel& channel, HttpServer& http) : channel_(channel), http_(http) {}
+
+  void operator()(SendMessage& effect) { channel_.send(effect.to, effect.message); }  // a loss is told by PeerGone
+  void operator()(StreamToken& effect) { http_.deliver(effect); }
+  void operator()(StreamEnd& effect) { http_.deliver(effect); }
+  void operator()(StreamError& effect) { http_.deliver(effect); }
+
+ private:
+  ControlChannel& channel_;
+  HttpServer& http_;
+};
+
+}  // namespace
+
+int start_gateway(const Options& options) {
+  const GgufFile file = or_setup_error(GgufFile::open(options.model));
+  const ModelConfig model = or_setup_error(read_model_config(file));
+  const std::unique_ptr<Tokenizer> tokenizer = or_setup_error(Tokenizer::from_gguf(file));
+  const Secret secret = read_or_make_secret(options.secret_file);
+  const ServedModel served = or_setup_error(ServedModel::from_gguf(
+      file, options.model, *tokenizer, effective_model_len(options, model), derive_tenant_key(secret, "default")));
+
+  const BootId boot = draw_boot_id();
+  ControlConfig control;
+  control.bind_endpoint = options.gateway_endpoint;
+  ControlChannel channel(control, gateway_hello(file, options.name.empty() ? "gateway" : options.name, boot));
+  EventFdWaker waker;
+  HttpConfig http_config;
+  http_config.host = options.host;
+  http_config.port = options.port;
+  Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
+  HttpServer http(http_config, served, inputs, boot);
+  spdlog::info("listening http://{}:{} control endpoint {} model {}", options.host, http.port(),
+               options.gateway_endpoint, served.name());
+
+  GatewayConfig config;
+  config.queue_max = options.queue_max;
+  Gateway gateway(config, boot);
+  BoundedVector<GatewayEffect> effects(kEffectsMax);
+  Effects execute(channel, http);
+  TimePoint publish_at{};
+  const auto carry_out = [&] {
+    for (GatewayEffect& effect : effects) std::visit(execute, effect);
+    effects.clear();
+  };
+  const auto handle = [&](GatewayEvent event, TimePoint now) {
+    gateway.on(event, now, effects);
+    carry_out();
+  };
+  const auto on_control = [&](const ControlEvent& event, TimePoint now) {
+    if (const auto* const up = std::get_if<PeerUp>(&event)) spdlog::info("joined {}", up->hello.name);
+    if (const auto* const gone = std::get_if<PeerGone>(&event)) spdlog::warn("lost a node: {}", gone->reason);
+    std::visit([&](const auto& one) { handle(one, now); }, event);
+  };
+  const auto on_wake = [&](TimePoint now) {
+    while (auto input = inputs.take()) std::visit([&](auto& one) { handle(std::move(one), now); }, *input);
+    gateway.on_deadline(now, effects);
+    carry_out();
+    if (now < publish_at) return;
+    http.publish({gateway.ready(), gateway.counters(), gateway.max_model_len()});
+    publish_at = now + kPublishEvery;
+  };
+  ControlLoop loop(channel, waker,
+                   {on_control, on_wake, [&] { return std::min(gateway.next_deadline(), publish_at); }});
+  const StopOnSignal stop(loop);
+  loop.run();
+  http.stop();
+  spdlog::info("stopped");
+  return 0;
+}
+
+}  // namespace spillway

@@ -1,0 +1,91 @@
+#include "cli/start_prefill.h"
+
+#include "cli/node_runtime.h"
+#include "cli/stop_signal.h"
+#include "common/bounded_vector.h"
+#include "common/log.h"
+#include "prefill_node/prefill_node.h"
+#include "transfer/control_loop.h"
+#include "transfer/kv_sender.h"
+
+namespace spillway {
+namespace {
+
+// Turns what the node decided into calls on the thing that does it.
+class Effects {
+ public:
+  Effects(NodeRuntime& runtime, ControlChannel& channel) : runtime_(runtime), channel_(channel) {}
+
+  void operator()(SendMessage& effect) {
+    if (std::holds_alternative<PrefillDone>(effect.message)) runtime_.faults().pass("prefill-done");
+    channel_.send(effect.to, effect.message);  // a lost peer is told by PeerGone
+  }
+  void operator()(ConnectPeer& effect) { channel_.connect(effect.endpoint); }
+  void operator()(ConnectBulk& effect) { runtime_.transfer().submit(std::move(effect)); }
+  void operator()(DisconnectBulk& effect) { runtime_.transfer().submit(effect); }
+  void operator()(SendParts& effect) {
+    runtime_.faults().pass("prefill-send");
+    runtime_.transfer().submit(effect);
+  }
+  void operator()(StepPlan& effect) {
+    runtime_.faults().pass("prefill-step");
+    runtime_.executor().submit(std::move(effect));
+  }
+
+ private:
+  NodeRuntime& runtime_;
+  ControlChannel& channel_;
+};
+
+void pass_fault_points(FaultPoints& faults, const PrefillEvent& event) {
+  if (std::holds_alternative<LayerDone>(event)) faults.pass("prefill-layer");
+  if (const auto* received = std::get_if<PeerMessage>(&event))
+    if (std::holds_alternative<Prefill>(received->message)) faults.pass("prefill-received");
+}
+
+}  // namespace
+
+int start_prefill(const Options& options) {
+  NodeRuntime runtime(options, Role::kPrefill);
+  KvSender sender(
+      {runtime.model().layer_count, runtime.requests_max(), NodeRuntime::kSendWindow, NodeRuntime::kLayersPerFrame},
+      runtime.cache());
+  PrefillConfig config;
+  config.requests_max = runtime.requests_max();
+  config.vocab = runtime.model().vocab;
+  PrefillNode node(config, runtime.engine(), sender);
+  ControlChannel channel({}, runtime.hello(""));
+  channel.connect(options.gateway_endpoint);
+
+  BoundedVector<PrefillEffect> effects(node.effects_max());
+  Effects execute(runtime, channel);
+  const auto carry_out = [&] {
+    for (PrefillEffect& effect : effects) std::visit(execute, effect);
+    effects.clear();
+  };
+  const auto handle = [&](const PrefillEvent& event, TimePoint now) {
+    pass_fault_points(runtime.faults(), event);
+    node.on(event, now, effects);
+    carry_out();
+  };
+  const auto on_control = [&](const ControlEvent& event, TimePoint now) {
+    std::visit([&](const auto& one) { handle(one, now); }, event);
+  };
+  const auto on_wake = [&](TimePoint now) {
+    while (auto event = runtime.compute_events().take()) std::visit([&](auto& one) { handle(one, now); }, *event);
+    while (auto event = runtime.transfer_events().take()) {
+      if (auto* const sent = std::get_if<PartsSent>(&*event)) handle(*sent, now);
+      if (auto* const ready = std::get_if<BulkReady>(&*event)) handle(*ready, now);
+      if (auto* const lost = std::get_if<BulkLost>(&*event)) handle(*lost, now);
+    }
+    node.on_deadline(now, effects);
+    carry_out();
+  };
+  ControlLoop loop(channel, runtime.waker(), {on_control, on_wake, [&] { return node.next_deadline(); }});
+  const StopOnSignal stop(loop);
+  loop.run();
+  spdlog::info("stopped requests={}", node.requests());
+  return 0;
+}
+
+}  // namespace spillway

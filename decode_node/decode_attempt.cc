@@ -1,0 +1,211 @@
+// The life of one attempt at a decode node, message by message.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+#include "decode_node/decode_node.h"
+
+namespace spillway {
+
+void DecodeNode::on_message(PeerId from, const Reserve& reserve, Turn& turn) {
+  if (!admits(from, reserve, turn)) return;
+  const Work& work = reserve.work;
+  const Attempt& attempt = work.attempt;
+  const std::optional<PeerId> prefill = peers_.find(reserve.prefill);
+  const Result<SequenceId> sequence = open(work);
+  if (!sequence) {
+    ended_.add(attempt.request, attempt.epoch);
+    const Failed refusal{attempt, sequence.error().code, sequence.error().detail};
+    send(from, refusal, turn);
+    if (prefill) send(*prefill, refusal, turn);
+    return;
+  }
+  DecodeRequest record;
+  record.attempt = attempt;
+  record.gateway = from;
+  record.prefill = reserve.prefill;
+  record.work = work;
+  record.sequence = *sequence;
+  record.cached_tokens = engine_.sequence(*sequence).cached_tokens;
+  record.first_block = record.cached_tokens / engine_.cache().config().layout.block_tokens;
+  record.lease_until = turn.now + config_.lease;
+  DecodeRequest& request = requests_.insert(std::move(record));
+  if (prefill) start_receiving(request, *prefill, turn);
+}
+
+// A new attempt, not a late, doubled or fenced one; ends an older attempt of the same request.
+bool DecodeNode::admits(PeerId from, const Reserve& reserve, Turn& turn) {
+  const Attempt& attempt = reserve.work.attempt;
+  if (!peers_.is(from, Role::kGateway) || ended_.contains(attempt.request, attempt.epoch)) return false;
+  DecodeRequest* const older = requests_.find(attempt.request);
+  if (older == nullptr) return true;
+  if (older->attempt.epoch >= attempt.epoch || older->gateway != from) return false;
+  release(*older, turn);
+  return true;
+}
+
+Result<SequenceId> DecodeNode::open(const Work& work) {
+  if (auto checked = check_work(work, config_.vocab, engine_.config().max_model_len); !checked) {
+    return tl::unexpected(checked.error());
+  }
+  const TransferId transfer = work.attempt.transfer;
+  if (requests_.find(transfer) != nullptr || receiver_.knows(transfer)) {
+    return fail(ErrorCode::kInvalidArgument, "the transfer id is in use by another request");
+  }
+  // Each reservation that still waits for P will want a place in the receiver too.
+  const size_t waiting =
+      requests_.select([](const DecodeRequest& one) { return one.state == State::kReserved; }).size();
+  if (requests_.full() || receiver_.open_transfers() + waiting >= receiver_.config().transfers_max) {
+    return fail(ErrorCode::kNoSpace, fmt::format("the decode node holds {} requests and {} transfers, its limit",
+                                                 requests_.size(), receiver_.open_transfers()));
+  }
+  const uint32_t prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
+  // The last token is sampled and sent, but never becomes KV.
+  return engine_.open({.prompt = work.prompt,
+                       .reserve_tokens = prompt_tokens + work.output_tokens_max - 1,
+                       .reuse_tokens_max = prompt_tokens,
+                       .sampling = {.temperature = work.temperature, .seed = work.seed, .choice = work.choice},
+                       .tenant = work.tenant,
+                       .digest_logits = work.digest_logits});
+}
+
+// P is connected: names the destinations, then tells P which blocks are wanted.
+void DecodeNode::start_receiving(DecodeRequest& request, PeerId from, Turn& turn) {
+  const Attempt& attempt = request.attempt;
+  const std::vector<SlotPin>& blocks = engine_.sequence(*request.sequence).blocks;
+  const uint32_t prompt_tokens = checked_cast<uint32_t>(request.work.prompt.size());
+  const uint32_t block_count = engine_.cache().config().layout.blocks_for(prompt_tokens);
+  std::vector<SlotId> slots;
+  for (uint32_t block = request.first_block; block < block_count; ++block) slots.push_back(blocks[block].slot());
+  std::optional<OpenTransfer> job =
+      receiver_.open(attempt.transfer, attempt.epoch, from, request.first_block, std::move(slots));
+  if (job) emit(std::move(*job), turn);
+  request.state = State::kReceiving;
+  send(from, Grant{attempt, request.first_block}, turn);
+}
+
+// The record that a message of P is about, as long as P matters to it.
+DecodeRequest* DecodeNode::uncommitted(const Attempt& attempt, PeerId from) {
+  DecodeRequest* const request = requests_.find(attempt);
+  if (request == nullptr || request->state == State::kDecoding) return nullptr;
+  return peers_.is_process(from, request->prefill) ? request : nullptr;
+}
+
+void DecodeNode::on_message(PeerId from, const Lease& lease, Turn& turn) {
+  DecodeRequest* const request = uncommitted(lease.attempt, from);
+  if (request == nullptr) return;
+  // No peer can make us hold on for longer than our own limit.
+  const Duration wanted = std::min<Duration>(std::chrono::milliseconds(lease.duration_ms), config_.lease);
+  request->lease_until = std::max(request->lease_until, turn.now + wanted);
+}
+
+void DecodeNode::on_message(PeerId from, const PrefillDone& done, Turn& turn) {
+  DecodeRequest* const request = uncommitted(done.attempt, from);
+  if (request == nullptr || request->done) return;
+  if (done.prompt_tokens != request->work.prompt.size() || done.first_token >= config_.vocab) {
+    fail_both(*request,
+              {ErrorCode::kCorrupt,
+               fmt::format("the prefill node computed {} prompt tokens of {} and sampled id {} of a vocabulary of {}",
+                           done.prompt_tokens, request->work.prompt.size(), done.first_token, config_.vocab)},
+              turn);
+    return;
+  }
+  if (done.ended || finish_of(request->work, 0, done.first_token) != FinishReason::kNone) {
+    send(from, Committed{done.attempt}, turn);
+    release(*request, turn);
+    return;
+  }
+  request->done = done;
+  request->done_at = turn.now;
+  request->landed_encoding = peers_.hello(from)->encoding;
+  request->lease_until = std::max(request->lease_until, turn.now + config_.lease);
+  commit_if_complete(*request, turn);
+}
+
+void DecodeNode::commit_if_complete(DecodeRequest& request, Turn& turn) {
+  if (!request.done || !receiver_.complete(request.attempt.transfer)) return;
+  close_transfer(request, turn);
+  send_prefill(request, Committed{request.attempt}, turn);
+  engine_.begin_decode(*request.sequence, request.done->first_token, request.landed_encoding);
+  request.state = State::kDecoding;
+  request.committed_at = turn.now;
+  request.lease_until = kNever;
+}
+
+void DecodeNode::take_token(DecodeRequest& request, const EngineToken& token, Duration step_elapsed, Turn& turn) {
+  if (!token.finite) {
+    fail_both(request, {ErrorCode::kInternal, fmt::format("the logits of output token {} are not finite", token.index)},
+              turn);
+    return;
+  }
+  const FinishReason finish = finish_of(request.work, token.index, token.token);
+  Token message{request.attempt, token.index, token.token, finish, token.logits_digest, {}};
+  if (token.index == 1) {
+    NodeTimings& timings = message.timings;
+    timings.wait_us = timing_us(request.first_step.value_or(turn.now) - request.committed_at);
+    timings.compute_us = timing_us(step_elapsed);
+    if (request.first_landed) timings.transfer_us = timing_us(*request.last_landed - *request.first_landed);
+    timings.commit_us = timing_us(request.committed_at - request.done_at);
+    timings.cached_tokens = request.cached_tokens;
+  }
+  send(request.gateway, message, turn);
+  if (finish != FinishReason::kNone) release(request, turn);
+}
+
+void DecodeNode::on_message(PeerId from, const Cancel& cancel, Turn& turn) {
+  end_by_gateway(from, cancel.attempt, turn);
+}
+
+void DecodeNode::on_message(PeerId from, const Failed& failed, Turn& turn) {
+  const Attempt& attempt = failed.attempt;
+  if (peers_.is(from, Role::kGateway)) {
+    end_by_gateway(from, attempt, turn);
+  } else if (DecodeRequest* const request = uncommitted(attempt, from)) {
+    send(request->gateway, failed, turn);  // P may know no gateway any more, or have told only us
+    release(*request, turn);
+  } else if (peers_.is(from, Role::kPrefill) && requests_.find(attempt.request) == nullptr) {
+    ended_.add(attempt.request, attempt.epoch);  // it overtook its Reserve, which would wait in vain
+  }
+}
+
+// Also for attempts that are yet to come: the word may overtake its Reserve.
+void DecodeNode::end_by_gateway(PeerId from, const Attempt& attempt, Turn& turn) {
+  if (!peers_.is(from, Role::kGateway)) return;
+  if (DecodeRequest* const request = requests_.find(attempt.request)) {
+    if (request->gateway != from || request->attempt.epoch > attempt.epoch) return;
+    release(*request, turn);
+  }
+  ended_.add(attempt.request, attempt.epoch);
+}
+
+void DecodeNode::emit(DecodeEffect effect, Turn& turn) { turn.effects.push_back(std::move(effect)); }
+
+void DecodeNode::send(PeerId to, Message message, Turn& turn) { emit(SendMessage{to, std::move(message)}, turn); }
+
+void DecodeNode::send_prefill(const DecodeRequest& request, Message message, Turn& turn) {
+  if (const std::optional<PeerId> prefill = peers_.find(request.prefill)) send(*prefill, std::move(message), turn);
+}
+
+// Tells whoever is connected and may hold something: P holds nothing after the commit.
+void DecodeNode::fail_both(DecodeRequest& request, const Error& error, Turn& turn) {
+  const Failed failed{request.attempt, error.code, error.detail};
+  if (peers_.hello(request.gateway) != nullptr) send(request.gateway, failed, turn);
+  if (request.state != State::kDecoding) send_prefill(request, failed, turn);
+  release(request, turn);
+}
+
+void DecodeNode::release(DecodeRequest& request, Turn& turn) {
+  close_transfer(request, turn);
+  engine_.close(*request.sequence);
+  ended_.add(request.attempt.request, request.attempt.epoch);
+  requests_.erase(request);
+}
+
+// Due at the commit and at every exit before it; the slots stay pinned until TransferClosed.
+void DecodeNode::close_transfer(const DecodeRequest& request, Turn& turn) {
+  if (std::optional<CloseTransfer> job = receiver_.close(request.attempt.transfer)) emit(*job, turn);
+}
+
+}  // namespace spillway

@@ -1,0 +1,167 @@
+#include "decode_node/decode_node.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+
+namespace spillway {
+namespace {
+
+// A Cancel or Failed may overtake its Reserve by as much as the queue between two processes holds.
+constexpr uint32_t kEndedPerRequest = 4;
+
+}  // namespace
+
+DecodeNode::DecodeNode(const DecodeConfig& config, Engine& engine, KvReceiver& receiver)
+    : config_(config),
+      engine_(engine),
+      receiver_(receiver),
+      peers_({.peers_max = config.peers_max, .bulk_role = Role::kPrefill, .bulk_retry = config.bulk_retry}),
+      requests_(config.requests_max),
+      ended_(config.requests_max * kEndedPerRequest) {
+  CHECK(config.vocab > 0 && config.vocab <= engine.config().vocab);
+  CHECK(config.lease > Duration{0});
+}
+
+size_t DecodeNode::effects_max() const {
+  // Per request a CloseTransfer and two messages (both ends told), per peer one Load and one bulk job, one step.
+  return size_t{3} * config_.requests_max + size_t{2} * config_.peers_max + 4;
+}
+
+void DecodeNode::on(const DecodeEvent& event, TimePoint now, BoundedVector<DecodeEffect>& effects) {
+  CHECK(effects.room() >= effects_max());
+  Turn turn{now, effects};
+  std::visit([&](const auto& one) { handle(one, turn); }, event);
+  finish_turn(turn);
+}
+
+void DecodeNode::on_deadline(TimePoint now, BoundedVector<DecodeEffect>& effects) {
+  CHECK(effects.room() >= effects_max());
+  Turn turn{now, effects};
+  for (const RequestId id : requests_.select([&](const DecodeRequest& one) { return one.lease_until <= now; })) {
+    DecodeRequest& request = *requests_.find(id);
+    const Error error = request.state == State::kReserved
+                            ? Error{ErrorCode::kPeerLost, "the prefill node never connected to the decode node"}
+                            : Error{ErrorCode::kDeadline, fmt::format("no sign of the prefill node for {:.0f} ms",
+                                                                      milliseconds(config_.lease))};
+    fail_both(request, error, turn);
+  }
+  std::vector<ConnectBulk> links;
+  peers_.retry_bulk(now, links);
+  for (ConnectBulk& link : links) emit(std::move(link), turn);
+  finish_turn(turn);
+}
+
+TimePoint DecodeNode::next_deadline() const {
+  TimePoint earliest = peers_.next_deadline();
+  for (const auto& [id, request] : requests_.records()) earliest = std::min(earliest, request.lease_until);
+  return earliest;
+}
+
+// What may follow from any event: a step to compute, a load to announce.
+void DecodeNode::finish_turn(Turn& turn) {
+  if (std::optional<StepPlan> plan = engine_.plan()) {
+    for (const StepShare& share : plan->shares) {
+      DecodeRequest* const request = requests_.find(share.sequence);
+      if (request != nullptr && !request->first_step) request->first_step = turn.now;
+    }
+    emit(std::move(*plan), turn);
+  }
+  const Load load{engine_.cache().available(), engine_.open_sequences(), engine_.queued_prompt_tokens()};
+  for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
+}
+
+void DecodeNode::handle(const PeerUp& up, Turn& turn) {
+  if (std::optional<ConnectBulk> link = peers_.add(up)) emit(std::move(*link), turn);
+  if (!peers_.is(up.peer, Role::kPrefill)) return;
+  const auto waits = [&](const DecodeRequest& one) {
+    return one.state == State::kReserved && peers_.is_process(up.peer, one.prefill);
+  };
+  for (const RequestId id : requests_.select(waits)) start_receiving(*requests_.find(id), up.peer, turn);
+}
+
+void DecodeNode::handle(const PeerMessage& message, Turn& turn) {
+  if (peers_.hello(message.peer) == nullptr) return;
+  std::visit([&](const auto& one) { on_message(message.peer, one, turn); }, message.message);
+}
+
+void DecodeNode::handle(const PeerGone& gone, Turn& turn) {
+  const Hello* const hello = peers_.hello(gone.peer);
+  if (hello == nullptr) return;
+  const Role role = hello->role;
+  const BootId boot = hello->boot;
+  if (std::optional<DisconnectBulk> link = peers_.remove(gone.peer)) emit(*link, turn);
+  const Error error{
+      ErrorCode::kPeerLost,
+      fmt::format("the {} is gone: {}", role == Role::kGateway ? "gateway" : "prefill node", gone.reason)};
+  const auto hit = [&](const DecodeRequest& one) {
+    if (role == Role::kGateway) return one.gateway == gone.peer;
+    return role == Role::kPrefill && one.prefill == boot && one.state != State::kDecoding;
+  };
+  for (const RequestId id : requests_.select(hit)) fail_both(*requests_.find(id), error, turn);
+}
+
+void DecodeNode::handle(const StepDone& done, Turn& turn) {
+  const StepPlan* const step = engine_.step_in_flight();
+  if (step == nullptr || step->step != done.step) return;
+  std::vector<EngineToken> tokens;
+  engine_.on(done, tokens);
+  for (const EngineToken& token : tokens) {
+    if (DecodeRequest* const request = requests_.find(token.sequence)) take_token(*request, token, done.elapsed, turn);
+  }
+}
+
+void DecodeNode::handle(const PartsLanded& landed, Turn& turn) {
+  const KvReceiver::Landing landing = receiver_.on(landed);
+  if (landing == KvReceiver::Landing::kIgnored) return;
+  DecodeRequest* const request = requests_.find(landed.transfer);
+  CHECK(request != nullptr);
+  if (landing == KvReceiver::Landing::kCorrupt) {
+    fail_both(*request,
+              {ErrorCode::kCorrupt,
+               fmt::format("block {} layers {}..{} arrived with another digest than was sent", landed.block_index,
+                           landed.layers.first, landed.layers.first + landed.layers.count - 1)},
+              turn);
+    return;
+  }
+  if (!request->first_landed) request->first_landed = turn.now;
+  request->last_landed = turn.now;
+  request->lease_until = std::max(request->lease_until, turn.now + config_.lease);
+  commit_if_complete(*request, turn);
+}
+
+void DecodeNode::handle(const TransferClosed& closed, Turn&) { receiver_.on(closed); }
+
+void DecodeNode::handle(const BulkReady& ready, Turn&) { peers_.on(ready); }
+
+void DecodeNode::handle(const BulkLost& lost, Turn& turn) {
+  if (!peers_.on(lost, turn.now)) return;
+  const auto depends = [&](const DecodeRequest& one) {
+    return one.state == State::kReceiving && peers_.is_process(lost.peer, one.prefill) &&
+           !receiver_.complete(one.attempt.transfer);
+  };
+  const Error error{ErrorCode::kPeerLost, "the bulk link from the prefill node broke"};
+  for (const RequestId id : requests_.select(depends)) fail_both(*requests_.find(id), error, turn);
+}
+
+void DecodeNode::check_conservation() const {
+  engine_.check_conservation();
+  receiver_.check_conservation();
+  requests_.check_conservation();
+  uint32_t receiving = 0;
+  for (const auto& [id, request] : requests_.records()) {
+    CHECK(request.sequence && !ended_.contains(id, request.attempt.epoch));
+    CHECK((request.state == State::kDecoding) == (request.lease_until == kNever));
+    if (request.state != State::kReceiving) continue;
+    CHECK(receiver_.knows(request.attempt.transfer));
+    CHECK(!(request.done && receiver_.complete(request.attempt.transfer)));  // else it would be committed
+    ++receiving;
+  }
+  CHECK(engine_.open_sequences() == requests_.size());
+  CHECK(receiver_.open_transfers() >= receiving);
+}
+
+}  // namespace spillway

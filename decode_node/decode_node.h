@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "common/bounded_vector.h"
+#include "common/clock.h"
+#include "decode_node/decode_request.h"
+#include "engine/compute_job.h"
+#include "engine/engine.h"
+#include "transfer/attempt_log.h"
+#include "transfer/attempt_table.h"
+#include "transfer/control_channel.h"
+#include "transfer/kv_receiver.h"
+#include "transfer/messages.h"
+#include "transfer/peer_table.h"
+#include "transfer/transfer_job.h"
+
+namespace spillway {
+
+struct DecodeConfig {
+  uint32_t requests_max = 0;
+  Duration lease = std::chrono::seconds(5);              // how long a reservation lives without a sign from P
+  uint32_t vocab = 0;                                    // token ids are below it; at most EngineConfig::vocab
+  uint32_t peers_max = 64;                               // as ControlConfig::peers_max
+  Duration bulk_retry = std::chrono::milliseconds(250);  // a lost bulk link of a living peer is tried again after this
+};
+
+using DecodeEvent =
+    std::variant<PeerUp, PeerMessage, PeerGone, StepDone, PartsLanded, TransferClosed, BulkReady, BulkLost>;
+using DecodeEffect = std::variant<SendMessage, ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, StepPlan>;
+
+// What a decode node decides: reserve, grant, receive, commit, join the batch, finish. Loop thread. No clock, socket,
+// thread or payload byte: the same events give the same effects, so tests and the simulator replay a node from a log.
+// Messages about unknown, older or ended attempts, or from a process that is not the attempt's, change nothing. Every
+// exit tells those who may hold something: G by Failed or its last Token, P by Committed or Failed. Owns every sequence
+// of `engine` and every transfer of `receiver`.
+class DecodeNode {
+ public:
+  DecodeNode(const DecodeConfig& config, Engine& engine, KvReceiver& receiver);
+  // Events come in the order of their source. REQUIRES: effects.room() >= effects_max(), here and in on_deadline().
+  // Effects are to be carried out in order: the transfer thread must know a transfer before its Grant leaves.
+  void on(const DecodeEvent& event, TimePoint now, BoundedVector<DecodeEffect>& effects);
+  void on_deadline(TimePoint now, BoundedVector<DecodeEffect>& effects);
+  TimePoint next_deadline() const;  // the earliest of all leases and waits; kNever: none
+  size_t effects_max() const;       // of one call
+  uint32_t requests() const { return requests_.size(); }
+  void check_conservation() const;  // one owner per slot, counts add up (CHECK)
+
+ private:
+  struct Turn {  // of one call
+    TimePoint now;
+    BoundedVector<DecodeEffect>& effects;
+  };
+  using State = DecodeRequest::State;
+
+  void handle(const PeerUp& up, Turn& turn);
+  void handle(const PeerMessage& message, Turn& turn);
+  void handle(const PeerGone& gone, Turn& turn);
+  void handle(const StepDone& done, Turn& turn);
+  void handle(const PartsLanded& landed, Turn& turn);
+  void handle(const TransferClosed& closed, Turn& turn);
+  void handle(const BulkReady& ready, Turn& turn);
+  void handle(const BulkLost& lost, Turn& turn);
+  void finish_turn(Turn& turn);
+
+  void on_message(PeerId from, const Reserve& reserve, Turn& turn);
+  void on_message(PeerId from, const Lease& lease, Turn& turn);
+  void on_message(PeerId from, const PrefillDone& done, Turn& turn);
+  void on_message(PeerId from, const Cancel& cancel, Turn& turn);
+  void on_message(PeerId from, const Failed& failed, Turn& turn);
+  template <class Other>
+  void on_message(PeerId, const Other&, Turn&) {}  // not for a decode node
+
+  bool admits(PeerId from, const Reserve& reserve, Turn& turn);
+  Result<SequenceId> open(const Work& work);
+  void start_receiving(DecodeRequest& request, PeerId from, Turn& turn);
+  DecodeRequest* uncommitted(const Attempt& attempt, PeerId from);
+  void commit_if_complete(DecodeRequest& request, Turn& turn);
+  void take_token(DecodeRequest& request, const EngineToken& token, Duration step_elapsed, Turn& turn);
+
+  void emit(DecodeEffect effect, Turn& turn);
+  void send(PeerId to, Message message, Turn& turn);
+  void send_prefill(const DecodeRequest& request, Message message, Turn& turn);
+  void end_by_gateway(PeerId from, const Attempt& attempt, Turn& turn);
+  void fail_both(DecodeRequest& request, const Error& error, Turn& turn);
+  void release(DecodeRequest& request, Turn& turn);
+  void close_transfer(const DecodeRequest& request, Turn& turn);
+
+  const DecodeConfig config_;
+  Engine& engine_;
+  KvReceiver& receiver_;
+  PeerTable peers_;
+  AttemptTable<DecodeRequest> requests_;
+  EndedAttempts ended_;
+};
+
+}  // namespace spillway

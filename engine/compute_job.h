@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "kernels/sample.h"
+#include "kv/block.h"
+
+namespace spillway {
+
+// Jobs for the compute thread and what it answers. Values: they name slots, never memory.
+
+struct StepShare {  // one sequence's part of a step
+  SequenceId sequence{};
+  uint32_t token_first = 0, token_count = 0;  // its rows, in StepPlan::tokens
+  uint32_t position_first = 0;                // absolute position of its first row
+  uint32_t block_first = 0, block_count = 0;  // its block table from position 0, in StepPlan::blocks
+  bool samples = false;                       // its last row is sampled
+  SampleRow sample;                           // inputs where `samples`
+};
+struct StepPlan {
+  StepId step{};
+  std::vector<TokenId> tokens;
+  std::vector<SlotId> blocks;
+  std::vector<StepShare> shares;
+  bool announce_layers = false;  // send a LayerDone after each layer's append
+};
+struct LayerDone {  // this layer's new K and V of the step lie in their slots
+  StepId step{};
+  uint16_t layer = 0;
+};
+struct SampledToken {
+  SequenceId sequence{};
+  TokenId token = 0;
+  uint64_t logits_digest = 0;
+  bool finite = true;
+};
+struct StepDone {  // after all LayerDone of the step
+  StepId step{};
+  bool completed = true;  // false: the gate gave up; plan it again
+  std::vector<SampledToken> sampled;
+  Duration elapsed{};
+};
+
+}  // namespace spillway

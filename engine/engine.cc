@@ -1,0 +1,283 @@
+#include "engine/engine.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+
+namespace spillway {
+namespace {
+
+constexpr uint32_t kModelLenMax = 1u << 30;  // so that token and block arithmetic stays inside 32 bits
+
+}  // namespace
+
+Engine::Engine(const EngineConfig& config, KvCache& cache) : config_(config), cache_(cache) {
+  const BatchLimits& limits = config.limits;
+  if (limits.sequences_max == 0 || limits.chunk_tokens == 0 || config.max_model_len == 0) {
+    throw SetupError(fmt::format("engine limits must be at least 1: sequences {}, chunk tokens {}, model length {}",
+                                 limits.sequences_max, limits.chunk_tokens, config.max_model_len));
+  }
+  if (limits.tokens_max < limits.sequences_max) {
+    throw SetupError(
+        fmt::format("a step of {} tokens cannot advance {} sequences; allow more tokens or fewer sequences",
+                    limits.tokens_max, limits.sequences_max));
+  }
+  if (config.max_model_len > kModelLenMax) {
+    throw SetupError(
+        fmt::format("a model length of {} tokens is over the supported {}", config.max_model_len, kModelLenMax));
+  }
+  rows_.resize(limits.sequences_max);
+  for (uint32_t row = limits.sequences_max; row > 0; --row) free_rows_.push_back(SequenceId{row - 1});
+}
+
+Result<void> Engine::admit(const OpenRequest& request) const {
+  if (request.prompt.empty()) return fail(ErrorCode::kInvalidArgument, "the prompt has no tokens");
+  const auto outside = std::ranges::find_if(request.prompt, [&](TokenId token) { return token >= config_.vocab; });
+  if (outside != request.prompt.end()) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("prompt token {} at position {} is outside the vocabulary of {}", *outside,
+                            outside - request.prompt.begin(), config_.vocab));
+  }
+  if (request.reserve_tokens > config_.max_model_len) {
+    return fail(ErrorCode::kTooLong, fmt::format("{} tokens of prompt and output exceed the model length of {}",
+                                                 request.reserve_tokens, config_.max_model_len));
+  }
+  CHECK(request.reserve_tokens >= request.prompt.size());
+  const uint32_t blocks = cache_.config().layout.blocks_for(request.reserve_tokens);
+  if (blocks > cache_.config().slot_count) {
+    return fail(ErrorCode::kTooLong, fmt::format("{} tokens need {} KV blocks and the pool has {}; give it more memory",
+                                                 request.reserve_tokens, blocks, cache_.config().slot_count));
+  }
+  if (free_rows_.empty()) {
+    return fail(ErrorCode::kNoSpace, fmt::format("all {} sequences are in use", rows_.size()));
+  }
+  return {};
+}
+
+Result<SequenceId> Engine::open(OpenRequest request) {
+  if (auto admitted = admit(request); !admitted) return tl::unexpected(std::move(admitted.error()));
+  const KvCacheConfig& kv = cache_.config();
+  const uint32_t block_tokens = kv.layout.block_tokens;
+
+  Sequence sequence;
+  sequence.keys = block_keys(request.tenant, kv.model, block_tokens, request.prompt);
+  const size_t reusable = std::min<size_t>(sequence.keys.size(), request.reuse_tokens_max / block_tokens);
+  sequence.blocks = cache_.match(std::span(sequence.keys).first(reusable), request.prompt);
+  sequence.sealed_blocks = static_cast<uint32_t>(sequence.blocks.size());
+  const uint32_t lacking = kv.layout.blocks_for(request.reserve_tokens) - sequence.sealed_blocks;
+  if (!cache_.reserve(lacking, sequence.blocks)) {
+    return fail(ErrorCode::kNoSpace,
+                fmt::format("{} KV blocks are needed and {} are available now", lacking, cache_.available()));
+  }
+  sequence.prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  sequence.reserve_tokens = request.reserve_tokens;
+  sequence.cached_tokens = sequence.computed_tokens = sequence.sealed_blocks * block_tokens;
+  sequence.tokens = std::move(request.prompt);
+  sequence.encoding = kv.encoding;
+  sequence.sampling = request.sampling;
+  sequence.tenant = request.tenant;
+  sequence.digest_logits = request.digest_logits;
+  sequence.arrival = arrivals_++;
+
+  const SequenceId id = free_rows_.back();
+  free_rows_.pop_back();
+  rows_[static_cast<uint32_t>(id)] = {true, std::move(sequence)};
+  ++open_;
+  return id;
+}
+
+uint32_t Engine::used_row(SequenceId sequence) const {
+  const auto row = static_cast<uint32_t>(sequence);
+  CHECK(row < rows_.size() && rows_[row].used);
+  return row;
+}
+
+uint32_t Engine::open_row(SequenceId sequence) const {
+  const uint32_t row = used_row(sequence);
+  CHECK(rows_[row].sequence.state != Sequence::State::kClosing);
+  return row;
+}
+
+const Sequence& Engine::sequence(SequenceId sequence) const { return rows_[open_row(sequence)].sequence; }
+
+void Engine::begin_prefill(SequenceId sequence) {
+  Sequence& begun = rows_[open_row(sequence)].sequence;
+  CHECK(begun.state == Sequence::State::kIdle);
+  CHECK(begun.computed_tokens < begun.prompt_tokens);
+  begun.state = Sequence::State::kPrefilling;
+}
+
+void Engine::begin_decode(SequenceId sequence, TokenId first_token, const BlockEncoding& landed) {
+  Sequence& begun = rows_[open_row(sequence)].sequence;
+  CHECK(begun.state == Sequence::State::kIdle);
+  CHECK(first_token < config_.vocab);
+  const bool all_cached = begun.cached_tokens == begun.prompt_tokens;  // then nothing came from outside
+  begun.computed_tokens = begun.prompt_tokens;
+  publish_full_blocks(begun, landed);
+  if (!all_cached && landed != begun.encoding) begun.encoding.numerics = kNumericsMixed;
+  begun.tokens.push_back(first_token);
+  begun.state = Sequence::State::kDecoding;
+}
+
+void Engine::close(SequenceId sequence) {
+  Sequence& closed = rows_[open_row(sequence)].sequence;
+  --open_;
+  const bool in_step =
+      in_flight_ && std::ranges::find(in_flight_->shares, sequence, &StepShare::sequence) != in_flight_->shares.end();
+  if (in_step) {
+    closed.state = Sequence::State::kClosing;
+  } else {
+    free_row(sequence);
+  }
+}
+
+void Engine::free_row(SequenceId sequence) {
+  rows_[static_cast<uint32_t>(sequence)] = {};
+  free_rows_.push_back(sequence);
+}
+
+std::optional<StepPlan> Engine::plan() {
+  if (in_flight_) return std::nullopt;
+  std::vector<BatchCandidate> candidates;
+  candidates.reserve(open_);
+  for (uint32_t row = 0; row < rows_.size(); ++row) {
+    if (!rows_[row].used) continue;
+    const Sequence& sequence = rows_[row].sequence;
+    if (sequence.state == Sequence::State::kPrefilling) {
+      candidates.push_back({SequenceId{row}, sequence.prompt_tokens - sequence.computed_tokens, sequence.arrival});
+    } else if (sequence.state == Sequence::State::kDecoding && sequence.computed_tokens < sequence.reserve_tokens) {
+      candidates.push_back({SequenceId{row}, 0, sequence.arrival});
+    }
+  }
+  const std::vector<BatchRow> batch = plan_batch(candidates, config_.limits);
+  if (batch.empty()) return std::nullopt;
+  StepPlan plan;
+  plan.step = StepId{++steps_};
+  plan.announce_layers = config_.announce_layers;
+  for (const BatchRow& row : batch) append_share(plan, row);
+  in_flight_ = plan;
+  return plan;
+}
+
+void Engine::append_share(StepPlan& plan, const BatchRow& row) const {
+  const Sequence& sequence = rows_[used_row(row.sequence)].sequence;
+  const uint32_t end = sequence.computed_tokens + row.token_count;
+  CHECK(end <= sequence.tokens.size() && end <= sequence.reserve_tokens);
+  StepShare share;
+  share.sequence = row.sequence;
+  share.token_first = checked_cast<uint32_t>(plan.tokens.size());
+  share.token_count = row.token_count;
+  share.position_first = sequence.computed_tokens;
+  share.block_first = checked_cast<uint32_t>(plan.blocks.size());
+  share.block_count = cache_.config().layout.blocks_for(end);
+  share.samples = end >= sequence.prompt_tokens;
+  if (share.samples) {
+    share.sample.params = sequence.sampling;
+    share.sample.position = end;
+    share.sample.digest = sequence.digest_logits;
+  }
+  plan.tokens.insert(plan.tokens.end(), sequence.tokens.begin() + sequence.computed_tokens,
+                     sequence.tokens.begin() + end);
+  for (uint32_t block = 0; block < share.block_count; ++block) plan.blocks.push_back(sequence.blocks[block].slot());
+  plan.shares.push_back(share);
+}
+
+void Engine::on(const StepDone& done, std::vector<EngineToken>& tokens) {
+  CHECK(in_flight_ && in_flight_->step == done.step);
+  const StepPlan answered = std::move(*in_flight_);
+  in_flight_.reset();
+  size_t sampled = 0;
+  for (const StepShare& share : answered.shares) {
+    if (done.completed) {
+      const SampledToken* token = nullptr;
+      if (share.samples) {
+        CHECK(sampled < done.sampled.size() && done.sampled[sampled].sequence == share.sequence);
+        token = &done.sampled[sampled++];
+      }
+      advance(share, token, tokens);
+    }
+    if (rows_[used_row(share.sequence)].sequence.state == Sequence::State::kClosing) free_row(share.sequence);
+  }
+  CHECK(!done.completed || sampled == done.sampled.size());
+}
+
+void Engine::advance(const StepShare& share, const SampledToken* sampled, std::vector<EngineToken>& tokens) {
+  Sequence& sequence = rows_[used_row(share.sequence)].sequence;
+  const bool closing = sequence.state == Sequence::State::kClosing;
+  const bool finite = sampled == nullptr || sampled->finite;
+  sequence.computed_tokens = share.position_first + share.token_count;
+  if (finite) publish_full_blocks(sequence, sequence.encoding);  // of a closing sequence too: the work is done
+  if (sampled == nullptr || closing) return;
+  const auto index = static_cast<uint32_t>(sequence.tokens.size()) - sequence.prompt_tokens;
+  tokens.push_back({share.sequence, index, sampled->token, sampled->logits_digest, sampled->finite});
+  if (finite) sequence.tokens.push_back(sampled->token);
+  sequence.state = finite ? Sequence::State::kDecoding : Sequence::State::kFailed;
+}
+
+void Engine::publish_full_blocks(Sequence& sequence, const BlockEncoding& encoding) {
+  const KvCacheConfig& kv = cache_.config();
+  const uint32_t block_tokens = kv.layout.block_tokens;
+  for (; (sequence.sealed_blocks + 1) * block_tokens <= sequence.computed_tokens; ++sequence.sealed_blocks) {
+    const uint32_t block = sequence.sealed_blocks;
+    const auto content = std::span(sequence.tokens).subspan(size_t{block} * block_tokens, block_tokens);
+    const BlockKey parent = block == 0 ? BlockKey{} : sequence.keys[block - 1];
+    if (block == sequence.keys.size()) sequence.keys.push_back(block_key(sequence.tenant, kv.model, parent, content));
+    cache_.publish(sequence.blocks[block].slot(), sequence.keys[block], parent, content, encoding);
+  }
+}
+
+std::vector<CompletedBlocks> Engine::completed_by(const StepPlan& plan) const {
+  const KvLayout& layout = cache_.config().layout;
+  std::vector<CompletedBlocks> completed;
+  for (const StepShare& share : plan.shares) {
+    const Sequence& sequence = rows_[used_row(share.sequence)].sequence;
+    if (sequence.state == Sequence::State::kClosing) continue;
+    const uint32_t after = share.position_first + share.token_count;
+    const uint32_t first = share.position_first / layout.block_tokens;
+    const uint32_t end = after == sequence.prompt_tokens ? layout.blocks_for(after) : after / layout.block_tokens;
+    if (end > first) completed.push_back({share.sequence, first, end - first});
+  }
+  return completed;
+}
+
+uint32_t Engine::queued_prompt_tokens() const {
+  uint32_t queued = 0;
+  for (const Row& row : rows_) {
+    if (row.used && row.sequence.state == Sequence::State::kPrefilling) {
+      queued += row.sequence.prompt_tokens - row.sequence.computed_tokens;
+    }
+  }
+  return queued;
+}
+
+void Engine::check_conservation() const {
+  const KvLayout& layout = cache_.config().layout;
+  std::vector<uint32_t> owners(cache_.config().slot_count);
+  uint32_t used = 0, closing = 0;
+  for (const Row& row : rows_) {
+    if (!row.used) continue;
+    const Sequence& sequence = row.sequence;
+    ++used;
+    closing += sequence.state == Sequence::State::kClosing;
+    CHECK(sequence.blocks.size() == layout.blocks_for(sequence.reserve_tokens));
+    CHECK(sequence.computed_tokens <= sequence.reserve_tokens && sequence.computed_tokens <= sequence.tokens.size());
+    CHECK(sequence.sealed_blocks <= sequence.computed_tokens / layout.block_tokens);
+    for (size_t block = 0; block < sequence.blocks.size(); ++block) {
+      const SlotPin& pin = sequence.blocks[block];
+      CHECK(pin);
+      ++owners[static_cast<uint32_t>(pin.slot())];
+      const bool open = block >= sequence.sealed_blocks;
+      CHECK(!open || (cache_.pool().count(pin.slot(), PinKind::kOwner) == 1 && !cache_.pool().is_cached(pin.slot())));
+    }
+  }
+  CHECK(used == open_ + closing && used + free_rows_.size() == rows_.size());
+  for (uint32_t slot = 0; slot < owners.size(); ++slot) {
+    CHECK(cache_.pool().count(SlotId{slot}, PinKind::kOwner) == owners[slot]);
+  }
+  cache_.check_conservation();
+}
+
+}  // namespace spillway

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/ids.h"
+#include "kernels/sample.h"
+#include "kv/block.h"
+#include "kv/slot_pool.h"
+
+namespace spillway {
+
+// One request inside an Engine. tokens = prompt, then generated; the last generated token has no K and V yet.
+struct Sequence {
+  enum class State : uint8_t {
+    kIdle,        // holds its slots; nothing begun
+    kPrefilling,  // computed_tokens < prompt_tokens
+    kDecoding,
+    kFailed,   // logits were not finite: waits to be closed
+    kClosing,  // closed while a step names it
+  };
+  State state = State::kIdle;
+  std::vector<TokenId> tokens;
+  uint32_t prompt_tokens = 0;
+  uint32_t reserve_tokens = 0;   // positions that `blocks` were reserved for: the length at which it stops
+  uint32_t cached_tokens = 0;    // found in the prefix cache when opened; a multiple of block_tokens
+  uint32_t computed_tokens = 0;  // positions whose K and V lie in the slots
+  uint32_t sealed_blocks = 0;    // handed to KvCache::publish so far, the cached ones included
+  std::vector<SlotPin> blocks;   // from position 0
+  std::vector<BlockKey> keys;    // of full blocks of `tokens`, as far as known
+  BlockEncoding encoding;        // of blocks published from now on
+  SamplingParams sampling;
+  TenantKey tenant;
+  bool digest_logits = false;
+  uint64_t arrival = 0;  // order of open()
+};
+
+}  // namespace spillway

@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <variant>
+
+#include "common/bounded_vector.h"
+#include "common/clock.h"
+#include "common/ids.h"
+#include "common/result.h"
+#include "gateway/node_table.h"
+#include "gateway/request_table.h"
+#include "transfer/control_channel.h"
+#include "transfer/messages.h"
+
+namespace spillway {
+
+struct RequestArrived {
+  GenerateRequest work;
+};
+struct ClientGone {  // nothing more is emitted for it
+  RequestId request;
+};
+
+// To the stream of one request; exactly one of StreamEnd and StreamError closes it, unless ClientGone came before.
+struct StreamToken {
+  RequestId request;
+  uint32_t index = 0;  // ascending without gaps
+  TokenId token = 0;
+  uint64_t logits_digest = 0;
+};
+struct StreamEnd {
+  RequestId request;
+  FinishReason finish{};
+  Waterfall waterfall;
+};
+struct StreamError {
+  RequestId request;
+  Error error;
+};
+
+struct GatewayConfig {
+  uint32_t queue_max = 64;                             // requests waiting; more are refused with kQueueFull
+  uint32_t running_max = 256;                          // dispatched at once
+  uint32_t attempts_max = 16;                          // placements of one request that ended in kNoSpace
+  uint32_t nodes_max = 64;                             // more are not used; as ControlConfig::peers_max
+  uint32_t ahead_max = 64;                             // tokens of one request that may wait for an earlier one
+  Duration queue_wait_max = std::chrono::seconds(60);  // from arrival, repeated waits included
+  Duration progress_max = std::chrono::seconds(30);    // a dispatched request without a token for so long is failed
+  // A node without space takes nothing so long, or until its next Load; doubled with each attempt, up to 32 times this.
+  Duration refusal_pause = std::chrono::milliseconds(100);
+};
+
+struct GatewayCounters {
+  uint64_t requests = 0, finished = 0, cancelled = 0, prompt_tokens = 0, output_tokens = 0, cached_tokens = 0;
+  std::map<ErrorCode, uint64_t> errors;
+  uint32_t queued = 0, running = 0, prefill_nodes = 0, decode_nodes = 0;
+  uint32_t blocks_total = 0, blocks_free = 0;  // as last announced, all nodes together
+};
+
+using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone>;
+using GatewayEffect = std::variant<SendMessage, StreamToken, StreamEnd, StreamError>;
+
+// What the gateway decides: the only queue, placement, the order of each stream's tokens, cancellation, failure. Loop
+// thread. No clock, socket, thread or text: the same events give the same effects. Messages about other attempts than
+// the present one of a request, or from a peer that is not its leg, change nothing.
+class Gateway {
+ public:
+  Gateway(const GatewayConfig& config, BootId boot);
+  // REQUIRES: effects.room() >= effects_max(), here and in on_deadline(); a RequestArrived whose id is not under way.
+  // Effects are to be carried out in order.
+  void on(const GatewayEvent& event, TimePoint now, BoundedVector<GatewayEffect>& effects);
+  void on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects);
+  TimePoint next_deadline() const;
+  size_t effects_max() const;  // of one call
+  GatewayCounters counters() const;
+  // Both roles are connected; the reason otherwise.
+  Result<void> ready() const;
+  uint32_t max_model_len() const { return nodes_.max_model_len(); }  // smallest of the connected nodes; 0: none
+  void check_conservation() const;                                   // CHECK; the simulator calls it after each event
+
+ private:
+  struct Turn {  // of one call
+    TimePoint now;
+    BoundedVector<GatewayEffect>& effects;
+  };
+
+  void handle(const PeerUp& up, Turn& turn);
+  void handle(const PeerMessage& message, Turn& turn);
+  void handle(const PeerGone& gone, Turn& turn);
+  void handle(const RequestArrived& arrived, Turn& turn);
+  void handle(const ClientGone& gone, Turn& turn);
+
+  void on_message(PeerId from, const Load& load, Turn& turn);
+  void on_message(PeerId from, const Token& token, Turn& turn);
+  void on_message(PeerId from, const Failed& failed, Turn& turn);
+  template <class Other>
+  void on_message(PeerId, const Other&, Turn&) {}  // not for a gateway
+
+  void dispatch_queue(Turn& turn);
+  void dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn);
+  GatewayRequest* find(const Attempt& attempt);
+  Result<void> could_fit(const GenerateRequest& work) const;
+  void stream_ready_tokens(GatewayRequest& request, Turn& turn);
+  void time_token(GatewayRequest& request, const Token& token, TimePoint now);
+  void end(GatewayRequest& request, FinishReason finish, Turn& turn);
+  void fail_request(GatewayRequest& request, Error error, Turn& turn);
+  void leg_lost(GatewayRequest& request, PeerId node, const Error& error, Turn& turn);
+  void close_leg(GatewayRequest& request, RunningAttempt::Leg& leg);
+  void cancel_open_legs(GatewayRequest& request, Turn& turn);
+  void send(PeerId to, Message message, Turn& turn);
+
+  const GatewayConfig config_;
+  const BootId boot_;
+  NodeTable nodes_;
+  RequestTable requests_;
+  GatewayCounters counters_;
+  uint64_t transfers_ = 0;  // TransferId::counter of the last attempt
+};
+
+}  // namespace spillway

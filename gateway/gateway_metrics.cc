@@ -1,0 +1,123 @@
+#include "gateway/gateway_metrics.h"
+
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
+#include <utility>
+#include <vector>
+
+#include "common/clock.h"
+
+namespace spillway {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Labels = std::vector<ClientMetric::Label>;
+
+// The same in every role, so that quantiles of two roles can be compared.
+const prometheus::Histogram::BucketBoundaries kSecondsBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                                                 0.5,   1,      2.5,   5,    10,    25,   60};
+
+// Collects families; every sample carries the model's name.
+class Page {
+ public:
+  explicit Page(const std::string& model_name) : model_name_(model_name) {}
+
+  void family(const char* name, const char* help, MetricType type) { families_.push_back({name, help, type, {}}); }
+  void sample(double value, Labels labels = {}) {
+    ClientMetric& metric = add(std::move(labels));
+    (families_.back().type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+  }
+  void counter(const char* name, const char* help, uint64_t value) {
+    family(name, help, MetricType::Counter);
+    sample(static_cast<double>(value));
+  }
+  void gauge(const char* name, const char* help, double value) {
+    family(name, help, MetricType::Gauge);
+    sample(value);
+  }
+  void histogram(const char* name, const char* help, const prometheus::Histogram& source) {
+    family(name, help, MetricType::Histogram);
+    add({}).histogram = source.Collect().histogram;
+  }
+  std::string text() const { return prometheus::TextSerializer().Serialize(families_); }
+
+ private:
+  ClientMetric& add(Labels labels) {
+    ClientMetric metric;
+    metric.label = std::move(labels);
+    metric.label.push_back({"model_name", model_name_});
+    return families_.back().metric.emplace_back(std::move(metric));
+  }
+
+  const std::string& model_name_;
+  std::vector<MetricFamily> families_;
+};
+
+void add_counters(Page& page, const GatewayCounters& counters) {
+  page.counter("spillway_requests_total", "Requests that reached the gateway's queue.", counters.requests);
+  page.counter("spillway_requests_finished_total", "Requests answered in full.", counters.finished);
+  page.counter("spillway_requests_cancelled_total", "Requests whose client left.", counters.cancelled);
+  page.family("spillway_request_errors_total", "Requests that ended in an error, by reason.", MetricType::Counter);
+  for (const auto& [code, count] : counters.errors)
+    page.sample(static_cast<double>(count), {{"reason", std::string(error_name(code))}});
+  page.counter("spillway_prompt_tokens_total", "Prompt tokens of finished requests.", counters.prompt_tokens);
+  page.counter("spillway_output_tokens_total", "Tokens generated.", counters.output_tokens);
+  page.counter("spillway_cached_tokens_total", "Prompt tokens whose KV was reused, not computed.",
+               counters.cached_tokens);
+  page.gauge("spillway_requests_queued", "Requests waiting in the gateway.", counters.queued);
+  page.gauge("spillway_requests_running", "Requests dispatched to nodes.", counters.running);
+  page.family("spillway_nodes", "Connected nodes, by role.", MetricType::Gauge);
+  page.sample(counters.prefill_nodes, {{"role", "prefill"}});
+  page.sample(counters.decode_nodes, {{"role", "decode"}});
+  page.gauge("spillway_kv_blocks", "KV blocks of all connected nodes.", counters.blocks_total);
+  page.gauge("spillway_kv_blocks_free", "KV blocks that could be taken now, evictable cache included.",
+             counters.blocks_free);
+}
+
+}  // namespace
+
+GatewayMetrics::GatewayMetrics(std::string model_name)
+    : model_name_(std::move(model_name)),
+      ttft_(kSecondsBuckets),
+      time_per_output_token_(kSecondsBuckets),
+      queue_(kSecondsBuckets),
+      prefill_(kSecondsBuckets),
+      handover_(kSecondsBuckets),
+      total_(kSecondsBuckets) {}
+
+void GatewayMetrics::observe_end(const Waterfall& waterfall) {
+  ttft_.Observe(seconds(waterfall.ttft));
+  queue_.Observe(seconds(waterfall.queue));
+  prefill_.Observe(seconds(waterfall.prefill));
+  total_.Observe(seconds(waterfall.total));
+  if (waterfall.output_tokens < 2) return;  // one token: nothing was handed over, and no gap exists
+  handover_.Observe(seconds(waterfall.handover));
+  time_per_output_token_.Observe(seconds(waterfall.total - waterfall.ttft) / (waterfall.output_tokens - 1));
+}
+
+void GatewayMetrics::observe_response(unsigned http_status) { ++responses_[http_status]; }
+
+std::string GatewayMetrics::text(const GatewayStatus& status, const Result<void>& ready, uint32_t connections) const {
+  Page page(model_name_);
+  page.gauge("spillway_ready", "1 when requests would be served now, as /health/ready says.", ready ? 1 : 0);
+  add_counters(page, status.counters);
+  page.gauge("spillway_max_model_len_tokens", "Longest prompt and output together that the connected nodes take.",
+             status.max_model_len);
+  page.family("spillway_http_responses_total", "HTTP responses, by status.", MetricType::Counter);
+  for (const auto& [code, count] : responses_)
+    page.sample(static_cast<double>(count), {{"status", std::to_string(code)}});
+  page.gauge("spillway_http_connections", "Open HTTP connections.", connections);
+  page.histogram("spillway_time_to_first_token_seconds", "Arrival at the gateway to token 0.", ttft_);
+  page.histogram("spillway_time_per_output_token_seconds", "Mean gap between the tokens of one request.",
+                 time_per_output_token_);
+  page.histogram("spillway_request_queue_seconds", "Arrival at the gateway to dispatch.", queue_);
+  page.histogram("spillway_request_prefill_seconds", "First prefill step to token 0 sampled.", prefill_);
+  page.histogram("spillway_handover_seconds", "Token 0 to token 1: from the prefill to the decode node.", handover_);
+  page.histogram("spillway_request_seconds", "Arrival at the gateway to the last token.", total_);
+  return page.text();
+}
+
+}  // namespace spillway

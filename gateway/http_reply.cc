@@ -1,0 +1,112 @@
+#include "gateway/http_reply.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/beast/core/string.hpp>
+#include <boost/beast/http/error.hpp>
+#include <iterator>
+#include <utility>
+
+namespace spillway {
+namespace {
+
+namespace beast = boost::beast;
+namespace http = beast::http;
+
+constexpr size_t kRequestNameBytesMax = 128;
+
+struct Route {
+  std::string_view path;
+  http::verb method;
+};
+constexpr Route kRoutes[] = {
+    {"/v1/completions", http::verb::post}, {"/v1/chat/completions", http::verb::post},
+    {"/v1/models", http::verb::get},       {"/health", http::verb::get},
+    {"/health/live", http::verb::get},     {"/health/ready", http::verb::get},
+    {"/metrics", http::verb::get},
+};
+
+// nullptr: no such route.
+const Route* find_route(std::string_view path) {
+  if (path.starts_with(kModelPath)) path = "/v1/models";
+  const auto* const found =
+      std::find_if(std::begin(kRoutes), std::end(kRoutes), [&](const Route& route) { return route.path == path; });
+  return found == std::end(kRoutes) ? nullptr : found;
+}
+
+bool is_json(std::string_view content_type) {
+  const std::string_view type = content_type.substr(0, content_type.find(';'));
+  return content_type.empty() || beast::iequals(type.substr(0, type.find_last_not_of(" \t") + 1), kJsonType);
+}
+
+// It is echoed into headers, logs and errors.
+bool is_request_name(std::string_view name) {
+  return !name.empty() && name.size() <= kRequestNameBytesMax && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' ||
+           c == '.' || c == ':';
+  });
+}
+
+}  // namespace
+
+HttpReply::HttpReply(const HttpRequest& request, std::string own_name) : request_name_(std::move(own_name)) {
+  const std::string_view name = request["X-Request-Id"];
+  if (is_request_name(name)) request_name_ = name;
+  if (request.version() == 10) http_version_ = 10;
+}
+
+void HttpReply::set_common(http::fields& header) const {
+  header.set(http::field::server, "spillway");
+  header.set("X-Request-Id", request_name_);
+  if (!warning_.empty()) header.set(http::field::warning, warning_);
+}
+
+HttpResponse HttpReply::text(unsigned status, std::string_view content_type, std::string body) const {
+  HttpResponse response(static_cast<http::status>(status), http_version_);
+  set_common(response);
+  response.set(http::field::content_type, content_type);
+  response.body() = std::move(body);
+  return response;
+}
+
+HttpResponse HttpReply::error(const ApiError& error) const {
+  HttpResponse response = text(error.status, kJsonType, error_body(error));
+  if (error.retry_after_s) response.set(http::field::retry_after, std::to_string(*error.retry_after_s));
+  return response;
+}
+
+std::optional<HttpResponse> HttpReply::refuse(const HttpRequest& request) const {
+  const Route* const route = find_route(path_of(request.target()));
+  if (route == nullptr)
+    return error({.status = 404, .message = "there is no such path: try /v1/models", .code = "not_found"});
+  if (request.method() != route->method) {
+    const std::string allow(http::to_string(route->method));
+    HttpResponse response =
+        error({.status = 405, .message = fmt::format("this path takes {} only", allow), .code = "method_not_allowed"});
+    response.set(http::field::allow, allow);
+    return response;
+  }
+  // A page of another origin cannot send this type unasked, so a browser cannot be made to use a server on its host.
+  if (route->method == http::verb::post && !is_json(request[http::field::content_type]))
+    return error({.status = 415, .message = "send Content-Type: application/json", .code = "unsupported_media_type"});
+  return std::nullopt;
+}
+
+HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, size_t header_bytes_max,
+                                   size_t body_bytes_max) const {
+  if (read_error == http::error::body_limit)
+    return error({.status = 413,
+                  .message = fmt::format("the body is larger than {} bytes", body_bytes_max),
+                  .code = "body_too_large"});
+  if (read_error == http::error::header_limit || read_error == http::error::buffer_overflow)
+    return error({.status = 431,
+                  .message = fmt::format("the header is larger than {} bytes", header_bytes_max),
+                  .code = "header_too_large"});
+  return error(
+      {.status = 400, .message = fmt::format("this is not HTTP: {}", read_error.message()), .code = "malformed_http"});
+}
+
+std::string_view path_of(std::string_view target) { return target.substr(0, target.find_first_of("?#")); }
+
+}  // namespace spillway

@@ -1,0 +1,242 @@
+#include "gateway/http_server.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <deque>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "common/check.h"
+#include "common/log.h"
+#include "common/thread.h"
+#include "gateway/http_session.h"
+
+namespace spillway {
+namespace {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using boost::system::error_code;
+
+constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
+constexpr size_t kParseThreads = 2;
+constexpr size_t kHealthOnlyConnections = 32;  // beyond connections_max
+constexpr int kListenBacklog = 1024;
+constexpr auto kRetry = std::chrono::milliseconds(10);  // of an accept or a ClientGone that found no room
+constexpr auto kStopGrace = std::chrono::seconds(2);    // for last words to clients
+
+tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
+  const auto cannot = [&](const error_code& error) {
+    return SetupError(fmt::format("cannot listen on {}:{}: {}. Choose another --port or --host", config.host,
+                                  config.port, error.message()));
+  };
+  error_code error;
+  const auto found = tcp::resolver(io).resolve(config.host, std::to_string(config.port), tcp::resolver::passive, error);
+  if (error || found.empty()) throw cannot(error);
+  const tcp::endpoint endpoint = found.begin()->endpoint();
+  tcp::acceptor acceptor(io);
+  if (acceptor.open(endpoint.protocol(), error); error) throw cannot(error);
+  acceptor.set_option(asio::socket_base::reuse_address(true));
+  if (acceptor.bind(endpoint, error); error) throw cannot(error);
+  if (acceptor.listen(kListenBacklog, error); error) throw cannot(error);
+  if (!endpoint.address().is_loopback())
+    spdlog::warn("open_to_the_network address={} every host that reaches it may use it: no keys are asked for",
+                 endpoint.address().to_string());
+  return acceptor;
+}
+
+}  // namespace
+
+class HttpServer::Service final : public HttpShared {
+ public:
+  Service(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot)
+      : config_(config),
+        model_(model),
+        inputs_(inputs),
+        boot_(boot),
+        metrics_(model.name()),
+        pool_(kParseThreads),
+        acceptor_(listen_at(io_, config)),
+        port_(acceptor_.local_endpoint().port()),
+        timer_(io_) {
+    CHECK(inputs.capacity() >= 2 * size_t{config.connections_max});
+    asio::co_spawn(io_, accept_all(), [](std::exception_ptr failed) {
+      if (failed) std::rethrow_exception(failed);  // ends the process by name: nobody could connect any more
+    });
+    thread_.emplace("http", [this] { io_.run(); });
+  }
+  ~Service() {
+    stop();
+    thread_.reset();
+  }
+
+  uint16_t port() const { return port_; }
+
+  void deliver(const StreamEvent& event) {
+    asio::post(io_, [this, event] {
+      const RequestId request = std::visit([](const auto& one) { return one.request; }, event);
+      const auto found = streams_.find(request);
+      if (found == streams_.end()) return;  // cancelled
+      HttpSession& session = *found->second;
+      if (!std::holds_alternative<StreamToken>(event)) streams_.erase(found);
+      session.on(event);
+    });
+  }
+
+  void publish(GatewayStatus status) {
+    const std::lock_guard lock(status_mutex_);
+    status_ = std::move(status);
+    published_ = steady_now();
+  }
+
+  void stop() {
+    asio::post(io_, [this] {
+      if (stopping_) return;
+      stopping_ = true;
+      error_code ignored;
+      acceptor_.close(ignored);
+      for (const auto& session : sessions_) session->shut_down();
+      gone_unsent_.clear();  // the loop ends too
+      asio::co_spawn(io_, end_stragglers(), [](std::exception_ptr) {});
+    });
+  }
+
+  // HttpShared: http thread.
+  const HttpConfig& config() const override { return config_; }
+  const ServedModel& model() const override { return model_; }
+  GatewayMetrics& metrics() override { return metrics_; }
+  asio::thread_pool& parse_pool() override { return pool_; }
+  GatewayStatus status() const override {
+    const std::lock_guard lock(status_mutex_);
+    return status_;
+  }
+  Result<void> ready() const override {
+    const std::lock_guard lock(status_mutex_);
+    if (!published_) return status_.ready;
+    const Duration silence = steady_now() - *published_;
+    if (silence <= config_.loop_silence_max) return status_.ready;
+    return fail(ErrorCode::kUnavailable, fmt::format("the gateway's loop is silent for {:.0f} s", seconds(silence)));
+  }
+  uint32_t max_model_len() const override {
+    const std::lock_guard lock(status_mutex_);
+    const uint32_t nodes = status_.max_model_len;
+    return nodes == 0 ? model_.max_model_len() : std::min(nodes, model_.max_model_len());
+  }
+  uint32_t connections() const override { return static_cast<uint32_t>(sessions_.size()); }
+  RequestId next_request() override { return {boot_, ++requests_}; }
+
+  bool submit(GenerateRequest work, HttpSession& session) override {
+    send_gone();
+    if (!gone_unsent_.empty()) return false;
+    const RequestId request = work.request;
+    streams_.emplace(request, &session);
+    if (inputs_.try_push(RequestArrived{std::move(work)})) return true;
+    streams_.erase(request);
+    return false;
+  }
+
+  void cancel(RequestId request) override {
+    streams_.erase(request);
+    gone_unsent_.push_back(request);
+    send_gone();
+  }
+
+ private:
+  using Sessions = std::list<std::unique_ptr<HttpSession>>;
+
+  asio::awaitable<void> accept_all() {
+    while (!stopping_) {
+      if (sessions_.size() >= config_.connections_max + kHealthOnlyConnections) {
+        co_await pause(kRetry);  // the rest waits in the kernel's backlog
+        continue;
+      }
+      error_code error;
+      tcp::socket socket(io_);
+      error = std::get<0>(co_await acceptor_.async_accept(socket, kNoThrow));
+      if (stopping_) break;
+      if (error) {
+        spdlog::warn("accept_failed what=\"{}\"", error.message());
+        co_await pause(kRetry);
+        continue;
+      }
+      socket.set_option(tcp::no_delay(true), error);
+      socket.set_option(asio::socket_base::send_buffer_size(config_.socket_send_bytes), error);
+      start_session(std::move(socket));
+    }
+  }
+
+  void start_session(tcp::socket socket) {
+    const auto admission = sessions_.size() < config_.connections_max ? HttpSession::Admission::kFull
+                                                                      : HttpSession::Admission::kHealthOnly;
+    const auto session =
+        sessions_.insert(sessions_.end(), std::make_unique<HttpSession>(*this, std::move(socket), admission));
+    asio::co_spawn(io_, (*session)->run(), [this, session](std::exception_ptr) { sessions_.erase(session); });
+  }
+
+  asio::awaitable<void> pause(std::chrono::milliseconds time) {
+    asio::steady_timer timer(io_, time);
+    co_await timer.async_wait(kNoThrow);
+  }
+
+  // Clients that do not take their last words, or still send.
+  asio::awaitable<void> end_stragglers() {
+    for (auto waited = std::chrono::milliseconds(0); waited < kStopGrace && !sessions_.empty(); waited += kRetry)
+      co_await pause(kRetry);
+    for (const auto& session : sessions_) session->leave("the server stopped");
+    gone_unsent_.clear();
+  }
+
+  // Offers what waits to the loop; again later if it has no room.
+  void send_gone() {
+    while (!gone_unsent_.empty() && inputs_.try_push(ClientGone{gone_unsent_.front()})) gone_unsent_.pop_front();
+    if (gone_unsent_.empty() || retrying_ || stopping_) return;
+    retrying_ = true;
+    timer_.expires_after(kRetry);
+    timer_.async_wait([this](const error_code&) {
+      retrying_ = false;
+      send_gone();
+    });
+  }
+
+  const HttpConfig config_;
+  const ServedModel& model_;
+  Mailbox<GatewayInput>& inputs_;
+  const BootId boot_;
+
+  mutable std::mutex status_mutex_;
+  GatewayStatus status_;                // guarded by status_mutex_
+  std::optional<TimePoint> published_;  // guarded by status_mutex_
+
+  asio::io_context io_{1};
+  // From here to the thread: http thread only.
+  GatewayMetrics metrics_;
+  asio::thread_pool pool_;
+  tcp::acceptor acceptor_;
+  const uint16_t port_;
+  asio::steady_timer timer_;
+  Sessions sessions_;                                    // at most connections_max + kHealthOnlyConnections
+  std::unordered_map<RequestId, HttpSession*> streams_;  // at most one a session
+  std::deque<RequestId> gone_unsent_;                    // at most inputs_.capacity(): nothing is submitted meanwhile
+  uint64_t requests_ = 0;
+  bool stopping_ = false, retrying_ = false;
+  std::optional<Thread> thread_;
+};
+
+HttpServer::HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot)
+    : service_(std::make_unique<Service>(config, model, inputs, boot)) {}
+HttpServer::~HttpServer() = default;
+uint16_t HttpServer::port() const { return service_->port(); }
+void HttpServer::deliver(const StreamEvent& event) { service_->deliver(event); }
+void HttpServer::publish(GatewayStatus status) { service_->publish(std::move(status)); }
+void HttpServer::stop() { service_->stop(); }
+
+}  // namespace spillway

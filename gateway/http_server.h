@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "common/mailbox.h"
+#include "gateway/gateway.h"
+#include "gateway/gateway_metrics.h"
+#include "gateway/served_model.h"
+
+namespace spillway {
+
+struct HttpConfig {
+  std::string host = "127.0.0.1";
+  uint16_t port = 8000;                      // 0: any free one
+  uint32_t connections_max = 512;            // a few more are let in to ask for health and metrics, or to be told 503
+  size_t header_bytes_max = 16 << 10;        // more: 431
+  size_t body_bytes_max = 8 << 20;           // more: 413
+  uint32_t stream_tokens_behind_max = 1024;  // tokens that a client has not taken yet; more: its request is cancelled
+  int socket_send_bytes = 256 << 10;         // kernel buffer of one connection
+  Duration request_timeout = std::chrono::seconds(30);   // from the end of the last answer to the whole next request
+  Duration write_timeout = std::chrono::seconds(30);     // a client takes nothing for so long: gone
+  Duration loop_silence_max = std::chrono::seconds(10);  // no publish() for so long: not ready
+};
+
+// http thread to loop thread.
+using GatewayInput = std::variant<RequestArrived, ClientGone>;
+// Loop thread to one HTTP stream.
+using StreamEvent = std::variant<StreamToken, StreamEnd, StreamError>;
+
+// The HTTP side of the gateway: connections, JSON, text. Owns one thread ("http") that runs all connections, and a
+// small pool that parses and tokenises, so that a long prompt stalls nobody's stream. It meets the loop thread in three
+// places only: `inputs`, deliver() and publish().
+//
+// A request is announced by one RequestArrived, and answered by StreamTokens and one StreamEnd or StreamError. When its
+// client leaves, falls behind or is shut out before that, one ClientGone follows, always; events that still come for it
+// are ignored.
+class HttpServer {
+ public:
+  // Listens at once; throws SetupError when the address cannot be bound. `inputs` needs room for 2 x connections_max
+  // (CHECK); a request that finds it full is answered 503, a ClientGone that does waits and is offered again.
+  // REQUIRES: `model` and `inputs` outlive the server.
+  HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot);
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+  ~HttpServer();  // stop(), then waits for the thread: at most a few seconds
+
+  uint16_t port() const;
+
+  // Loop thread; never blocks. Memory: at most output_tokens_max events of a stream are on their way.
+  void deliver(const StreamEvent& event);
+  // Loop thread, at least once a second: a loop that falls silent makes /health/ready say so.
+  void publish(GatewayStatus status);
+  // Any thread. Accepts nobody any more; requests under way end in an error that says why.
+  void stop();
+
+ private:
+  class Service;
+  std::unique_ptr<Service> service_;
+};
+
+}  // namespace spillway

@@ -1,0 +1,361 @@
+#include "gateway/http_session.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/chunk_encode.hpp>
+#include <boost/beast/http/empty_body.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/rfc7230.hpp>
+#include <boost/beast/http/serializer.hpp>
+#include <boost/beast/http/write.hpp>
+#include <ctime>
+#include <exception>
+#include <utility>
+
+#include "common/check.h"
+#include "common/log.h"
+
+namespace spillway {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using boost::system::error_code;
+
+constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
+constexpr size_t kReadBytes = 4096;                // of one read while a request is under way
+constexpr size_t kBodyReadBytes = 64 << 10;        // Beast reads bodies in pieces of at most this
+constexpr size_t kWriteBytes = 64 << 10;           // of one write to a stream, and one event more
+constexpr auto kLinger = std::chrono::seconds(2);  // for a client that still sends what was refused
+std::string id_text(const RequestId& id) {
+  return fmt::format("{:016x}{:x}", static_cast<uint64_t>(id.boot), id.counter);
+}
+
+int64_t unix_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
+
+uint64_t random_seed() {
+  uint64_t seed = 0;
+  CHECK(::getrandom(&seed, sizeof seed, 0) == static_cast<ssize_t>(sizeof seed));
+  return seed;
+}
+
+// Runs on the parse pool.
+asio::awaitable<Parsed<ApiRequest>> parse_on_pool(Endpoint endpoint, std::string body, const ServedModel& model,
+                                                  uint32_t max_model_len) {
+  try {
+    co_return parse_api_request(endpoint, body, model, max_model_len, random_seed());
+  } catch (const std::exception& error) {
+    spdlog::error("parse_failed what={}", error.what());
+    co_return tl::unexpected(
+        ApiError{.status = 500, .message = "the request could not be read", .type = "server_error"});
+  }
+}
+
+ApiError busy(std::string message) {
+  return {
+      .status = 503, .message = std::move(message), .type = "server_error", .code = "unavailable", .retry_after_s = 1};
+}
+
+}  // namespace
+
+HttpSession::HttpSession(HttpShared& shared, asio::ip::tcp::socket socket, Admission admission)
+    : shared_(shared),
+      stream_(std::move(socket)),
+      admission_(admission),
+      buffer_(shared.config().header_bytes_max + kBodyReadBytes + kReadBytes),
+      wake_(stream_.get_executor(), asio::steady_timer::time_point::max()) {}
+
+asio::awaitable<void> HttpSession::run() {
+  try {
+    while (co_await serve_one()) continue;
+  } catch (const std::exception& error) {
+    spdlog::error("connection_failed what={}", error.what());
+    leave("a fault of the server");
+  }
+  co_await end_watch();
+  error_code ignored;
+  stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+}
+
+asio::awaitable<bool> HttpSession::serve_one() {
+  const HttpConfig& config = shared_.config();
+  parser_.emplace();
+  parser_->header_limit(static_cast<uint32_t>(config.header_bytes_max));
+  parser_->body_limit(config.body_bytes_max);
+  stream_.expires_after(config.request_timeout);
+  error_code error;
+  std::tie(error, std::ignore) = co_await http::async_read_header(stream_, buffer_, *parser_, kNoThrow);
+  const HttpRequest& request = parser_->get();
+  id_ = shared_.next_request();
+  reply_ = HttpReply(request, id_text(id_));
+  keep_alive_ = request.keep_alive();
+  if (!error) {
+    if (std::optional<HttpResponse> refusal = reply_.refuse(request)) {
+      if (parser_->is_done()) co_return co_await reply(std::move(*refusal));
+      co_return co_await refuse_unread(std::move(*refusal));
+    }
+    if (beast::iequals(request[http::field::expect], "100-continue")) {
+      http::response<http::empty_body> go_on(http::status::continue_, reply_.http_version());
+      std::tie(error, std::ignore) = co_await http::async_write(stream_, go_on, kNoThrow);
+    }
+  }
+  if (!error) std::tie(error, std::ignore) = co_await http::async_read(stream_, buffer_, *parser_, kNoThrow);
+  if (error) {
+    const bool spoke_http = error.category() == http::make_error_code(http::error::bad_method).category();
+    if (!spoke_http || error == http::error::end_of_stream || error == http::error::partial_message) co_return false;
+    co_return co_await refuse_unread(reply_.unreadable(error, config.header_bytes_max, config.body_bytes_max));
+  }
+  const std::string path(path_of(request.target()));
+  if (path == "/v1/completions") co_return co_await serve_completion(Endpoint::kCompletions);
+  if (path == "/v1/chat/completions") co_return co_await serve_completion(Endpoint::kChatCompletions);
+  co_return co_await reply(respond_get(path));
+}
+
+HttpResponse HttpSession::respond_get(std::string_view path) const {
+  const std::string& name = shared_.model().name();
+  if (path == "/health/live") return reply_.json(health_body({}));
+  if (path == "/health/ready" || path == "/health") {
+    const Result<void> ready = shared_.ready();
+    return reply_.text(ready ? 200 : 503, kJsonType, health_body(ready));
+  }
+  if (path == "/metrics")
+    return reply_.text(200, "text/plain; version=0.0.4; charset=utf-8",
+                       shared_.metrics().text(shared_.status(), shared_.ready(), shared_.connections()));
+  if (path == "/v1/models") return reply_.json(models_body(name, shared_.max_model_len(), unix_seconds()));
+  if (path.substr(kModelPath.size()) == name)
+    return reply_.json(model_body(name, shared_.max_model_len(), unix_seconds()));
+  return reply_.error({.status = 404,
+                       .message = fmt::format("that model does not exist here: this server has '{}'", name),
+                       .param = "model",
+                       .code = "model_not_found"});
+}
+
+asio::awaitable<bool> HttpSession::reply(HttpResponse response) {
+  const bool another = keep_alive_ && !shutting_down_;
+  response.keep_alive(another);
+  response.prepare_payload();
+  shared_.metrics().observe_response(response.result_int());
+  stream_.expires_after(shared_.config().write_timeout);
+  error_code error;
+  std::tie(error, std::ignore) = co_await http::async_write(stream_, response, kNoThrow);
+  co_return !error && another;
+}
+
+// Closing on a client that still sends would reset the connection, and it might never see the answer: so first its
+// bytes are taken and dropped, for a while.
+asio::awaitable<bool> HttpSession::refuse_unread(HttpResponse response) {
+  keep_alive_ = false;
+  co_await reply(std::move(response));
+  error_code error;
+  stream_.socket().shutdown(asio::ip::tcp::socket::shutdown_send, error);
+  buffer_.clear();
+  stream_.expires_after(kLinger);
+  while (!error)
+    std::tie(error, std::ignore) = co_await stream_.async_read_some(buffer_.prepare(kBodyReadBytes), kNoThrow);
+  co_return false;
+}
+
+asio::awaitable<bool> HttpSession::serve_completion(Endpoint endpoint) {
+  if (admission_ == Admission::kHealthOnly)
+    co_return co_await reply(reply_.error(busy("too many connections: try again")));
+  std::string body = std::move(parser_->get().body());
+  in_flight_ = watching_ = true;
+  stream_.expires_never();
+  asio::co_spawn(stream_.get_executor(), watch_client(), asio::detached);
+  const Parsed<ApiRequest> request = co_await asio::co_spawn(
+      shared_.parse_pool(), parse_on_pool(endpoint, std::move(body), shared_.model(), shared_.max_model_len()),
+      asio::use_awaitable);
+  bool another = false;
+  if (!gone_) {
+    if (!request) {
+      another = co_await reply(reply_.error(request.error()));
+    } else {
+      another = co_await answer(*request);
+    }
+  }
+  co_await end_watch();
+  co_return another && !gone_;
+}
+
+asio::awaitable<bool> HttpSession::answer(const ApiRequest& request) {
+  if (!request.ignored.empty())
+    reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(request.ignored, ", ")));
+  if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
+  GenerateRequest work = request.work;
+  work.request = id_;
+  if (!shared_.submit(std::move(work), *this))
+    co_return co_await reply(reply_.error(busy("the gateway is overloaded")));
+  submitted_ = true;
+  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits);
+  if (request.stream) co_return co_await answer_stream(answer);
+  co_return co_await answer_whole(answer);
+}
+
+AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
+  AnswerHead head;
+  head.endpoint = request.endpoint;
+  head.id = (request.endpoint == Endpoint::kCompletions ? "cmpl-" : "chatcmpl-") + id_text(id_);
+  head.model = shared_.model().name();
+  head.created = unix_seconds();
+  head.usage_null = request.include_usage;
+  return head;
+}
+
+asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
+  while (co_await wait_event()) {
+    const StreamEvent event = std::move(events_.front());
+    events_.pop_front();
+    if (const auto* const token = std::get_if<StreamToken>(&event)) answer.add_token(*token);
+    if (const auto* const end = std::get_if<StreamEnd>(&event))
+      co_return co_await reply(reply_.json(answer.body(*end)));
+    if (const auto* const failed = std::get_if<StreamError>(&event))
+      co_return co_await reply(reply_.error(to_api_error(failed->error, reply_.request_name())));
+  }
+  co_return false;
+}
+
+asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
+  // The header waits for the first event, so that a request refused in the queue gets its own status.
+  if (!co_await wait_event()) co_return false;
+  if (const auto* const failed = std::get_if<StreamError>(&events_.front()))
+    co_return co_await reply(reply_.error(to_api_error(failed->error, reply_.request_name())));
+  if (!co_await write_stream_head()) co_return false;
+  while (co_await wait_event()) {
+    std::string out;
+    bool last = false, failed = false;
+    for (; !events_.empty() && !last && out.size() < kWriteBytes; events_.pop_front()) {
+      const StreamEvent& event = events_.front();
+      if (const auto* const token = std::get_if<StreamToken>(&event)) answer.stream_token(*token, out);
+      if (const auto* const end = std::get_if<StreamEnd>(&event)) answer.stream_end(*end, out);
+      if (const auto* const error = std::get_if<StreamError>(&event))
+        OpenAiAnswer::stream_error(to_api_error(error->error, reply_.request_name()), out);
+      failed = std::holds_alternative<StreamError>(event);
+      last = !std::holds_alternative<StreamToken>(event);
+    }
+    if (!co_await write_stream_text(std::move(out), last)) co_return false;
+    if (last) co_return keep_alive_ && !failed && !shutting_down_;
+  }
+  co_return false;
+}
+
+asio::awaitable<bool> HttpSession::write_stream_head() {
+  if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
+  http::response<http::empty_body> head(http::status::ok, reply_.http_version());
+  reply_.set_common(head);
+  head.set(http::field::content_type, "text/event-stream; charset=utf-8");
+  head.set(http::field::cache_control, "no-cache");
+  head.set("X-Accel-Buffering", "no");  // nginx would collect the tokens
+  head.keep_alive(keep_alive_ && !shutting_down_);
+  head.chunked(reply_.http_version() != 10);
+  shared_.metrics().observe_response(200);
+  http::response_serializer<http::empty_body> serializer(head);
+  stream_.expires_after(shared_.config().write_timeout);
+  error_code error;
+  std::tie(error, std::ignore) = co_await http::async_write_header(stream_, serializer, kNoThrow);
+  if (error) leave("the client takes nothing");
+  co_return !error;
+}
+
+asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last) {
+  stream_.expires_after(shared_.config().write_timeout);
+  error_code error;
+  writing_ = true;
+  if (reply_.http_version() == 10) {
+    std::tie(error, std::ignore) = co_await asio::async_write(stream_, asio::buffer(text), kNoThrow);
+  } else {
+    std::tie(error, std::ignore) =
+        co_await asio::async_write(stream_, http::make_chunk(asio::const_buffer(asio::buffer(text))), kNoThrow);
+    if (!error && last)
+      std::tie(error, std::ignore) = co_await asio::async_write(stream_, http::make_chunk_last(), kNoThrow);
+  }
+  writing_ = false;
+  if (error) leave("the client takes nothing");
+  co_return !error;
+}
+
+void HttpSession::on(const StreamEvent& event) {
+  if (std::holds_alternative<StreamToken>(event)) {
+    // Behind a write that does not end. Without one, the tokens are about to be taken.
+    if (writing_ && events_.size() >= shared_.config().stream_tokens_behind_max) {
+      leave("the client reads too slowly");
+      return;
+    }
+  } else {
+    submitted_ = false;
+  }
+  if (const auto* const end = std::get_if<StreamEnd>(&event)) {
+    shared_.metrics().observe_end(end->waterfall);
+    spdlog::debug("request_done request={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} total_ms={:.1f}",
+                  reply_.request_name(), end->waterfall.prompt_tokens, end->waterfall.output_tokens,
+                  milliseconds(end->waterfall.ttft), milliseconds(end->waterfall.total));
+  }
+  if (const auto* const failed = std::get_if<StreamError>(&event))
+    spdlog::warn("request_failed request={} code={} detail={}", reply_.request_name(), error_name(failed->error.code),
+                 failed->error.detail);
+  events_.push_back(event);
+  wake_.cancel();
+}
+
+void HttpSession::shut_down() {
+  shutting_down_ = true;
+  if (submitted_) {
+    shared_.cancel(id_);
+    on(StreamError{id_, {ErrorCode::kUnavailable, "the server is shutting down"}});
+  } else if (!in_flight_) {
+    leave("the server is shutting down");
+  }
+}
+
+void HttpSession::leave(std::string_view why) {
+  if (gone_) return;
+  gone_ = true;
+  if (submitted_) {
+    submitted_ = false;
+    shared_.cancel(id_);
+    spdlog::info("request_cancelled request={} why=\"{}\"", reply_.request_name(), why);
+  }
+  stream_.close();
+  wake_.cancel();
+}
+
+asio::awaitable<bool> HttpSession::wait_event() {
+  while (events_.empty() && !gone_) co_await wake_.async_wait(kNoThrow);
+  co_return !gone_;
+}
+
+// Through the socket itself, not Beast's stream: this read has no time limit, while writes beside it have one.
+asio::awaitable<void> HttpSession::watch_client() {
+  while (in_flight_ && !gone_) {
+    if (buffer_.size() > shared_.config().header_bytes_max) {
+      leave("the client sent too much beside its request");
+      break;
+    }
+    error_code error;
+    size_t bytes = 0;
+    std::tie(error, bytes) = co_await stream_.socket().async_read_some(buffer_.prepare(kReadBytes), kNoThrow);
+    if (!error) buffer_.commit(bytes);
+    if (error && in_flight_) leave("the client left");
+    if (error) break;
+  }
+  watching_ = false;
+  wake_.cancel();
+}
+
+asio::awaitable<void> HttpSession::end_watch() {
+  in_flight_ = false;
+  events_.clear();
+  error_code ignored;
+  if (watching_ && stream_.socket().is_open()) stream_.socket().cancel(ignored);
+  while (watching_) co_await wake_.async_wait(kNoThrow);
+}
+
+}  // namespace spillway

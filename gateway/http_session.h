@@ -1,0 +1,100 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <deque>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "gateway/http_reply.h"
+#include "gateway/http_server.h"
+#include "gateway/openai_answer.h"
+#include "gateway/openai_request.h"
+
+namespace spillway {
+
+class HttpSession;
+
+// What the sessions of one server share. Http thread.
+class HttpShared {
+ public:
+  virtual const HttpConfig& config() const = 0;
+  virtual const ServedModel& model() const = 0;
+  virtual GatewayMetrics& metrics() = 0;
+  virtual boost::asio::thread_pool& parse_pool() = 0;
+  virtual GatewayStatus status() const = 0;    // as last published
+  virtual Result<void> ready() const = 0;      // as published, and whether the loop still speaks
+  virtual uint32_t max_model_len() const = 0;  // in force now, tokens
+  virtual uint32_t connections() const = 0;
+  virtual RequestId next_request() = 0;
+  // Sends the request to the loop; its events then reach `session`, until its last or cancel(). False: no room, and
+  // nothing was sent.
+  virtual bool submit(GenerateRequest work, HttpSession& session) = 0;
+  virtual void cancel(RequestId request) = 0;  // no more events; ClientGone to the loop
+
+ protected:
+  ~HttpShared() = default;
+};
+
+// One connection: requests one after the other. Http thread only; owned by the server, which keeps it until run() ends.
+// While a request is under way a read stays pending, so that a client that leaves is noticed at once; what it sends
+// meanwhile (pipelining) waits in the buffer, bounded by header_bytes_max: a client that sends more is shut out.
+class HttpSession {
+ public:
+  // kHealthOnly: over connections_max; completions are answered 503.
+  enum class Admission : uint8_t { kFull, kHealthOnly };
+  HttpSession(HttpShared& shared, boost::asio::ip::tcp::socket socket, Admission admission);
+  HttpSession(const HttpSession&) = delete;
+  HttpSession& operator=(const HttpSession&) = delete;
+
+  boost::asio::awaitable<void> run();  // the connection's whole life
+  void on(const StreamEvent& event);   // of the request under way
+  void shut_down();                    // idle: closes; a request under way ends in an error
+  void leave(std::string_view why);    // closes at once; a request under way is cancelled
+
+ private:
+  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+
+  // True: the connection can take another request.
+  boost::asio::awaitable<bool> serve_one();
+  boost::asio::awaitable<bool> serve_completion(Endpoint endpoint);
+  boost::asio::awaitable<bool> answer(const ApiRequest& request);
+  boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);
+  boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
+  boost::asio::awaitable<bool> reply(HttpResponse response);
+  boost::asio::awaitable<bool> refuse_unread(HttpResponse response);
+
+  HttpResponse respond_get(std::string_view path) const;
+  AnswerHead answer_head(const ApiRequest& request) const;
+
+  boost::asio::awaitable<void> watch_client();
+  boost::asio::awaitable<void> end_watch();
+  boost::asio::awaitable<bool> wait_event();  // false: the client is gone
+  boost::asio::awaitable<bool> write_stream_head();
+  boost::asio::awaitable<bool> write_stream_text(std::string text, bool last);
+
+  HttpShared& shared_;
+  boost::beast::tcp_stream stream_;
+  const Admission admission_;
+  boost::beast::flat_buffer buffer_;
+  std::optional<Parser> parser_;
+  boost::asio::steady_timer wake_;  // never expires: cancelled to end a wait
+  bool shutting_down_ = false;
+
+  // Of the request being answered.
+  RequestId id_;
+  HttpReply reply_;
+  bool keep_alive_ = false;
+  bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;
+  bool submitted_ = false;          // the loop knows it and has not ended it
+  std::deque<StreamEvent> events_;  // at most stream_tokens_behind_max tokens behind a write, and one end
+};
+
+}  // namespace spillway

@@ -1,0 +1,126 @@
+#include "gateway/node_table.h"
+
+#include <algorithm>
+
+namespace spillway {
+
+NodeTable::NodeTable(uint32_t nodes_max) : nodes_max_(nodes_max) { CHECK(nodes_max > 0); }
+
+bool NodeTable::add(PeerId node, const Hello& hello) {
+  if (hello.role == Role::kGateway || nodes_.size() >= nodes_max_) return false;
+  if (hello.block_tokens == 0 || hello.blocks_total == 0 || hello.sequences_max == 0) return false;
+  Node entry;
+  entry.hello = hello;
+  entry.load.blocks_free = hello.blocks_total;  // until its first Load
+  return nodes_.try_emplace(node, std::move(entry)).second;
+}
+
+bool NodeTable::remove(PeerId node) { return nodes_.erase(node) == 1; }
+
+const Hello* NodeTable::hello(PeerId node) const {
+  const auto entry = nodes_.find(node);
+  return entry == nodes_.end() ? nullptr : &entry->second.hello;
+}
+
+std::vector<PeerId> NodeTable::with_role(Role role) const {
+  std::vector<PeerId> found;
+  for (const auto& [peer, node] : nodes_) {
+    if (node.hello.role == role) found.push_back(peer);
+  }
+  return found;
+}
+
+void NodeTable::on(PeerId node, const Load& load) {
+  const auto entry = nodes_.find(node);
+  if (entry == nodes_.end()) return;
+  entry->second.load = load;
+  entry->second.refused_until = TimePoint{};
+  if (load.running_sequences < entry->second.shares.size()) return;
+  for (auto& [request, share] : entry->second.shares) share.counted = true;
+}
+
+void NodeTable::place(PeerId node, RequestId request, const NodeShare& share) {
+  CHECK(nodes_.at(node).shares.try_emplace(request, Share{share, false}).second);
+}
+
+void NodeTable::spoke(PeerId node, RequestId request) {
+  const auto entry = nodes_.find(node);
+  if (entry == nodes_.end()) return;
+  const auto share = entry->second.shares.find(request);
+  if (share != entry->second.shares.end()) share->second.counted = true;
+}
+
+void NodeTable::release(PeerId node, RequestId request) {
+  const auto entry = nodes_.find(node);
+  if (entry != nodes_.end()) entry->second.shares.erase(request);
+}
+
+void NodeTable::refused(PeerId node, TimePoint until) {
+  const auto entry = nodes_.find(node);
+  if (entry != nodes_.end()) entry->second.refused_until = until;
+}
+
+void NodeTable::end_refusals(TimePoint now) {
+  for (auto& [peer, node] : nodes_) {
+    if (node.refused_until <= now) node.refused_until = TimePoint{};
+  }
+}
+
+NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
+  NodeView view;
+  view.node = peer;
+  view.takes_prefill = node.hello.role == Role::kPrefill;
+  view.takes_decode = node.hello.role == Role::kDecode;
+  view.queued_prompt_tokens = node.load.queued_prompt_tokens;
+  view.running_sequences = node.load.running_sequences;
+  view.sequences_max = node.hello.sequences_max;
+  view.blocks_total = node.hello.blocks_total;
+  view.blocks_free = std::min(node.load.blocks_free, node.hello.blocks_total);
+  view.block_tokens = node.hello.block_tokens;
+  for (const auto& [request, share] : node.shares) {
+    if (share.counted) continue;
+    ++view.running_sequences;
+    view.queued_prompt_tokens += share.share.prompt_tokens;
+    view.blocks_promised += share.share.blocks;
+  }
+  if (node.refused_until > now) view.running_sequences = std::max(view.running_sequences, view.sequences_max);
+  return view;
+}
+
+std::vector<NodeView> NodeTable::views(uint64_t tokens, TimePoint now) const {
+  std::vector<NodeView> views;
+  for (const auto& [peer, node] : nodes_) {
+    if (tokens <= node.hello.max_model_len) views.push_back(view(peer, node, now));
+  }
+  return views;
+}
+
+TimePoint NodeTable::next_deadline() const {
+  TimePoint earliest = kNever;
+  for (const auto& [peer, node] : nodes_) {
+    if (node.refused_until != TimePoint{}) earliest = std::min(earliest, node.refused_until);
+  }
+  return earliest;
+}
+
+uint32_t NodeTable::max_model_len() const {
+  uint32_t smallest = 0;
+  for (const auto& [peer, node] : nodes_) {
+    smallest = smallest == 0 ? node.hello.max_model_len : std::min(smallest, node.hello.max_model_len);
+  }
+  return smallest;
+}
+
+uint32_t NodeTable::blocks_total() const {
+  uint32_t blocks = 0;
+  for (const auto& [peer, node] : nodes_) blocks += node.hello.blocks_total;
+  return blocks;
+}
+
+uint32_t NodeTable::blocks_free() const {
+  uint32_t blocks = 0;
+  for (const auto& [peer, node] : nodes_) blocks += std::min(node.load.blocks_free, node.hello.blocks_total);
+  return blocks;
+}
+
+}  // namespace spillway

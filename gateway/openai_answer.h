@@ -1,0 +1,40 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "gateway/gateway.h"
+#include "gateway/openai_response.h"
+#include "text/detokenizer.h"
+
+namespace spillway {
+
+// One answer in the making: what the gateway says about a request becomes text, then JSON, then event-stream bytes.
+// No I/O; http thread. Borrows the tokenizer.
+class OpenAiAnswer {
+ public:
+  // `digests`: the client asked for logit_digests.
+  OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, bool digests);
+
+  // Of a stream: append the bytes of the events that this becomes. A token is always one event, also where its text is
+  // empty (half a character, a special token): clients time tokens by events.
+  void stream_token(const StreamToken& token, std::string& out);
+  void stream_end(const StreamEnd& end, std::string& out);  // the finish chunk, the usage chunk if asked for, [DONE]
+  static void stream_error(const ApiError& error, std::string& out);  // the last event; no [DONE] follows
+
+  // Of an answer in one piece.
+  void add_token(const StreamToken& token);
+  std::string body(const StreamEnd& end);
+
+ private:
+  AnswerToken describe(const StreamToken& token) const;
+
+  AnswerHead head_;
+  Detokenizer detokenizer_;
+  const bool digests_;
+  bool first_ = true;
+  std::string text_;
+  std::vector<AnswerToken> tokens_;  // with digests only; at most output_tokens_max
+};
+
+}  // namespace spillway

@@ -1,0 +1,235 @@
+#include "gateway/openai_request.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "gateway/request_fields.h"
+
+namespace spillway {
+namespace {
+
+using Json = nlohmann::json;
+
+// The text of one message part list: [{"type": "text", "text": ...}, ...].
+Parsed<std::string> read_parts(const Json& parts, const std::string& where) {
+  std::string text;
+  for (size_t index = 0; index < parts.size(); ++index) {
+    const Json& part = parts[index];
+    const std::string place = fmt::format("{}.content[{}]", where, index);
+    if (!part.is_object() || !part.contains("type") || !part["type"].is_string())
+      return refuse("messages", place + " must be an object with a type", "invalid_type");
+    const auto& type = part["type"].get_ref<const std::string&>();
+    if (type != "text")
+      return refuse("messages", fmt::format("{} is of type '{}': only text is supported", place, printable(type)),
+                    "unsupported");
+    if (!part.contains("text") || !part["text"].is_string())
+      return refuse("messages", place + ".text must be a string", "invalid_type");
+    text += part["text"].get_ref<const std::string&>();
+  }
+  return text;
+}
+
+Parsed<ChatMessage> read_message(const Json& json, const std::string& where) {
+  if (!json.is_object()) return refuse("messages", where + " must be an object {role, content}", "invalid_type");
+  ChatMessage message;
+  const Json* const role = find_field(json, "role");
+  if (role == nullptr || !role->is_string())
+    return refuse("messages", where + ".role must be a string", "invalid_type");
+  message.role = role->get<std::string>();
+  if (message.role == "developer") message.role = "system";  // OpenAI's newer word for it
+  if (message.role != "system" && message.role != "user" && message.role != "assistant")
+    return refuse("messages", where + ".role must be system, developer, user or assistant", "unsupported");
+  for (const char* const name : {"tool_calls", "function_call", "audio"})
+    if (json.contains(name) && !switched_off(json[name]))
+      return refuse("messages", fmt::format("{}.{} is not supported by this server", where, name), "unsupported");
+  const Json* const content = find_field(json, "content");
+  if (content == nullptr || !(content->is_string() || content->is_array()))
+    return refuse("messages", where + ".content must be a string or a list of text parts", "invalid_type");
+  if (content->is_string()) {
+    message.content = content->get<std::string>();
+    return message;
+  }
+  auto text = read_parts(*content, where);
+  if (!text) return tl::unexpected(text.error());
+  message.content = std::move(*text);
+  return message;
+}
+
+Parsed<std::vector<TokenId>> or_refuse(Result<std::vector<TokenId>> tokens, const char* param) {
+  if (tokens) return std::move(*tokens);
+  ApiError error = to_api_error(tokens.error(), "");
+  error.param = param;
+  return tl::unexpected(std::move(error));
+}
+
+// One request body whose fields have passed check_fields().
+class Reader {
+ public:
+  Reader(const Json& body, const ServedModel& model, uint32_t max_model_len)
+      : body_(body), model_(model), max_model_len_(std::min(max_model_len, model.max_model_len())) {}
+
+  Parsed<void> read_model() const {
+    const Json* const name = find_field(body_, "model");
+    if (name == nullptr) return {};
+    if (!name->is_string()) return refuse("model", "model must be a string", "invalid_type");
+    const auto& text = name->get_ref<const std::string&>();
+    if (text == model_.name() || text == "*") return {};
+    ApiError error{.status = 404, .param = "model", .code = "model_not_found"};
+    error.message =
+        fmt::format("the model '{}' does not exist here: this server has '{}'", printable(text), model_.name());
+    return tl::unexpected(std::move(error));
+  }
+
+  Parsed<void> read_stream(ApiRequest& request) const {
+    request.stream = flag("stream");
+    const Json* const options = find_field(body_, "stream_options");
+    if (options == nullptr) return {};
+    if (!options->is_object()) return refuse("stream_options", "stream_options must be an object", "invalid_type");
+    if (!request.stream) return refuse("stream_options", "stream_options is for requests with stream: true");
+    const Json* const include_usage = find_field(*options, "include_usage");
+    if (include_usage != nullptr && !include_usage->is_boolean())
+      return refuse("stream_options", "stream_options.include_usage must be true or false", "invalid_type");
+    request.include_usage = include_usage != nullptr && include_usage->get<bool>();
+    return {};
+  }
+
+  void read_sampling(GenerateRequest& work, uint64_t seed_default) const {
+    const Json* const temperature = find_field(body_, "temperature");
+    work.temperature = temperature != nullptr ? temperature->get<float>() : 1.0f;  // OpenAI's default
+    work.seed = seed_default;
+    if (const Json* const seed = find_field(body_, "seed"))
+      work.seed = seed->is_number_unsigned() ? seed->get<uint64_t>() : static_cast<uint64_t>(seed->get<int64_t>());
+    work.digest_logits = flag("logit_digests");
+    if (!flag("ignore_eos")) work.stop_tokens.assign(model_.stop_tokens().begin(), model_.stop_tokens().end());
+  }
+
+  Parsed<std::vector<TokenId>> read_prompt() const {
+    const Json* prompt = find_field(body_, "prompt");
+    if (prompt == nullptr) return refuse("prompt", "prompt is missing: a string, or a list of token ids");
+    // A batch of one, as many clients send it.
+    if (prompt->is_array() && !prompt->empty() && (prompt->front().is_string() || prompt->front().is_array())) {
+      if (prompt->size() > 1)
+        return refuse("prompt", fmt::format("prompt is a batch of {}: send one prompt a request", prompt->size()),
+                      "unsupported");
+      prompt = &prompt->front();
+    }
+    if (prompt->is_string()) {
+      const auto& text = prompt->get_ref<const std::string&>();
+      if (auto fits = check_text(text.size(), "prompt"); !fits) return tl::unexpected(fits.error());
+      return or_refuse(model_.encode_prompt(text), "prompt");
+    }
+    if (!prompt->is_array()) return refuse("prompt", "prompt must be a string or a list of token ids", "invalid_type");
+    return read_token_ids(*prompt);
+  }
+
+  Parsed<std::vector<TokenId>> read_messages() const {
+    if (!model_.has_chat())
+      return refuse("messages", "this model has no chat template: use /v1/completions", "unsupported");
+    const Json* const list = find_field(body_, "messages");
+    if (list == nullptr || !list->is_array())
+      return refuse("messages", "messages must be a list of {role, content}", "invalid_type");
+    if (list->empty() || list->size() > kChatMessagesMax)
+      return refuse("messages",
+                    fmt::format("messages has {} entries: 1 to {} are taken", list->size(), kChatMessagesMax));
+    std::vector<ChatMessage> messages;
+    size_t bytes = 0;
+    for (size_t index = 0; index < list->size(); ++index) {
+      auto message = read_message((*list)[index], fmt::format("messages[{}]", index));
+      if (!message) return tl::unexpected(message.error());
+      bytes += message->content.size();
+      messages.push_back(std::move(*message));
+    }
+    if (auto fits = check_text(bytes, "messages"); !fits) return tl::unexpected(fits.error());
+    return or_refuse(model_.encode_chat(messages), "messages");
+  }
+
+  // How many tokens to generate, given the prompt's length.
+  Parsed<uint32_t> read_output_tokens(Endpoint endpoint, size_t prompt_tokens) const {
+    const char* const prompt_field = endpoint == Endpoint::kCompletions ? "prompt" : "messages";
+    if (prompt_tokens == 0) return refuse(prompt_field, fmt::format("{} has no tokens", prompt_field));
+    if (prompt_tokens >= max_model_len_) return too_long(prompt_field, prompt_tokens);
+    const auto room = static_cast<uint32_t>(max_model_len_ - prompt_tokens);
+    const Json* const newer = find_field(body_, "max_completion_tokens");
+    const Json* const asked = newer != nullptr ? newer : find_field(body_, "max_tokens");
+    // OpenAI's defaults: 16 for completions, what is left of the context for chat.
+    if (asked == nullptr) return endpoint == Endpoint::kCompletions ? std::min(room, 16u) : room;
+    const auto tokens = asked->get<uint32_t>();
+    if (tokens <= room) return tokens;
+    return refuse(newer != nullptr ? "max_completion_tokens" : "max_tokens",
+                  fmt::format("the context is {} tokens, but {} were requested ({} of the prompt, {} to generate): ask "
+                              "for at most {}, or shorten the prompt",
+                              max_model_len_, prompt_tokens + tokens, prompt_tokens, tokens, room),
+                  "context_length_exceeded");
+  }
+
+ private:
+  bool flag(std::string_view name) const {
+    const Json* const value = find_field(body_, name);
+    return value != nullptr && value->get<bool>();
+  }
+
+  Parsed<std::vector<TokenId>> read_token_ids(const Json& list) const {
+    if (list.size() >= max_model_len_) return too_long("prompt", list.size());
+    std::vector<TokenId> tokens;
+    tokens.reserve(list.size());
+    const uint32_t vocab = model_.tokenizer().vocab_size();
+    for (const Json& id : list) {
+      if (!id.is_number_integer())
+        return refuse("prompt", fmt::format("prompt[{}] must be a token id", tokens.size()), "invalid_type");
+      if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab)
+        return refuse("prompt",
+                      fmt::format("prompt[{}] is not a token id: they go from 0 to {}", tokens.size(), vocab - 1));
+      tokens.push_back(id.get<TokenId>());
+    }
+    return tokens;
+  }
+
+  // Refuses text that cannot fit, before the work of encoding it.
+  Parsed<void> check_text(size_t bytes, const char* param) const {
+    const size_t least = model_.tokens_at_least(bytes);
+    if (least >= max_model_len_) return too_long(param, least);
+    return {};
+  }
+
+  tl::unexpected<ApiError> too_long(const char* param, size_t tokens) const {
+    return refuse(param,
+                  fmt::format("the context is {} tokens, the prompt has at least {}: shorten it to leave room for one "
+                              "token of answer",
+                              max_model_len_, tokens),
+                  "context_length_exceeded");
+  }
+
+  const Json& body_;
+  const ServedModel& model_;
+  const uint32_t max_model_len_;
+};
+
+}  // namespace
+
+Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, const ServedModel& model,
+                                     uint32_t max_model_len, uint64_t seed_default) {
+  const auto json = parse_request_json(body);
+  if (!json) return tl::unexpected(json.error());
+  const Reader reader(*json, model, max_model_len);
+  ApiRequest request;
+  request.endpoint = endpoint;
+  if (auto checked = reader.read_model(); !checked) return tl::unexpected(checked.error());
+  if (auto checked = check_fields(*json); !checked) return tl::unexpected(checked.error());
+  if (auto checked = reader.read_stream(request); !checked) return tl::unexpected(checked.error());
+  reader.read_sampling(request.work, seed_default);
+  request.work.tenant = model.tenant();
+  request.ignored = unknown_fields(*json);
+
+  auto prompt = endpoint == Endpoint::kCompletions ? reader.read_prompt() : reader.read_messages();
+  if (!prompt) return tl::unexpected(prompt.error());
+  const auto output_tokens = reader.read_output_tokens(endpoint, prompt->size());
+  if (!output_tokens) return tl::unexpected(output_tokens.error());
+  request.work.prompt = std::move(*prompt);
+  request.work.output_tokens_max = *output_tokens;
+  return request;
+}
+
+}  // namespace spillway

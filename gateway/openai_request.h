@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gateway/gateway.h"
+#include "gateway/openai_response.h"
+#include "gateway/served_model.h"
+
+// The JSON that arrives: bytes from strangers become a GenerateRequest here, or an ApiError that names the field.
+namespace spillway {
+
+inline constexpr int kJsonDepthMax = 32;
+inline constexpr size_t kJsonValuesMax = (size_t{1} << 20) + 4096;  // a prompt of kPromptTokensMax ids, and the rest
+inline constexpr size_t kChatMessagesMax = 4096;
+
+struct ApiRequest {
+  GenerateRequest work;  // all but `request`
+  Endpoint endpoint{};
+  bool stream = false, include_usage = false;
+  std::vector<std::string> ignored;  // unknown fields, printable and bounded: told to the client in a Warning header
+};
+
+// Validates every field, renders the template, tokenises: milliseconds for long prompts, so not on the http thread.
+// Pure but for `seed_default`, used when the request names none; any thread. `max_model_len`: tokens of prompt and
+// output that the nodes take now, at most the model's own.
+Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, const ServedModel& model,
+                                     uint32_t max_model_len, uint64_t seed_default);
+
+}  // namespace spillway

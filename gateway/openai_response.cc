@@ -1,0 +1,185 @@
+#include "gateway/openai_response.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "common/clock.h"
+
+namespace spillway {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr unsigned kRetryAfterSeconds = 1;  // room appears when a running request ends: soon, at an unknown time
+
+// Text from a detokeniser is UTF-8 already; an error's detail may come from elsewhere, and dumping it must not throw.
+std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+Json null_or(std::string_view text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+const char* finish_word(FinishReason finish) { return finish == FinishReason::kLength ? "length" : "stop"; }
+
+Json timings(const Waterfall& waterfall) {
+  return {{"queue_ms", milliseconds(waterfall.queue)},
+          {"prefill_wait_ms", milliseconds(waterfall.prefill_wait)},
+          {"prefill_ms", milliseconds(waterfall.prefill)},
+          {"transfer_ms", milliseconds(waterfall.transfer)},
+          {"commit_ms", milliseconds(waterfall.commit)},
+          {"decode_queue_ms", milliseconds(waterfall.decode_queue)},
+          {"decode_step_ms", milliseconds(waterfall.decode_step)},
+          {"ttft_ms", milliseconds(waterfall.ttft)},
+          {"handover_ms", milliseconds(waterfall.handover)},
+          {"total_ms", milliseconds(waterfall.total)},
+          {"prefill_cached_tokens", waterfall.prefill_cached_tokens},
+          {"decode_cached_tokens", waterfall.decode_cached_tokens}};
+}
+
+Json usage(const Waterfall& waterfall) {
+  return {{"prompt_tokens", waterfall.prompt_tokens},
+          {"completion_tokens", waterfall.output_tokens},
+          {"total_tokens", uint64_t{waterfall.prompt_tokens} + waterfall.output_tokens},
+          {"prompt_tokens_details", {{"cached_tokens", waterfall.prefill_cached_tokens}}}};
+}
+
+Json envelope(const AnswerHead& head, const char* chat_object) {
+  const bool chat = head.endpoint == Endpoint::kChatCompletions;
+  return {{"id", head.id},
+          {"object", chat ? chat_object : "text_completion"},
+          {"created", head.created},
+          {"model", head.model},
+          {"choices", Json::array()}};
+}
+
+// The one choice of a chunk; finish_reason null while the stream goes on.
+Json chunk_choice(const AnswerHead& head, std::string_view text, Json finish_reason, bool first) {
+  Json choice = {{"index", 0}};
+  if (head.endpoint == Endpoint::kChatCompletions) {
+    Json delta = Json::object();
+    if (first) delta["role"] = "assistant";
+    if (first || finish_reason.is_null() || !text.empty()) delta["content"] = text;
+    choice["delta"] = std::move(delta);
+  } else {
+    choice["text"] = text;
+  }
+  choice["logprobs"] = nullptr;
+  choice["finish_reason"] = std::move(finish_reason);
+  return choice;
+}
+
+Json model_object(std::string_view model, uint32_t max_model_len, int64_t created) {
+  return {{"id", model},
+          {"object", "model"},
+          {"created", created},
+          {"owned_by", "spillway"},
+          {"max_model_len", max_model_len}};
+}
+
+}  // namespace
+
+ApiError to_api_error(const Error& error, std::string_view request_id) {
+  ApiError answer{.message = error.detail, .type = "server_error", .code = std::string(error_name(error.code))};
+  switch (error.code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kUnsupported:
+      answer.status = 400;
+      answer.type = "invalid_request_error";
+      break;
+    case ErrorCode::kTooLong:
+      answer.status = 400;
+      answer.type = "invalid_request_error";
+      answer.code = "context_length_exceeded";
+      break;
+    case ErrorCode::kQueueFull:
+      answer.status = 429;
+      answer.type = "rate_limit_error";
+      answer.retry_after_s = kRetryAfterSeconds;
+      break;
+    case ErrorCode::kNoSpace:
+    case ErrorCode::kPeerLost:
+    case ErrorCode::kUnavailable:
+    case ErrorCode::kCancelled:
+      answer.status = 503;
+      answer.retry_after_s = kRetryAfterSeconds;
+      break;
+    case ErrorCode::kDeadline: answer.status = 504; break;
+    case ErrorCode::kCorrupt:
+    case ErrorCode::kInternal:
+      answer.status = 500;
+      answer.message = fmt::format("{} (request {})", error.detail, request_id);
+      break;
+  }
+  if (answer.message.empty()) answer.message = answer.code;
+  return answer;
+}
+
+std::string error_body(const ApiError& error) {
+  return dump({{"error",
+                {{"message", error.message},
+                 {"type", error.type},
+                 {"param", null_or(error.param)},
+                 {"code", null_or(error.code)}}}});
+}
+
+std::string token_chunk(const AnswerHead& head, std::string_view text, const AnswerToken& token, bool first) {
+  Json chunk = envelope(head, "chat.completion.chunk");
+  chunk["choices"].push_back(chunk_choice(head, text, nullptr, first));
+  if (head.usage_null) chunk["usage"] = nullptr;
+  if (token.logits_digest) {
+    chunk["token_id"] = token.token;
+    chunk["logits_digest"] = fmt::format("{:016x}", *token.logits_digest);
+  }
+  return dump(chunk);
+}
+
+std::string finish_chunk(const AnswerHead& head, std::string_view text, const StreamEnd& end, bool first) {
+  Json chunk = envelope(head, "chat.completion.chunk");
+  chunk["choices"].push_back(chunk_choice(head, text, finish_word(end.finish), first));
+  if (head.usage_null) chunk["usage"] = nullptr;
+  chunk["timings"] = timings(end.waterfall);
+  return dump(chunk);
+}
+
+std::string usage_chunk(const AnswerHead& head, const Waterfall& waterfall) {
+  Json chunk = envelope(head, "chat.completion.chunk");
+  chunk["usage"] = usage(waterfall);
+  return dump(chunk);
+}
+
+std::string answer_body(const AnswerHead& head, std::string_view text, const std::vector<AnswerToken>& tokens,
+                        const StreamEnd& end) {
+  Json body = envelope(head, "chat.completion");
+  Json choice = {{"index", 0}};
+  if (head.endpoint == Endpoint::kChatCompletions) {
+    choice["message"] = {{"role", "assistant"}, {"content", text}};
+  } else {
+    choice["text"] = text;
+  }
+  choice["logprobs"] = nullptr;
+  choice["finish_reason"] = finish_word(end.finish);
+  body["choices"].push_back(std::move(choice));
+  body["usage"] = usage(end.waterfall);
+  body["timings"] = timings(end.waterfall);
+  for (const AnswerToken& token : tokens) {
+    if (!token.logits_digest) continue;
+    body["token_ids"].push_back(token.token);
+    body["logits_digests"].push_back(fmt::format("{:016x}", *token.logits_digest));
+  }
+  return dump(body);
+}
+
+std::string models_body(std::string_view model, uint32_t max_model_len, int64_t created) {
+  return dump({{"object", "list"}, {"data", Json::array({model_object(model, max_model_len, created)})}});
+}
+
+std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created) {
+  return dump(model_object(model, max_model_len, created));
+}
+
+std::string health_body(const Result<void>& health) {
+  if (health) return dump({{"status", "ok"}});
+  return dump(
+      {{"status", "unavailable"}, {"code", error_name(health.error().code)}, {"reason", health.error().detail}});
+}
+
+}  // namespace spillway

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <vector>
+
+#include "gateway/openai_response.h"
+
+// Which fields a request may have, and what each may hold: one table for both endpoints. Pure; any thread.
+namespace spillway {
+
+// 400 naming the field at fault.
+tl::unexpected<ApiError> refuse(std::string param, std::string message, std::string code = "invalid_value");
+
+// Bounded in depth (kJsonDepthMax) and number of values (kJsonValuesMax); always an object. Of equal keys the last
+// counts.
+Parsed<nlohmann::json> parse_request_json(std::string_view body);
+
+// The field, or nullptr where it is absent or null, which mean the same as in OpenAI's API.
+const nlohmann::json* find_field(const nlohmann::json& object, std::string_view name);
+
+// Null, false or empty: asks for nothing.
+bool switched_off(const nlohmann::json& value);
+
+// Types and bounds of all numbers and booleans; refuses what this server cannot do where it is asked for.
+Parsed<void> check_fields(const nlohmann::json& body);
+
+// Names of fields that no table knows, at most 8, made printable.
+std::vector<std::string> unknown_fields(const nlohmann::json& body);
+
+// A stranger's word that goes into a header or a message: at most 64 bytes of printable ASCII without quotes or commas.
+std::string printable(std::string_view word);
+
+}  // namespace spillway

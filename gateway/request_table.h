@@ -1,0 +1,114 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "kv/block.h"
+#include "transfer/messages.h"
+
+namespace spillway {
+
+struct GenerateRequest {  // already text-free
+  RequestId request;
+  std::vector<TokenId> prompt;  // at least one
+  uint32_t output_tokens_max = 0;
+  float temperature = 0;
+  uint64_t seed = 0;
+  TenantKey tenant;
+  std::vector<TokenId> stop_tokens;
+  bool digest_logits = false;
+};
+
+// The timed parts of one request, first byte to last token.
+struct Waterfall {
+  Duration queue{};                      // arrival to dispatch
+  Duration prefill_wait{};               // P: arrival to first step
+  Duration prefill{};                    // P: first step to token 0 sampled
+  Duration transfer{};                   // D: first part landed to last part landed (most of it hides behind prefill)
+  Duration commit{};                     // D: PrefillDone seen to all parts landed
+  Duration decode_queue{};               // D: committed to its first step
+  Duration decode_step{};                // D: that step
+  Duration ttft{}, handover{}, total{};  // at the gateway: to token 0; token 0 to token 1; to the last token
+  uint32_t prompt_tokens = 0, output_tokens = 0;
+  uint32_t prefill_cached_tokens = 0, decode_cached_tokens = 0;
+};
+
+// Puts the tokens of one attempt in order. Token 1 comes from another node than token 0 and may overtake it.
+class TokenOrder {
+ public:
+  enum class Put : uint8_t { kTaken, kDoubled, kOverflow };  // kOverflow: too far ahead of the first that is missing
+  Put put(const Token& token, uint32_t ahead_max);
+  std::optional<Token> next();  // the next in order, if it is here
+  uint32_t next_index() const { return next_index_; }
+  bool started() const { return next_index_ > 0 || !ahead_.empty(); }
+
+ private:
+  uint32_t next_index_ = 0;
+  std::map<uint32_t, Token> ahead_;
+};
+
+// One placement of a request. A leg is closed once its node cannot matter any more; the attempt goes on without it.
+struct RunningAttempt {
+  struct Leg {
+    PeerId node{};
+    bool open = true;
+  };
+  Attempt attempt;
+  Leg prefill, decode;
+  bool decoding = false;  // a token of D arrived: P has nothing to add
+  TokenOrder tokens;
+  TimePoint progress_by{};  // a token must leave for the client before
+};
+
+// One request that the gateway has not answered to the end.
+struct GatewayRequest {
+  GenerateRequest work;
+  TimePoint arrived{};
+  TimePoint queue_until{};  // while it waits
+  uint32_t attempts = 0;    // begun so far; the epoch of the last
+  Waterfall waterfall;      // as far as known
+  TimePoint first_token_at{};
+  std::optional<RunningAttempt> running;  // otherwise it waits in the queue
+};
+
+// The requests under way and the one queue, first in, first out. A record's address is stable until erase(). Loop
+// thread.
+class RequestTable {
+ public:
+  GatewayRequest* find(RequestId request);
+  // REQUIRES: not in the table. Waits at the tail.
+  GatewayRequest& insert(GatewayRequest request);
+  GatewayRequest* queue_head();  // nullptr: nobody waits
+  // REQUIRES: `request` is the head and waits.
+  RunningAttempt& start_head(const RunningAttempt& attempt);
+  void requeue(GatewayRequest& request);  // to the head. REQUIRES: running
+  void erase(GatewayRequest& request);
+
+  uint32_t queued() const { return static_cast<uint32_t>(queue_.size()); }
+  uint32_t running() const { return static_cast<uint32_t>(requests_.size() - queue_.size()); }
+  // Ids of those that `wanted` holds for, ascending: a copy, so that the caller may erase.
+  template <class Wanted>
+  std::vector<RequestId> select(Wanted&& wanted) const {
+    std::vector<RequestId> ids;
+    for (const auto& [id, request] : requests_) {
+      if (wanted(request)) ids.push_back(id);
+    }
+    return ids;
+  }
+  // Ids in the queue, head first.
+  std::vector<RequestId> queue() const { return {queue_.begin(), queue_.end()}; }
+  TimePoint next_deadline() const;
+  void check_conservation() const;
+
+ private:
+  std::map<RequestId, GatewayRequest> requests_;
+  std::deque<RequestId> queue_;
+};
+
+}  // namespace spillway

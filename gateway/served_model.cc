@@ -1,0 +1,122 @@
+#include "gateway/served_model.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <utility>
+
+#include "common/check.h"
+#include "transfer/messages.h"
+
+namespace spillway {
+namespace {
+
+// Unguessable, so that no message can contain it; letters and digits only, so that no template filter changes it.
+std::string draw_marker() {
+  std::array<uint64_t, 2> value{};
+  CHECK(::getrandom(value.data(), sizeof value, 0) == static_cast<ssize_t>(sizeof value));
+  return fmt::format("m{:016x}{:016x}m", value[0], value[1]);
+}
+
+// Replaces each spelled special token of `text` by `marker`, and notes what it replaced.
+std::string mask_specials(std::string_view text, std::span<const std::string> specials, std::string_view marker,
+                          std::vector<std::string_view>& masked) {
+  std::string out;
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size();) {
+    const auto special = std::find_if(specials.begin(), specials.end(), [&](const std::string& candidate) {
+      return text.substr(at, candidate.size()) == candidate;
+    });
+    if (special == specials.end()) {
+      ++at;
+      continue;
+    }
+    out.append(text.substr(begin, at - begin)).append(marker);
+    masked.push_back(*special);
+    at += special->size();
+    begin = at;
+  }
+  return out.append(text.substr(begin));
+}
+
+}  // namespace
+
+ServedModel::ServedModel(const Tokenizer& tokenizer, Settings settings)
+    : tokenizer_(tokenizer), settings_(std::move(settings)) {
+  CHECK(settings_.max_model_len > 0);
+  CHECK(!settings_.stop_tokens.empty() && settings_.stop_tokens.size() <= kStopTokensMax);
+  for (TokenId token = 0; token < tokenizer.vocab_size(); ++token) {
+    const std::string_view bytes = tokenizer.token_bytes(token);
+    token_bytes_max_ = std::max(token_bytes_max_, bytes.size());
+    if (tokenizer.is_special(token) && !bytes.empty()) special_texts_.emplace_back(bytes);
+  }
+  std::sort(special_texts_.begin(), special_texts_.end(),
+            [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
+}
+
+Result<ServedModel> ServedModel::from_gguf(const GgufFile& file, std::string_view path, const Tokenizer& tokenizer,
+                                           uint32_t max_model_len, const TenantKey& tenant) {
+  Settings settings;
+  settings.name = std::filesystem::path(path).stem().string();
+  settings.max_model_len = max_model_len;
+  settings.tenant = tenant;
+  settings.stop_tokens = {tokenizer.end_of_sequence()};
+  if (file.contains("tokenizer.chat_template")) {
+    const auto source = file.get_string("tokenizer.chat_template");
+    if (!source) return tl::unexpected(source.error());
+    auto parsed = ChatTemplate::parse(*source);
+    if (!parsed) return tl::unexpected(parsed.error());
+    settings.chat_template = std::move(*parsed);
+  }
+  return ServedModel(tokenizer, std::move(settings));
+}
+
+size_t ServedModel::tokens_at_least(size_t text_bytes) const {
+  return text_bytes / token_bytes_max_ + (text_bytes % token_bytes_max_ != 0 ? 1 : 0);
+}
+
+Result<std::vector<TokenId>> ServedModel::encode_prompt(std::string_view text) const {
+  return tokenizer_.encode(text, SpecialTokens::kParse);
+}
+
+Result<std::vector<TokenId>> ServedModel::encode_chat(const std::vector<ChatMessage>& messages) const {
+  CHECK(has_chat());
+  const std::string marker = draw_marker();
+  std::vector<std::string_view> masked;
+  ChatTemplate::Inputs inputs;
+  inputs.add_generation_prompt = true;
+  inputs.bos_token = tokenizer_.token_bytes(tokenizer_.begin_of_sequence());
+  inputs.eos_token = tokenizer_.token_bytes(tokenizer_.end_of_sequence());
+  for (const ChatMessage& message : messages)
+    inputs.messages.push_back({message.role, mask_specials(message.content, special_texts_, marker, masked)});
+  const Result<std::string> rendered = settings_.chat_template->render(inputs);
+  if (!rendered) return tl::unexpected(rendered.error());
+  if (masked.empty()) return tokenizer_.encode(*rendered, SpecialTokens::kParse);
+
+  std::vector<TokenId> tokens;
+  const auto append = [&](std::string_view text, SpecialTokens special) -> Result<void> {
+    auto piece = tokenizer_.encode(text, special);
+    if (!piece) return tl::unexpected(piece.error());
+    tokens.insert(tokens.end(), piece->begin(), piece->end());
+    return {};
+  };
+  std::string_view rest = *rendered;
+  for (const std::string_view special : masked) {
+    const size_t at = rest.find(marker);
+    // A template may leave a message out, or show it twice: then which marker stands for what is unknown.
+    if (at == std::string_view::npos)
+      return fail(ErrorCode::kUnsupported, "the chat template drops a message that spells a special token");
+    if (auto done = append(rest.substr(0, at), SpecialTokens::kParse); !done) return tl::unexpected(done.error());
+    if (auto done = append(special, SpecialTokens::kAsText); !done) return tl::unexpected(done.error());
+    rest.remove_prefix(at + marker.size());
+  }
+  if (rest.find(marker) != std::string_view::npos)
+    return fail(ErrorCode::kUnsupported, "the chat template repeats a message that spells a special token");
+  if (auto done = append(rest, SpecialTokens::kParse); !done) return tl::unexpected(done.error());
+  return tokens;
+}
+
+}  // namespace spillway

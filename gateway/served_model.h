@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/ids.h"
+#include "common/result.h"
+#include "formats/gguf.h"
+#include "kv/block.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace spillway {
+
+// The one model that this gateway answers for: its name in the API, its text side, its limits. Immutable after
+// construction; any thread may call the const functions at once. Borrows the tokenizer, which must outlive it.
+class ServedModel {
+ public:
+  struct Settings {
+    std::string name;                           // in `model` of requests and answers: the file's stem
+    std::optional<ChatTemplate> chat_template;  // absent: chat completions are refused
+    std::vector<TokenId> stop_tokens;           // end an answer; 1 to kStopTokensMax
+    uint32_t max_model_len = 0;                 // prompt + output, tokens
+    TenantKey tenant;                           // keys the prefix cache of everybody who asks here
+  };
+  // REQUIRES: max_model_len > 0 and a number of stop tokens within bounds (CHECK).
+  ServedModel(const Tokenizer& tokenizer, Settings settings);
+  // Name from `path`, template and stop tokens from the file. No `tokenizer.chat_template` is a model without chat; one
+  // that does not parse is the parser's error.
+  static Result<ServedModel> from_gguf(const GgufFile& file, std::string_view path, const Tokenizer& tokenizer,
+                                       uint32_t max_model_len, const TenantKey& tenant);
+
+  const std::string& name() const { return settings_.name; }
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  std::span<const TokenId> stop_tokens() const { return settings_.stop_tokens; }
+  uint32_t max_model_len() const { return settings_.max_model_len; }
+  const TenantKey& tenant() const { return settings_.tenant; }
+  bool has_chat() const { return settings_.chat_template.has_value(); }
+
+  // No fewer tokens than this can stand for so many bytes of text: lets huge prompts be refused before they are
+  // encoded.
+  size_t tokens_at_least(size_t text_bytes) const;
+  // A raw prompt. Special tokens written in it count as such: whoever sends raw prompts writes the template by hand.
+  Result<std::vector<TokenId>> encode_prompt(std::string_view text) const;
+  // The conversation in the model's template, ready for the assistant's turn. Special tokens come from the template
+  // only; where a message spells one, it stays text, so no message can end its turn or fake another role's.
+  // REQUIRES: has_chat().
+  Result<std::vector<TokenId>> encode_chat(const std::vector<ChatMessage>& messages) const;
+
+ private:
+  const Tokenizer& tokenizer_;
+  Settings settings_;
+  std::vector<std::string> special_texts_;  // longest first
+  size_t token_bytes_max_ = 1;
+};
+
+}  // namespace spillway

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "kernels/attention.h"
+#include "kernels/embed.h"
+#include "kernels/gemm.h"
+#include "kernels/op_counters.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rope_append.h"
+#include "kernels/sample.h"
+#include "kernels/tensor.h"
+#include "kv/block.h"
+
+namespace spillway {
+
+enum class PackOrder : uint8_t {
+  kRows,    // the tensors' rows one after the other (q, k, v make one matrix)
+  kGateUp,  // two tensors of equal shape, arranged so that Epilogue::kSwiGlu finds gate and up of a feature together
+};
+
+// Tensor operations, in order, on one device. Owned and called by the compute thread. CpuBackend has finished an
+// operation when the call returns, a GPU backend has enqueued it; callers see one rule: a result exists, and its inputs
+// may be reused, once a Ticket recorded after it is reached.
+class Backend {
+ public:
+  struct Ticket {
+    uint64_t position = 0;
+  };
+  virtual ~Backend() = default;
+
+  // Start-up only; memory lives as long as the Backend. Throws SetupError naming bytes asked and bytes free.
+  virtual std::span<std::byte> allocate(size_t bytes) = 0;  // 4096-aligned, zeroed
+  // Into this device's own order. REQUIRES equal cols; throws SetupError when a shape is not supported.
+  virtual Weight pack(std::span<const FileTensor> tensors, PackOrder order) = 0;
+
+  virtual Ticket record() = 0;              // after all that was enqueued so far
+  virtual bool reached(Ticket ticket) = 0;  // CPU: always
+
+  virtual NumericsClass numerics() const = 0;
+  virtual std::string_view name() const = 0;  // "cpu/scalar", "cpu/avx512bf16"
+  virtual const OpCounters& counters() const = 0;
+  virtual void reset_counters() = 0;
+
+  // Contract in kernels/<operation>.h, body in <device>/<operation>, cases in tests/kernels/<operation>_test.
+  virtual void embed(const EmbedArgs& args) = 0;
+  virtual void rms_norm(const RmsNormArgs& args) = 0;
+  virtual void gemm(const GemmArgs& args) = 0;
+  virtual void rope_append(const RopeAppendArgs& args) = 0;
+  virtual void attention(const AttentionArgs& args) = 0;
+  virtual void sample(const SampleArgs& args) = 0;
+};
+
+}  // namespace spillway

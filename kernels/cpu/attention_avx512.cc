@@ -1,0 +1,176 @@
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/isa_kernels.h"
+
+// Scores: one vdpbf16ps chain per (query, key) over ascending pairs of dims. Values: one chain per (query, dim) over
+// ascending pairs of keys, starting from the rescaled o; p is rounded to bf16, and l sums the rounded p. A key that a
+// query does not see never enters a chain, so nothing depends on which queries share a tile.
+namespace spillway::cpu {
+namespace {
+
+constexpr int kQueriesMax = 6;
+
+// scores[m][64] = q . k for M queries and T tiles of 16 keys.
+template <int M, int T>
+SPILLWAY_AVX512 void score(const AttentionFold& args, const unsigned short* q, float (*scores)[kFoldTokensMax]) {
+  const unsigned short* k = args.k;
+  const size_t tile_stride = size_t{16} * args.head_dim;
+  __m512 sums[M][T];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) sums[m][t] = _mm512_setzero_ps();
+  }
+  const unsigned short* ahead = args.v;  // blocks lie scattered: V is fetched here, the next K while V is used
+  for (unsigned dim = 0; dim < args.head_dim; dim += 2, k += 32, ahead += T * 32) {
+    __m512bh keys[T];
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) _mm_prefetch(reinterpret_cast<const char*>(ahead + t * 32), _MM_HINT_T0);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) keys[t] = (__m512bh)_mm512_loadu_si512(k + t * tile_stride);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const __m512bh x = broadcast_pair(q + m * args.head_dim + dim);
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) sums[m][t] = _mm512_dpbf16_ps(sums[m][t], x, keys[t]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) _mm512_storeu_ps(scores[m] + t * 16, sums[m][t]);
+  }
+}
+
+SPILLWAY_AVX512_INLINE __mmask16 seen_lanes(unsigned valid, unsigned tile) {
+  return valid >= tile * 16 + 16 ? 0xffff
+         : valid <= tile * 16    ? 0
+                                 : static_cast<__mmask16>((1u << (valid - tile * 16)) - 1);
+}
+
+// Updates m and l of one query, writes its p (0 where not seen) and returns what o is to be scaled by.
+SPILLWAY_AVX512 float soften(const AttentionFold& args, unsigned vector, unsigned tiles, const float* scores,
+                             unsigned short* p) {
+  const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
+  __m512 scaled[kFoldTokensMax / 16];
+  __m512 highest = nothing;
+  for (unsigned t = 0; t < tiles; ++t) {
+    const __m512 s = _mm512_mul_ps(_mm512_loadu_ps(scores + t * 16), _mm512_set1_ps(args.scale_log2));
+    scaled[t] = _mm512_mask_blend_ps(seen_lanes(args.valid[vector], t), nothing, s);
+    highest = _mm512_max_ps(highest, scaled[t]);
+  }
+  const float before = args.m[vector];
+  const float top = _mm512_reduce_max_ps(highest);
+  const float m = top > before ? top : before;
+  const __m512 alpha = exp2_avx512(_mm512_set1_ps(before - m));
+  float* lanes = args.l + size_t{vector} * kLanes;
+  __m512 l = _mm512_mul_ps(_mm512_loadu_ps(lanes), alpha);
+  for (unsigned t = 0; t < tiles; ++t) {
+    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(exp2_avx512(_mm512_sub_ps(scaled[t], _mm512_set1_ps(m))));
+    _mm256_storeu_si256((__m256i*)(p + t * 16), rounded);
+    l = _mm512_add_ps(l, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16)));
+  }
+  _mm512_storeu_ps(lanes, l);
+  args.m[vector] = m;
+  return _mm512_cvtss_f32(alpha);
+}
+
+// o[m] = o[m] * alpha[m] + sum over `valid` keys p v, for M queries and V vectors of 16 dims from `dim` on.
+template <int M, int V>
+SPILLWAY_AVX512 void add_values(const AttentionFold& args, unsigned vector, unsigned dim, const float* alpha,
+                                const unsigned short (*p)[kFoldTokensMax]) {
+  const unsigned valid = args.valid[vector];
+  const unsigned short* v = args.v + dim * 2;
+  float* o = args.o + size_t{vector} * args.head_dim + dim;
+  __mmask16 masks[V];
+  __m512 sums[M][V];
+#pragma GCC unroll 4
+  for (int c = 0; c < V; ++c) masks[c] = seen_lanes(args.head_dim - dim, c);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int c = 0; c < V; ++c) {
+      const __m512 old = _mm512_maskz_loadu_ps(masks[c], o + m * args.head_dim + c * 16);
+      sums[m][c] = _mm512_mul_ps(old, _mm512_set1_ps(alpha[m]));
+    }
+  }
+  const unsigned short* ahead = args.next_k + size_t{dim} * kFoldTokensMax;
+  for (unsigned key = 0; key < valid; key += 2, v += 2 * args.head_dim, ahead += V * 32) {
+    // An odd last key: its partner's value is not seen, so it must not meet even a zero p.
+    const __m512i seen = _mm512_set1_epi32(key + 1 < valid ? -1 : 0xffff);
+    __m512bh values[V];
+#pragma GCC unroll 4
+    for (int c = 0; c < V; ++c) {
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + c * 32), _MM_HINT_T0);
+      values[c] = (__m512bh)_mm512_and_si512(seen, _mm512_maskz_loadu_epi32(masks[c], v + c * 32));
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const __m512bh x = broadcast_pair(p[m] + key);
+#pragma GCC unroll 4
+      for (int c = 0; c < V; ++c) sums[m][c] = _mm512_dpbf16_ps(sums[m][c], x, values[c]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+    for (int c = 0; c < V; ++c) _mm512_mask_storeu_ps(o + m * args.head_dim + c * 16, masks[c], sums[m][c]);
+  }
+}
+
+template <int M>
+SPILLWAY_AVX512 void score_tiles(const AttentionFold& args, const unsigned short* q, unsigned tiles,
+                                 float (*scores)[kFoldTokensMax]) {
+  if (tiles == 1) return score<M, 1>(args, q, scores);
+  if (tiles == 2) return score<M, 2>(args, q, scores);
+  return score<M, 4>(args, q, scores);  // 3 as well: the fold has 4
+}
+
+template <int M>
+SPILLWAY_AVX512 void add_all_values(const AttentionFold& args, unsigned vector, const float* alpha,
+                                    const unsigned short (*p)[kFoldTokensMax]) {
+  for (unsigned dim = 0; dim < args.head_dim; dim += 64) {
+    if (args.head_dim - dim > 32) {
+      add_values<M, 4>(args, vector, dim, alpha, p);
+    } else {
+      add_values<M, 2>(args, vector, dim, alpha, p);
+    }
+  }
+}
+
+using ScoreTiles = void (*)(const AttentionFold&, const unsigned short*, unsigned, float (*)[kFoldTokensMax]);
+using AddAllValues = void (*)(const AttentionFold&, unsigned, const float*, const unsigned short (*)[kFoldTokensMax]);
+constexpr ScoreTiles kScoreTiles[] = {nullptr,        score_tiles<1>, score_tiles<2>, score_tiles<3>,
+                                      score_tiles<4>, score_tiles<5>, score_tiles<6>};
+constexpr AddAllValues kAddAllValues[] = {nullptr,           add_all_values<1>, add_all_values<2>, add_all_values<3>,
+                                          add_all_values<4>, add_all_values<5>, add_all_values<6>};
+
+// `count` queries from `first` on, all of which see at least one key.
+SPILLWAY_AVX512 void fold_queries(const AttentionFold& args, unsigned first, unsigned count) {
+  alignas(64) float scores[kQueriesMax][kFoldTokensMax];
+  alignas(64) unsigned short p[kQueriesMax][kFoldTokensMax];
+  float alpha[kQueriesMax];
+  const unsigned tiles = (args.valid[first + count - 1] + 15u) / 16;  // the last query sees most
+  kScoreTiles[count](args, args.q + size_t{first} * args.head_dim, tiles, scores);
+  for (unsigned i = 0; i < count; ++i) alpha[i] = soften(args, first + i, tiles, scores[i], p[i]);
+  for (unsigned i = 0; i < count;) {  // queries that see the same keys share the loads of v
+    unsigned end = i + 1;
+    while (end < count && args.valid[first + end] == args.valid[first + i]) ++end;
+    kAddAllValues[end - i](args, first + i, alpha + i, p + i);
+    i = end;
+  }
+}
+
+}  // namespace
+
+void attention_fold_avx512(const AttentionFold& args) {
+  unsigned first = 0;
+  while (first < args.vectors && args.valid[first] == 0) ++first;
+  unsigned groups = (args.vectors - first + kQueriesMax - 1) / kQueriesMax;
+  for (; first < args.vectors; --groups) {
+    const unsigned count = (args.vectors - first + groups - 1) / groups;
+    fold_queries(args, first, count);
+    first += count;
+  }
+}
+
+}  // namespace spillway::cpu

@@ -1,0 +1,74 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <string>
+
+#include "common/check.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/numerics.h"
+
+namespace spillway::cpu {
+namespace {
+
+constexpr size_t kHugePageBytes = size_t{2} << 20;
+
+constexpr IsaLevel kLevels[] = {
+    {"scalar", "cpu/scalar", kNumericsCpuScalarRev1, gemm_panel_scalar, attention_fold_scalar},
+    {"avx512bf16", "cpu/avx512bf16", kNumericsCpuAvx512Bf16Rev1, gemm_panel_avx512, attention_fold_avx512},
+};
+
+// What the kernel believes it can give without swapping (proc(5)); no limit where it does not say.
+size_t available_memory_bytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string key, unit;
+  for (size_t kib = 0; file >> key >> kib; std::getline(file, unit)) {
+    if (key == "MemAvailable:") return kib * 1024;
+  }
+  return std::numeric_limits<size_t>::max();
+}
+
+[[noreturn]] void throw_no_memory(size_t bytes, size_t available, const char* cause) {
+  throw SetupError(
+      fmt::format("cannot allocate memory ({}): {} bytes asked, {} bytes available; lower --device-memory, "
+                  "--max-model-len or --chunk-tokens, or free memory",
+                  cause, bytes, available));
+}
+
+}  // namespace
+
+std::span<const IsaLevel> available_levels() {
+  return std::span<const IsaLevel>(kLevels).first(has_avx512_bf16() ? 2 : 1);
+}
+
+CpuBackend::CpuBackend(const IsaLevel& isa, uint32_t threads) : isa_(isa), pool_(threads), scratch_(threads) {}
+
+CpuBackend::~CpuBackend() {
+  for (const std::span<std::byte> mapping : mappings_) ::munmap(mapping.data(), mapping.size());
+}
+
+std::span<std::byte> CpuBackend::allocate(size_t bytes) {
+  CHECK(bytes > 0);
+  const size_t available = available_memory_bytes();
+  if (bytes > available || bytes > std::numeric_limits<size_t>::max() / 2) {
+    throw_no_memory(bytes, available, "more than is available");
+  }
+  const size_t mapped = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  void* address = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (address == MAP_FAILED) throw_no_memory(bytes, available, std::strerror(errno));
+  mappings_.emplace_back(static_cast<std::byte*>(address), mapped);
+  // Weights and KV are read in long runs: fewer TLB misses. Populated now, so that the next allocation sees what is
+  // really left and no step pays for page faults. Kernels that lack either advice serve the pages on first touch.
+  if (mapped >= kHugePageBytes) ::madvise(address, mapped, MADV_HUGEPAGE);
+  if (::madvise(address, mapped, MADV_POPULATE_WRITE) != 0 && (errno == ENOMEM || errno == EFAULT)) {
+    throw_no_memory(bytes, available, std::strerror(errno));
+  }
+  return {static_cast<std::byte*>(address), bytes};
+}
+
+}  // namespace spillway::cpu

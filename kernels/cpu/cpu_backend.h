@@ -1,0 +1,57 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/attention_tile.h"
+#include "kernels/cpu/isa_kernels.h"
+#include "kernels/cpu/worker_pool.h"
+
+namespace spillway::cpu {
+
+// What differs between ISA levels: the inner bodies, and so the rounding.
+struct IsaLevel {
+  std::string_view name, backend_name;  // "scalar", "cpu/scalar"
+  NumericsClass numerics{};
+  void (*gemm_panel)(const GemmPanel&) = nullptr;
+  void (*attention_fold)(const AttentionFold&) = nullptr;
+};
+
+// Levels that this machine can run, slowest first. Never empty.
+std::span<const IsaLevel> available_levels();
+
+// The reference backend. Owned by the compute thread, which takes part in every operation beside `threads` - 1 workers.
+// KV parts are in encoding cpu_tiled (kernels/cpu/kv_tile.h). Shapes: head_dim even, up to 256; heads / kv_heads up to
+// 64; block_tokens a multiple of 16 that divides kSplitTokens.
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const IsaLevel& isa, uint32_t threads);
+  ~CpuBackend() override;
+
+  std::span<std::byte> allocate(size_t bytes) override;
+  Weight pack(std::span<const FileTensor> tensors, PackOrder order) override;
+  Ticket record() override { return Ticket{}; }
+  bool reached(Ticket) override { return true; }
+  NumericsClass numerics() const override { return isa_.numerics; }
+  std::string_view name() const override { return isa_.backend_name; }
+  const OpCounters& counters() const override { return counters_; }
+  void reset_counters() override { counters_ = OpCounters{}; }
+
+  void embed(const EmbedArgs& args) override;
+  void rms_norm(const RmsNormArgs& args) override;
+  void gemm(const GemmArgs& args) override;
+  void rope_append(const RopeAppendArgs& args) override;
+  void attention(const AttentionArgs& args) override;
+  void sample(const SampleArgs& args) override;
+
+ private:
+  const IsaLevel isa_;
+  WorkerPool pool_;
+  OpCounters counters_;
+  std::vector<std::span<std::byte>> mappings_;
+  std::vector<AttentionScratch> scratch_;  // one per thread
+};
+
+}  // namespace spillway::cpu

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+namespace spillway {
+
+// All that the forward pass tells, or is told, of KV leaving and entering. Compute thread.
+class LayerGate {
+ public:
+  virtual void after_append(uint16_t layer) = 0;  // this layer's new K and V are enqueued: record, announce
+  // Orders compute after every KV part this layer reads; may sleep until the step's deadline. false: a block proved bad
+  // or late; the step is abandoned and planned anew (appends are idempotent).
+  [[nodiscard]] virtual bool before_attention(uint16_t layer) = 0;
+
+ protected:
+  ~LayerGate() = default;
+};
+
+}  // namespace spillway

@@ -1,0 +1,96 @@
+#include "simulator/coverage.h"
+
+#include <fmt/format.h>
+
+#include <string_view>
+
+#include "simulator/attempt_of.h"
+
+namespace spillway {
+namespace {
+
+using State = Coverage::State;
+
+constexpr std::array<std::string_view, Coverage::kStates> kStateNames = {
+    "unknown", "reserved", "streaming", "sampled", "commit-wait", "decoding", "ended"};
+
+State after_delivery(Role role, State state, const Message& message) {
+  const bool ends = std::holds_alternative<Cancel>(message) || std::holds_alternative<Failed>(message);
+  if (ends) return State::kEnded;
+  if (state == State::kEnded) return state;
+  switch (role) {
+    case Role::kGateway:
+      if (const auto* const token = std::get_if<Token>(&message)) {
+        if (token->finish != FinishReason::kNone) return State::kEnded;
+        return token->index > 0 ? State::kDecoding : state == State::kReserved ? State::kSampled : state;
+      }
+      return state;
+    case Role::kPrefill:
+      if (std::holds_alternative<Prefill>(message)) return state == State::kUnknown ? State::kReserved : state;
+      if (std::holds_alternative<Grant>(message)) return state == State::kReserved ? State::kStreaming : state;
+      if (std::holds_alternative<Committed>(message)) return state == State::kCommitWait ? State::kEnded : state;
+      return state;
+    case Role::kDecode:
+      if (std::holds_alternative<Reserve>(message)) return state == State::kUnknown ? State::kReserved : state;
+      if (std::holds_alternative<PrefillDone>(message)) return state == State::kStreaming ? State::kSampled : state;
+      return state;
+  }
+  return state;
+}
+
+State after_sending(Role role, State state, const Message& message) {
+  if (std::holds_alternative<Failed>(message) || std::holds_alternative<Cancel>(message)) return State::kEnded;
+  if (state == State::kEnded) return state;
+  if (const auto* const token = std::get_if<Token>(&message)) {
+    if (role == Role::kDecode) return token->finish == FinishReason::kNone ? State::kDecoding : State::kEnded;
+    return state == State::kReserved ? State::kSampled : state;
+  }
+  if (const auto* const done = std::get_if<PrefillDone>(&message)) {
+    return done->ended ? State::kEnded : State::kCommitWait;
+  }
+  if (std::holds_alternative<Prefill>(message)) return State::kReserved;
+  if (std::holds_alternative<Grant>(message)) return State::kStreaming;
+  if (std::holds_alternative<Committed>(message)) return State::kDecoding;
+  return state;
+}
+
+}  // namespace
+
+void Coverage::delivered(ProcessId to, Role role, const Message& message) {
+  const Attempt* const attempt = attempt_of(message);
+  const State before = attempt == nullptr ? State::kUnknown : state(to, *attempt);
+  ++counts_[{role, std::string(message_name(message))}][static_cast<size_t>(before)];
+  if (attempt != nullptr) state(to, *attempt) = after_delivery(role, before, message);
+}
+
+void Coverage::sent(ProcessId from, Role role, const Message& message) {
+  const Attempt* const attempt = attempt_of(message);
+  if (attempt != nullptr) state(from, *attempt) = after_sending(role, state(from, *attempt), message);
+}
+
+void Coverage::forget(ProcessId process) {
+  std::erase_if(states_, [&](const auto& entry) { return entry.first.first == process; });
+}
+
+void Coverage::add(const Coverage& other) {
+  for (const auto& [row, counts] : other.counts_) {
+    for (size_t column = 0; column < kStates; ++column) counts_[row][column] += counts[column];
+  }
+}
+
+uint64_t Coverage::count(Role receiver, std::string_view message, State state) const {
+  const auto row = counts_.find({receiver, std::string(message)});
+  return row == counts_.end() ? 0 : row->second[static_cast<size_t>(state)];
+}
+
+std::string Coverage::table() const {
+  std::string text = fmt::format("{:24}", "message -> receiver");
+  for (const std::string_view name : kStateNames) text += fmt::format("{:>13}", name);
+  for (const auto& [row, counts] : counts_) {
+    text += fmt::format("\n{:24}", fmt::format("{} -> {}", row.second, role_name(row.first)));
+    for (const uint64_t count : counts) text += fmt::format("{:>13}", count);
+  }
+  return text + "\n";
+}
+
+}  // namespace spillway

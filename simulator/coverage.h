@@ -1,0 +1,46 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "simulator/faults.h"
+#include "transfer/messages.h"
+
+namespace spillway {
+
+// Which message met an attempt in which state at its receiver, counted. The state is inferred from what that process
+// heard and said, so no node needs to tell.
+class Coverage {
+ public:
+  enum class State : uint8_t {
+    kUnknown,     // never heard of
+    kReserved,    // P: computes, no Grant yet. D: holds slots, no Grant sent. G: dispatched, no token
+    kStreaming,   // P: computes, granted. D: granted
+    kSampled,     // P: token 0 is out, no Grant yet. D: PrefillDone came, parts are missing. G: has token 0
+    kCommitWait,  // P: PrefillDone is out
+    kDecoding,    // D: committed. G: has a token of D
+    kEnded,       // over at that process, or fenced by a later epoch
+  };
+  static constexpr size_t kStates = 7;
+  using Counts = std::array<uint64_t, kStates>;
+
+  void delivered(ProcessId to, Role role, const Message& message);
+  void sent(ProcessId from, Role role, const Message& message);
+  void forget(ProcessId process);  // it died
+  void add(const Coverage& other);
+  // Rows "Token -> gateway", columns states.
+  std::string table() const;
+  uint64_t count(Role receiver, std::string_view message, State state) const;
+
+ private:
+  State& state(ProcessId process, const Attempt& attempt) { return states_[{process, attempt}]; }
+
+  std::map<std::pair<ProcessId, Attempt>, State> states_;
+  std::map<std::pair<Role, std::string>, Counts> counts_;
+};
+
+}  // namespace spillway

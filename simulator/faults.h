@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "gateway/request_table.h"
+
+namespace spillway {
+
+// A place in the world's list of processes; it outlives the process, whose restart is a new BootId.
+enum class ProcessId : uint32_t {};
+
+// What may happen to one control message.
+enum class MessageFault : uint8_t {
+  kLose,
+  kDuplicate,  // a copy comes a little later
+  kLateCopy,   // a copy comes seconds later, when all is over
+  kReorder,    // it comes later than those sent after it
+  kLate,       // it comes seconds later
+};
+
+// What happens at a given time.
+struct ClientArrives {
+  GenerateRequest work;
+  bool too_long = false;  // fits no node
+};
+struct ClientLeaves {
+  RequestId request;
+};
+struct ProcessDies {
+  ProcessId process{};
+};
+struct ProcessStarts {
+  ProcessId process{};
+};
+struct ConnectionBreaks {  // control; both live on
+  ProcessId a{}, b{};
+};
+struct BulkBreaks {  // all bulk links of one process
+  ProcessId process{};
+};
+struct BulkCorrupts {  // the next frame that this process sends
+  ProcessId process{};
+};
+struct StepAbandoned {  // the step in flight, or the next one, is not completed
+  ProcessId process{};
+};
+using Happening = std::variant<ClientArrives, ClientLeaves, ProcessDies, ProcessStarts, ConnectionBreaks, BulkBreaks,
+                               BulkCorrupts, StepAbandoned>;
+
+}  // namespace spillway

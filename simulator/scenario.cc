@@ -1,0 +1,183 @@
+#include "simulator/scenario.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration kRestWithin = 600s;     // virtual; every wait and lease is shorter
+constexpr uint32_t kFaultyMessages = 250;  // message faults fall among the first of so many
+
+KvLayout tiny_layout() {
+  KvLayout layout;
+  layout.layer_count = 3;
+  layout.kv_heads = 1;
+  layout.head_dim = 64;  // with 16 tokens a part is one page without padding, so any flipped bit matters
+  layout.block_tokens = 16;
+  return layout;
+}
+
+std::vector<TokenId> draw_tokens(Random& random, uint32_t count) {
+  std::vector<TokenId> tokens(count);
+  for (TokenId& token : tokens) token = static_cast<TokenId>(random.below(SyntheticModel::kVocab));
+  return tokens;
+}
+
+// Often one of a few beginnings, cut anywhere, so that prefixes hit in whole blocks and miss inside one.
+std::vector<TokenId> draw_prompt(Random& random, const std::vector<std::vector<TokenId>>& beginnings) {
+  std::vector<TokenId> prompt;
+  if (!random.one_in(3)) {
+    prompt = beginnings[random.below(beginnings.size())];
+    prompt.resize(random.between(1, static_cast<uint32_t>(prompt.size())));
+  }
+  const std::vector<TokenId> rest = draw_tokens(random, random.between(prompt.empty() ? 1 : 0, 48));
+  prompt.insert(prompt.end(), rest.begin(), rest.end());
+  return prompt;
+}
+
+GenerateRequest draw_request(Random& random, const SyntheticModel& model,
+                             const std::vector<std::vector<TokenId>>& beginnings) {
+  GenerateRequest request;
+  request.prompt = draw_prompt(random, beginnings);
+  request.output_tokens_max = random.between(1, 12);
+  request.temperature = random.one_in(2) ? 0.0f : 0.7f;
+  request.seed = random.below(3);
+  request.digest_logits = random.one_in(2);
+  request.tenant.bytes[0] = std::byte(random.below(2));
+  if (random.one_in(3)) {  // ends at a token that it will surely make
+    const ReferenceAnswer answer = reference_answer(model, request);
+    request.stop_tokens = {answer.tokens[random.below(answer.tokens.size())]};
+  }
+  return request;
+}
+
+class Drawing {
+ public:
+  explicit Drawing(uint64_t seed) : random_(mix64(seed) ^ 0x5ce9a210) { config_.seed = seed; }
+
+  WorldConfig draw() {
+    SimulatedNodeConfig& node = config_.node;
+    node.model.layout = tiny_layout();
+    node.slots = random_.between(12, 32);
+    node.limits = {.tokens_max = 64, .chunk_tokens = random_.between(8, 48), .sequences_max = 6};
+    node.requests_max = random_.between(4, 8);  // fewer than announced: nodes refuse with kNoSpace
+    node.max_model_len = 160;
+    node.send_window = random_.between(1, 8);
+    node.layers_per_frame = random_.between(1, 3);
+    config_.bulk_delay_max = std::vector<Duration>{100us, 1ms, 10ms}[random_.below(3)];
+    config_.gateway.attempts_max = 200;
+    draw_clients();
+    draw_message_faults();
+    for (uint32_t fault = random_.between(1, 4); fault > 0; --fault) draw_happening();
+    return std::move(config_);
+  }
+
+ private:
+  Duration some_time() { return random_.between(Duration(5ms), clients_until_); }
+  ProcessId some_process(uint32_t first) { return ProcessId{random_.between(first, config_.prefill + config_.decode)}; }
+  ProcessId some_prefill() { return ProcessId{random_.between(1, config_.prefill)}; }
+  void at(Duration time, Happening what) { config_.happenings.emplace(time, std::move(what)); }
+
+  void draw_clients() {
+    std::vector<std::vector<TokenId>> beginnings;
+    for (int count = 0; count < 3; ++count) beginnings.push_back(draw_tokens(random_, 70));
+    clients_ = random_.between(kScenarioRequestsMin, 30);
+    const Duration gap_max = std::vector<Duration>{2ms, 10ms, 30ms}[random_.below(3)];
+    Duration time = 5ms;
+    for (uint32_t client = 1; client <= clients_; ++client) {
+      ClientArrives arrival{draw_request(random_, config_.node.model, beginnings), false};
+      if (random_.one_in(40)) {
+        arrival.too_long = true;
+        arrival.work.prompt = draw_tokens(random_, config_.node.max_model_len);
+      }
+      arrival.work.request = {BootId{~config_.seed}, client};
+      at(time, arrival);
+      if (random_.one_in(8))
+        at(time + random_.between(Duration(1ms), Duration(80ms)), ClientLeaves{arrival.work.request});
+      time += random_.between(Duration(0), gap_max);
+    }
+    clients_until_ = time;
+  }
+  void draw_message_faults() {
+    const uint32_t count = random_.between(0, 12);
+    const bool harmless = random_.one_in(2);  // none is lost: then no request may fail for it
+    for (uint32_t fault = 0; fault < count; ++fault) {
+      static constexpr MessageFault kHarmless[] = {MessageFault::kDuplicate, MessageFault::kLateCopy,
+                                                   MessageFault::kReorder};
+      static constexpr MessageFault kHarmful[] = {MessageFault::kLose, MessageFault::kLate};
+      config_.message_faults[random_.below(kFaultyMessages)] =
+          harmless || random_.one_in(2) ? kHarmless[random_.below(3)] : kHarmful[random_.below(2)];
+    }
+  }
+  void draw_happening() {
+    const Duration time = some_time();
+    switch (random_.below(8)) {
+      case 0:
+      case 1: {
+        const ProcessId process = some_process(random_.one_in(4) ? 0 : 1);
+        at(time, ProcessDies{process});
+        at(time + random_.between(Duration(1ms), Duration(2s)), ProcessStarts{process});
+        return;
+      }
+      case 2: {
+        const ProcessId node = some_process(1);
+        const ProcessId other{random_.below(2) == 0 ? 0 : config_.prefill + 1};
+        at(time, ConnectionBreaks{node, node == other ? ProcessId{1} : other});
+        return;
+      }
+      case 3: return at(time, BulkBreaks{some_process(1)});
+      case 4: return at(time, StepAbandoned{some_process(1)});
+      case 5: return at(time, ClientLeaves{{BootId{~config_.seed}, random_.between(1, clients_)}});
+      default: return at(time, BulkCorrupts{some_prefill()});
+    }
+  }
+
+  Random random_;
+  WorldConfig config_;
+  uint32_t clients_ = 0;
+  Duration clients_until_{};
+};
+
+// Long unlike prompts all at once: each node must take some.
+void ask_everyone(World& world, const WorldConfig& config, Random& random) {
+  for (uint32_t pair = 0; pair < config.prefill * config.decode; ++pair) {
+    GenerateRequest work;
+    work.request = {BootId{~config.seed}, 1000 + pair};
+    work.prompt = draw_tokens(random, 40 + pair);
+    work.output_tokens_max = 5;
+    world.happen(ClientArrives{work, false});
+  }
+}
+
+}  // namespace
+
+WorldConfig draw_scenario(uint64_t seed) { return Drawing(seed).draw(); }
+
+ScenarioResult run_scenario(uint64_t seed, Interceptor& interceptor) {
+  const WorldConfig config = draw_scenario(seed);
+  World world(config, interceptor);
+  ScenarioResult result;
+  if (world.run(kRestWithin) && world.settle(kRestWithin)) world.check_at_rest();
+  Random random(seed);
+  ask_everyone(world, config, random);
+  if (world.run(kRestWithin)) world.check_at_rest();
+  result.breach = world.oracle().first_breach();
+  for (uint32_t pair = 0; pair < config.prefill * config.decode && !result.breach; ++pair) {
+    if (world.oracle().outcome({BootId{~config.seed}, 1000 + pair}) != Oracle::Outcome::kEnded) {
+      result.breach = fmt::format("request {} of the calm after all faults did not end well", 1000 + pair);
+    }
+  }
+  result.log_tail = world.log_tail();
+  result.totals = world.oracle().totals();
+  result.faults = world.faults_met();
+  result.coverage = world.coverage();
+  return result;
+}
+
+}  // namespace spillway

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "common/clock.h"
+#include "engine/compute_job.h"
+#include "engine/executor.h"
+#include "kv/block.h"
+#include "simulator/synthetic_model.h"
+
+namespace spillway {
+
+// The compute thread in virtual time: appends a layer's rows when that layer's time is up, samples at the end of the
+// step from what it reads back through the block table. One step in flight.
+class SimulatedExecutor {
+ public:
+  struct Speed {
+    Duration per_step = std::chrono::microseconds(500);
+    Duration per_token = std::chrono::microseconds(20);
+  };
+  SimulatedExecutor(const SyntheticModel& model, const SlotArena& arena, const Speed& speed);
+  void start(StepPlan plan, TimePoint now);  // REQUIRES: idle
+  TimePoint next_event() const;              // kNever: idle
+  // What is due at next_event(). REQUIRES: a step is in flight.
+  ComputeEvent advance();
+  // The step in flight, or the next one, ends as not completed.
+  void abandon_one(bool abandon) { abandon_ = abandon; }
+
+ private:
+  void append_layer(uint16_t layer);
+  SampledToken sample(const StepShare& share) const;
+  StepDone finish();
+
+  const SyntheticModel model_;
+  const SlotArena arena_;
+  const Speed speed_;
+  std::optional<StepPlan> plan_;
+  TimePoint started_{};
+  Duration elapsed_{};
+  uint16_t layers_done_ = 0;
+  bool abandon_ = false;
+};
+
+}  // namespace spillway

@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/clock.h"
+#include "simulator/corrupting_transport.h"
+#include "simulator/coverage.h"
+#include "simulator/faults.h"
+#include "simulator/interceptor.h"
+#include "simulator/oracle.h"
+#include "simulator/random.h"
+#include "simulator/simulated_network.h"
+#include "simulator/simulated_process.h"
+#include "transfer/simulated_transport.h"
+
+namespace spillway {
+
+struct WorldConfig {
+  uint64_t seed = 0;
+  uint32_t prefill = 2, decode = 2;
+  GatewayConfig gateway;
+  SimulatedNodeConfig node;
+  SimulatedNetwork::Delays delays;
+  Duration bulk_delay_max = std::chrono::microseconds(200);  // from a frame's readiness to the transfer thread's look
+  std::map<uint64_t, MessageFault> message_faults;
+  std::multimap<Duration, Happening> happenings;  // from the start
+};
+
+// One gateway, prefill and decode processes, their network and their clients on one thread with a virtual clock. The
+// processes are the real cores on real ledgers and transfer workers; clock, network and arithmetic are simulated. The
+// same config gives the same run. After each event everything that the event touched is checked (CHECK), and the oracle
+// judges what it can see; run() ends at its first breach.
+class World {
+ public:
+  // `interceptor` and what it refers to outlive the world.
+  World(const WorldConfig& config, Interceptor& interceptor);
+
+  static constexpr ProcessId kGateway{0};
+  ProcessId prefill(uint32_t index) const { return ProcessId{1 + index}; }
+  ProcessId decode(uint32_t index) const { return ProcessId{1 + config_.prefill + index}; }
+  RequestId next_request_id() { return {BootId{~config_.seed}, ++clients_}; }
+
+  void happen(const Happening& what);
+  // Until nothing is under way and nobody waits. False: a breach, or still restless after `limit`.
+  bool run(Duration limit);
+  // Ends all faults, starts whatever is dead, and lets the clock run.
+  bool settle(Duration limit);
+  // Nobody holds anything, all requests are answered: else a breach.
+  void check_at_rest();
+
+  const Oracle& oracle() const { return oracle_; }
+  const Coverage& coverage() const { return coverage_; }
+  uint64_t faults_met() const { return faults_met_ + network_.faults_met(); }
+  TimePoint now() const { return now_; }
+  std::string log_tail() const;  // the last events
+
+ private:
+  struct Process {
+    ProcessId id{};
+    Role role{};
+    std::unique_ptr<SimulatedProcess> running;  // nullptr: dead
+    CorruptingTransport* transport = nullptr;   // owned by running
+    TimePoint bulk_at = kNever;                 // the transfer thread's next look
+    std::multimap<TimePoint, TransferJob> late_jobs;
+    std::map<TransferId, uint32_t> open_transfers;  // OpenTransfer posted, TransferClosed not yet back
+  };
+
+  void start(ProcessId id);
+  void kill(Process& process);
+  Process& at(ProcessId id) { return processes_[static_cast<size_t>(id)]; }
+  TimePoint next_event_of(const Process& process) const;
+  TimePoint next_event() const;
+  void step();
+  void step(Process& process);
+  void deliver(const SimulatedNetwork::Delivery& delivery);
+  void turn_worker(Process& process);
+  void answer(Process& process, const TransferEvent& event);
+  void wake_workers();
+
+  void happens(const ClientArrives& what);
+  void happens(const ClientLeaves& what);
+  void happens(const ProcessDies& what);
+  void happens(const ProcessStarts& what);
+  void happens(const ConnectionBreaks& what);
+  void happens(const BulkBreaks& what);
+  void happens(const BulkCorrupts& what);
+  void happens(const StepAbandoned& what);
+
+  void carry_out(Process& process);
+  void effect(Process& process, SendMessage& effect);
+  void effect(Process& process, ConnectPeer& effect);
+  void effect(Process& process, TransferJob& effect);
+  void effect(Process& process, StepPlan& effect);
+  void effect(Process& process, StreamToken& effect);
+  void effect(Process& process, StreamEnd& effect);
+  void effect(Process& process, StreamError& effect);
+  void post(Process& process, TransferJob job);
+  void note_placement(Process& gateway, const SendMessage& sent);
+  void note_lost_peer(const Process& process, PeerId peer, const char* by);
+  void touch_disturbed();
+  void log(std::string text);
+
+  const WorldConfig config_;
+  Interceptor& interceptor_;
+  Random random_;
+  TimePoint now_{std::chrono::hours(1)};
+  SimulatedFabric fabric_;
+  SimulatedNetwork network_;
+  Oracle oracle_;
+  Coverage coverage_;
+  std::vector<Process> processes_;
+  std::multimap<TimePoint, Happening> agenda_;
+  std::deque<std::string> log_;
+  uint64_t clients_ = 0, boots_ = 0, faults_met_ = 0;
+};
+
+}  // namespace spillway

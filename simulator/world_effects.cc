@@ -1,0 +1,142 @@
+// What happens to the world's processes, and what they do to it.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "common/check.h"
+#include "simulator/attempt_of.h"
+#include "simulator/world.h"
+
+namespace spillway {
+
+void World::happen(const Happening& what) {
+  std::visit([this](const auto& one) { happens(one); }, what);
+}
+
+void World::happens(const ClientArrives& what) {
+  const Process& gateway = at(kGateway);
+  log(fmt::format("request {} arrives, {} prompt tokens", what.work.request.counter, what.work.prompt.size()));
+  if (gateway.running == nullptr) return;  // connection refused: not a request
+  oracle_.arrived(what.work, what.too_long);
+  gateway.running->on_client(RequestArrived{what.work}, now_);
+  carry_out(at(kGateway));
+}
+
+void World::happens(const ClientLeaves& what) {
+  Process& gateway = at(kGateway);
+  log(fmt::format("the client of request {} leaves", what.request.counter));
+  if (gateway.running == nullptr) return;
+  ++faults_met_;
+  oracle_.left(what.request);
+  gateway.running->on_client(ClientGone{what.request}, now_);
+  carry_out(gateway);
+}
+
+void World::happens(const ProcessDies& what) {
+  Process& process = at(what.process);
+  if (process.running == nullptr) return;
+  ++faults_met_;
+  log(fmt::format("process {} dies", static_cast<uint32_t>(what.process)));
+  if (what.process == kGateway) {
+    oracle_.gateway_died();
+  } else {
+    oracle_.touch_on({what.process}, "the death of a node");
+  }
+  kill(process);
+}
+
+void World::happens(const ProcessStarts& what) {
+  if (at(what.process).running == nullptr) start(what.process);
+}
+
+void World::happens(const ConnectionBreaks& what) {
+  ++faults_met_;
+  log(fmt::format("the connection of {} and {} breaks", static_cast<uint32_t>(what.a), static_cast<uint32_t>(what.b)));
+  network_.break_connections(what.a, what.b, now_);
+}
+
+void World::happens(const BulkBreaks& what) {
+  const Process& process = at(what.process);
+  if (process.running == nullptr) return;
+  ++faults_met_;
+  log(fmt::format("the bulk links of {} break", static_cast<uint32_t>(what.process)));
+  fabric_.break_links(process.transport->endpoint());
+  wake_workers();
+}
+
+void World::happens(const BulkCorrupts& what) {
+  const Process& process = at(what.process);
+  if (process.running == nullptr) return;
+  ++faults_met_;
+  log(fmt::format("the next frame of {} will be corrupt", static_cast<uint32_t>(what.process)));
+  process.transport->corrupt_next(true);
+}
+
+void World::happens(const StepAbandoned& what) {
+  const Process& process = at(what.process);
+  if (process.running == nullptr) return;
+  ++faults_met_;
+  log(fmt::format("a step of {} is abandoned", static_cast<uint32_t>(what.process)));
+  process.running->parts()->executor.abandon_one(true);
+}
+
+void World::carry_out(Process& process) {
+  process.running->check_conservation();
+  for (ProcessEffect& one : process.running->take_effects()) {
+    std::visit([&](auto& asked) { effect(process, asked); }, one);
+  }
+}
+
+void World::effect(Process& process, SendMessage& effect) {
+  coverage_.sent(process.id, process.role, effect.message);
+  oracle_.said(process.id, effect.message, now_);
+  if (process.role == Role::kGateway) note_placement(process, effect);
+  network_.send(process.id, effect.to, effect.message, now_);
+}
+
+void World::note_placement(Process& gateway, const SendMessage& sent) {
+  const bool places = std::holds_alternative<Prefill>(sent.message) || std::holds_alternative<Reserve>(sent.message);
+  if (places) oracle_.placed(*attempt_of(sent.message), network_.process_of(gateway.id, sent.to).value());
+}
+
+void World::effect(Process& process, ConnectPeer& effect) { network_.connect(process.id, effect.endpoint, now_); }
+
+void World::effect(Process& process, TransferJob& effect) {
+  if (const auto* const open = std::get_if<OpenTransfer>(&effect)) ++process.open_transfers[open->transfer];
+  std::vector<Interceptor::Job> passed;
+  std::vector<TransferEvent> answers;
+  interceptor_.job(process.id, std::move(effect), passed, answers);
+  for (Interceptor::Job& one : passed) {
+    if (one.delay > Duration{0}) {
+      process.late_jobs.emplace(now_ + one.delay, std::move(one.job));
+    } else {
+      post(process, std::move(one.job));
+    }
+  }
+  for (const TransferEvent& one : answers) {
+    answer(process, one);
+    carry_out(process);
+  }
+}
+
+void World::post(Process& process, TransferJob job) {
+  if (const auto* const send = std::get_if<SendParts>(&job)) oracle_.sent_parts(*send);
+  process.running->parts()->worker.submit(std::move(job));
+  process.bulk_at = std::min(process.bulk_at, now_ + random_.between(Duration(1), config_.bulk_delay_max / 8));
+}
+
+void World::effect(Process& process, StepPlan& effect) {
+  interceptor_.plan(process.id, effect);
+  process.running->parts()->executor.start(std::move(effect), now_);
+}
+
+void World::effect(Process&, StreamToken& effect) { oracle_.streamed(effect); }
+
+void World::effect(Process&, StreamEnd& effect) { oracle_.ended(effect); }
+
+void World::effect(Process&, StreamError& effect) {
+  log(fmt::format("request {} fails: {}", effect.request.counter, effect.error.detail));
+  oracle_.failed(effect);
+}
+
+}  // namespace spillway

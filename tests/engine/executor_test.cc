@@ -1,0 +1,205 @@
+#include "engine/executor.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "common/check.h"
+#include "engine/kv_memory.h"
+#include "kernels/make_backend.h"
+#include "model/weights.h"
+#include "tests/support/tiny_model.h"
+
+namespace spillway {
+namespace {
+
+// An Executor over a tiny model, with the test as its loop.
+class ExecutorTest : public testing::Test {
+ protected:
+  void start(const TinyModelOptions& options) {
+    file_ = std::make_unique<GgufFile>(make_tiny_model(options).open());
+    config_ = *read_model_config(*file_);
+    backend_ = make_backend({.isa = "scalar", .threads = 1});
+    weights_ = *load_weights(*file_, config_, *backend_);
+    memory_ = std::make_unique<KvMemory>(*backend_, config_.kv_layout(), 16 * config_.kv_layout().block_bytes());
+    decoder_ = std::make_unique<Decoder>(*backend_, config_, weights_, 128, 4, 512);
+    executor_ = std::make_unique<Executor>(
+        *backend_, *decoder_, memory_->arena(),
+        Executor::Limits{.tokens_max = 128, .sequences_max = 4, .blocks_per_sequence_max = 8}, events_);
+  }
+  ComputeEvent next_event() {
+    for (;;) {
+      if (std::optional<ComputeEvent> event = events_.take()) return std::move(*event);
+      waker_.wait(-1);
+      waker_.drain();
+    }
+  }
+  StepDone run(StepPlan plan) {
+    executor_->submit(std::move(plan));
+    for (;;) {
+      ComputeEvent event = next_event();
+      if (auto* done = std::get_if<StepDone>(&event)) return std::move(*done);
+    }
+  }
+  static StepShare share(SequenceId sequence, uint32_t token_first, uint32_t token_count, uint32_t position_first,
+                         uint32_t block_first, uint32_t block_count) {
+    StepShare share{.sequence = sequence,
+                    .token_first = token_first,
+                    .token_count = token_count,
+                    .position_first = position_first,
+                    .block_first = block_first,
+                    .block_count = block_count,
+                    .samples = true,
+                    .sample = {}};
+    share.sample.digest = true;
+    return share;
+  }
+
+  EventFdWaker waker_;
+  Mailbox<ComputeEvent> events_{8, waker_};
+  std::unique_ptr<GgufFile> file_;
+  ModelConfig config_;
+  std::unique_ptr<Backend> backend_;
+  Weights weights_;
+  std::unique_ptr<KvMemory> memory_;
+  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<Executor> executor_;
+};
+
+std::vector<TokenId> tokens(uint32_t first, uint32_t count) {
+  std::vector<TokenId> tokens(count);
+  for (uint32_t i = 0; i < count; ++i) tokens[i] = (first + 7 * i) % TinyModel::kTinyVocab;
+  return tokens;
+}
+
+TEST_F(ExecutorTest, EveryLayerIsAnnouncedInOrderBeforeTheStepIsDone) {
+  start({.layers = 3});
+  StepPlan plan{.step = StepId{9},
+                .tokens = tokens(1, 70),
+                .blocks = {SlotId{3}, SlotId{1}},
+                .shares = {share(SequenceId{5}, 0, 70, 0, 0, 2)},
+                .announce_layers = true};
+  executor_->submit(plan);
+  for (uint16_t layer = 0; layer < 3; ++layer) {
+    const ComputeEvent event = next_event();
+    const auto* announced = std::get_if<LayerDone>(&event);
+    ASSERT_NE(announced, nullptr);
+    EXPECT_EQ(announced->step, StepId{9});
+    EXPECT_EQ(announced->layer, layer);
+  }
+  const ComputeEvent event = next_event();
+  const auto* done = std::get_if<StepDone>(&event);
+  ASSERT_NE(done, nullptr);
+  EXPECT_EQ(done->step, StepId{9});
+  EXPECT_TRUE(done->completed);
+  EXPECT_GT(done->elapsed.count(), 0);
+  ASSERT_EQ(done->sampled.size(), 1u);
+  EXPECT_EQ(done->sampled[0].sequence, SequenceId{5});
+  EXPECT_TRUE(done->sampled[0].finite);
+}
+
+TEST_F(ExecutorTest, AStepThatAnnouncesNothingAnswersOnce) {
+  start({});
+  StepPlan plan{.step = StepId{1},
+                .tokens = tokens(1, 3),
+                .blocks = {SlotId{0}},
+                .shares = {share(SequenceId{0}, 0, 3, 0, 0, 1)}};
+  executor_->submit(plan);
+  EXPECT_TRUE(std::holds_alternative<StepDone>(next_event()));
+  EXPECT_FALSE(events_.take());
+}
+
+TEST_F(ExecutorTest, SharesOfOneStepAnswerAsEachAlone) {
+  start({});
+  const std::vector<TokenId> a = tokens(2, 65), b = tokens(90, 10);
+  StepPlan alone_a{.step = StepId{1},
+                   .tokens = a,
+                   .blocks = {SlotId{0}, SlotId{1}},
+                   .shares = {share(SequenceId{0}, 0, 65, 0, 0, 2)}};
+  StepPlan alone_b{
+      .step = StepId{2}, .tokens = b, .blocks = {SlotId{2}}, .shares = {share(SequenceId{1}, 0, 10, 0, 0, 1)}};
+  const SampledToken expected_a = run(alone_a).sampled.front(), expected_b = run(alone_b).sampled.front();
+
+  StepPlan both{.step = StepId{3},
+                .tokens = b,
+                .blocks = {SlotId{7}, SlotId{5}, SlotId{6}},
+                .shares = {share(SequenceId{1}, 0, 10, 0, 0, 1), share(SequenceId{0}, 10, 65, 0, 1, 2)}};
+  both.tokens.insert(both.tokens.end(), a.begin(), a.end());
+  const StepDone done = run(both);
+  ASSERT_EQ(done.sampled.size(), 2u);
+  EXPECT_EQ(done.sampled[0].logits_digest, expected_b.logits_digest);
+  EXPECT_EQ(done.sampled[0].token, expected_b.token);
+  EXPECT_EQ(done.sampled[1].logits_digest, expected_a.logits_digest);
+  EXPECT_EQ(done.sampled[1].token, expected_a.token);
+}
+
+TEST_F(ExecutorTest, ADecodeRowContinuesWhatAnEarlierStepLeftInTheSlots) {
+  start({});
+  const std::vector<TokenId> all = tokens(4, 80);
+  StepPlan whole{.step = StepId{1},
+                 .tokens = all,
+                 .blocks = {SlotId{0}, SlotId{1}},
+                 .shares = {share(SequenceId{0}, 0, 80, 0, 0, 2)}};
+  const SampledToken expected = run(whole).sampled.front();
+
+  StepPlan first{.step = StepId{2},
+                 .tokens = {all.begin(), all.end() - 1},
+                 .blocks = {SlotId{4}, SlotId{9}},
+                 .shares = {share(SequenceId{0}, 0, 79, 0, 0, 2)}};
+  first.shares.front().samples = false;
+  EXPECT_TRUE(run(first).sampled.empty());
+  StepPlan last{.step = StepId{3},
+                .tokens = {all.back()},
+                .blocks = {SlotId{4}, SlotId{9}},
+                .shares = {share(SequenceId{0}, 0, 1, 79, 0, 2)}};
+  EXPECT_EQ(run(last).sampled.front().logits_digest, expected.logits_digest);
+}
+
+TEST_F(ExecutorTest, LogitsThatAreNotFiniteAreReported) {
+  start({.poisoned = true});
+  StepPlan plan{.step = StepId{1},
+                .tokens = tokens(1, 3),
+                .blocks = {SlotId{0}},
+                .shares = {share(SequenceId{0}, 0, 3, 0, 0, 1)}};
+  const StepDone done = run(plan);
+  ASSERT_EQ(done.sampled.size(), 1u);
+  EXPECT_FALSE(done.sampled[0].finite);
+}
+
+TEST_F(ExecutorTest, DestructionFinishesTheStepInFlight) {
+  start({});
+  StepPlan plan{.step = StepId{4},
+                .tokens = tokens(1, 100),
+                .blocks = {SlotId{0}, SlotId{1}},
+                .shares = {share(SequenceId{0}, 0, 100, 0, 0, 2)}};
+  executor_->submit(plan);
+  executor_.reset();
+  const std::optional<ComputeEvent> event = events_.take();
+  ASSERT_TRUE(event && std::holds_alternative<StepDone>(*event));
+}
+
+TEST(KvMemory, ABudgetBelowOneBlockCannotStart) {
+  const auto backend = make_backend({.isa = "scalar", .threads = 1});
+  const KvLayout layout{.layer_count = 2, .kv_heads = 2, .head_dim = 16};
+  try {
+    const KvMemory memory(*backend, layout, layout.block_bytes() - 1);
+    FAIL() << "a pool without a slot";
+  } catch (const SetupError& error) {
+    const std::string what = error.what();
+    EXPECT_NE(what.find(std::to_string(layout.block_bytes())), std::string::npos) << what;
+    EXPECT_NE(what.find("--device-memory"), std::string::npos) << what;
+  }
+}
+
+TEST(KvMemory, HoldsAsManyWholeBlocksAsTheBudget) {
+  const auto backend = make_backend({.isa = "scalar", .threads = 1});
+  const KvLayout layout{.layer_count = 2, .kv_heads = 2, .head_dim = 16};
+  const KvMemory memory(*backend, layout, 5 * layout.block_bytes() + layout.block_bytes() / 2);
+  EXPECT_EQ(memory.arena().slot_count, 5u);
+  EXPECT_EQ(memory.arena().parts(SlotId{4}, {1, 1}).size(), layout.part_bytes());
+}
+
+}  // namespace
+}  // namespace spillway

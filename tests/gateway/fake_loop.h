@@ -1,0 +1,144 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/mailbox.h"
+#include "common/thread.h"
+#include "gateway/http_server.h"
+#include "tests/gateway/byte_model.h"
+
+namespace spillway {
+
+// The gateway's loop thread as a test scripts it: `script` answers each request, on the loop's thread.
+class FakeLoop {
+ public:
+  using Script = std::function<void(FakeLoop&, const GenerateRequest&)>;
+
+  explicit FakeLoop(Script script, HttpConfig config = {}, uint32_t max_model_len = 1000)
+      : model_(make_byte_model(tokenizer, max_model_len)),
+        script_(std::move(script)),
+        inputs(2 * size_t{config.connections_max}, waker_) {
+    config.port = 0;
+    server.emplace(config, model_, inputs, BootId{0xb007});
+    GatewayStatus status;
+    status.ready = {};
+    server->publish(status);
+    thread_.emplace("fake loop", [this] { run(); });
+  }
+  ~FakeLoop() {
+    stop_ = true;
+    resume();
+    waker_.wake();
+    thread_.reset();
+    server.reset();
+  }
+
+  uint16_t port() const { return server->port(); }
+
+  // What a script says. `text`: a token per byte, from index 0.
+  void tokens(const GenerateRequest& request, std::string_view text, uint32_t first_index = 0) {
+    for (const char byte : text)
+      server->deliver(StreamToken{request.request, first_index++, static_cast<unsigned char>(byte), 0xd16e57});
+  }
+  void end(const GenerateRequest& request, uint32_t output_tokens, FinishReason finish = FinishReason::kStop) {
+    StreamEnd end{request.request, finish, {}};
+    end.waterfall.prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+    end.waterfall.output_tokens = output_tokens;
+    end.waterfall.prefill_cached_tokens = 2;
+    end.waterfall.ttft = std::chrono::milliseconds(20);
+    end.waterfall.total = std::chrono::milliseconds(80);
+    server->deliver(end);
+  }
+  void error(const GenerateRequest& request, ErrorCode code, std::string detail) {
+    server->deliver(StreamError{request.request, {code, std::move(detail)}});
+  }
+
+  // False: not within 10 seconds.
+  bool wait_arrivals(size_t count) {
+    return wait([&] { return arrived_.size() >= count; });
+  }
+  bool wait_gone(size_t count) {
+    return wait([&] { return gone_.size() >= count; });
+  }
+  std::vector<GenerateRequest> arrived() {
+    const std::lock_guard lock(mutex_);
+    return arrived_;
+  }
+  std::vector<RequestId> gone() {
+    const std::lock_guard lock(mutex_);
+    return gone_;
+  }
+  // A paused loop takes nothing out of its mailbox.
+  void pause() { paused_ = true; }
+  void resume() {
+    paused_ = false;
+    waker_.wake();
+  }
+
+  ByteTokenizer tokenizer;
+
+ private:
+  ServedModel model_;
+  Script script_;
+  EventFdWaker waker_;
+
+ public:
+  Mailbox<GatewayInput> inputs;
+  std::optional<HttpServer> server;
+
+ private:
+  void run() {
+    while (!stop_) {
+      waker_.wait(50);
+      while (!paused_) {
+        const std::optional<GatewayInput> input = inputs.take();
+        if (!input) break;
+        if (const auto* const arrival = std::get_if<RequestArrived>(&*input)) {
+          note([&] { arrived_.push_back(arrival->work); });
+          script_(*this, arrival->work);
+        } else {
+          note([&] { gone_.push_back(std::get<ClientGone>(*input).request); });
+        }
+      }
+    }
+  }
+  template <class Change>
+  void note(Change&& change) {
+    const std::lock_guard lock(mutex_);
+    change();
+    changed_.notify_all();
+  }
+  template <class Condition>
+  bool wait(Condition&& condition) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(10), condition);
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<GenerateRequest> arrived_;  // guarded by mutex_
+  std::vector<RequestId> gone_;           // guarded by mutex_
+  std::atomic<bool> stop_ = false, paused_ = false;
+  std::optional<Thread> thread_;
+};
+
+// The usual script: says `text`, then ends.
+inline FakeLoop::Script says(std::string text) {
+  return [text](FakeLoop& loop, const GenerateRequest& request) {
+    loop.tokens(request, text);
+    loop.end(request, static_cast<uint32_t>(text.size()));
+  };
+}
+inline void says_nothing(FakeLoop&, const GenerateRequest&) {}
+
+}  // namespace spillway

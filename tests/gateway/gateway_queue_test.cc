@@ -1,0 +1,212 @@
+// The only queue: admission, placement, refusals, waits.
+#include <gtest/gtest.h>
+
+#include "tests/gateway/gateway_under_test.h"
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+using Codes = std::vector<ErrorCode>;
+constexpr PeerId kP = GatewayUnderTest::kP, kD = GatewayUnderTest::kD;
+constexpr PeerId kP2 = GatewayUnderTest::kP2, kD2 = GatewayUnderTest::kD2;
+
+Load load(uint32_t blocks_free, uint32_t running = 0, uint32_t queued_tokens = 0) {
+  return {blocks_free, running, queued_tokens};
+}
+
+TEST(GatewayQueue, PrefillAndReserveLeaveTogetherAndNameEachOther) {
+  GatewayUnderTest test;
+  test.up_pair();
+  const RequestId request = test.arrive(20, 4);
+  ASSERT_EQ(test.all<Prefill>(kP).size(), 1u);
+  ASSERT_EQ(test.all<Reserve>(kD).size(), 1u);
+  const Prefill prefill = test.all<Prefill>(kP)[0];
+  const Reserve reserve = test.all<Reserve>(kD)[0];
+  EXPECT_EQ(prefill.work, reserve.work);
+  EXPECT_EQ(prefill.work.attempt.request, request);
+  EXPECT_EQ(prefill.work.attempt.transfer.boot, BootId{77});
+  EXPECT_EQ(prefill.work.stop_tokens, std::vector<TokenId>{2});
+  EXPECT_EQ(prefill.decode, GatewayUnderTest::boot_of(kD));
+  EXPECT_EQ(reserve.prefill, GatewayUnderTest::boot_of(kP));
+}
+
+TEST(GatewayQueue, WaitsForBothRolesAndSaysWhichIsMissing) {
+  GatewayUnderTest test;
+  EXPECT_NE(test.gateway.ready().error().detail.find("no prefill and no decode node"), std::string::npos);
+  test.up(kP, Role::kPrefill);
+  EXPECT_NE(test.gateway.ready().error().detail.find("no decode node"), std::string::npos);
+  EXPECT_EQ(test.gateway.max_model_len(), 512u);
+  const RequestId request = test.arrive();
+  EXPECT_EQ(test.gateway.counters().queued, 1u);
+  EXPECT_TRUE(test.all<Prefill>(kP).empty());
+  test.up(kD, Role::kDecode, 64, 300);
+  EXPECT_TRUE(test.gateway.ready());
+  EXPECT_EQ(test.gateway.max_model_len(), 300u);
+  EXPECT_EQ(test.attempt().request, request);
+  EXPECT_EQ(test.gateway.counters().running, 1u);
+}
+
+TEST(GatewayQueue, WithoutNodesARequestEndsAtTheWaitLimit) {
+  GatewayUnderTest test;
+  const RequestId request = test.arrive();
+  EXPECT_EQ(test.gateway.next_deadline(), test.now + 60s);
+  test.advance(60s - 1ns);
+  EXPECT_TRUE(test.errors.empty());
+  test.advance(1ns);
+  EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kDeadline});
+  EXPECT_EQ(test.gateway.next_deadline(), kNever);
+}
+
+TEST(GatewayQueue, OneMoreThanTheBoundIsRefusedAtOnce) {
+  GatewayUnderTest test({.queue_max = 2});
+  const RequestId first = test.arrive(), second = test.arrive(), third = test.arrive();
+  EXPECT_EQ(test.errors_of(third), Codes{ErrorCode::kQueueFull});
+  test.on(ClientGone{first});  // leaves its place
+  EXPECT_TRUE(test.errors_of(test.arrive()).empty());
+  EXPECT_TRUE(test.errors_of(second).empty());
+}
+
+TEST(GatewayQueue, FirstInFirstOutEvenWhenALaterOneWouldFit) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill);
+  test.up(kD, Role::kDecode, 4);  // 64 tokens
+  test.arrive(40, 4);             // three blocks
+  const RequestId large = test.arrive(40, 4), small = test.arrive(4, 4);
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 1u);
+  EXPECT_EQ(test.gateway.counters().queued, 2u);
+  test.token(kP, test.attempt(), 0, FinishReason::kStop);
+  test.message(kD, load(4));
+  const auto reserves = test.all<Reserve>(kD);
+  ASSERT_EQ(reserves.size(), 3u);
+  EXPECT_EQ(reserves[1].work.attempt.request, large);
+  EXPECT_EQ(reserves[2].work.attempt.request, small);
+}
+
+TEST(GatewayQueue, WhatWasSentCountsUntilTheNodeAnnouncesIt) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill);
+  test.up(kD, Role::kDecode, 8);  // 128 tokens
+  test.arrive(60, 4);             // four blocks
+  test.arrive(44, 4);             // three
+  test.message(kD, load(8, 0));   // was under way before it heard of them
+  test.arrive(30, 2);             // two: one block is left
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 2u);
+  test.message(kD, load(3, 2));  // shares a block with its cache
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 3u);
+}
+
+TEST(GatewayQueue, PlacesOnTheLeastLoadedNodes) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill);
+  test.up(kP2, Role::kPrefill);
+  test.up(kD, Role::kDecode);
+  test.up(kD2, Role::kDecode);
+  test.message(kP, load(64, 1, 300));
+  test.message(kD, load(10, 5));
+  test.arrive();
+  EXPECT_EQ(test.all<Prefill>(kP2).size(), 1u);
+  EXPECT_EQ(test.all<Reserve>(kD2).size(), 1u);
+}
+
+TEST(GatewayQueue, NoSpaceGoesBackToTheHeadWithTheNextEpoch) {
+  GatewayUnderTest test;
+  test.up_pair();
+  const RequestId first = test.arrive();
+  const Attempt attempt = test.attempt();
+  test.up(kD2, Role::kDecode, 32);
+  test.refuse(kD, attempt);
+  EXPECT_EQ(test.all<Cancel>(kP), std::vector<Cancel>{{attempt}});
+  EXPECT_TRUE(test.all<Cancel>(kD).empty());     // it holds nothing
+  ASSERT_EQ(test.all<Reserve>(kD2).size(), 1u);  // the other one, for kD is full
+  const Attempt second = test.all<Reserve>(kD2)[0].work.attempt;
+  EXPECT_EQ(second.request, first);
+  EXPECT_EQ(static_cast<uint32_t>(second.epoch), static_cast<uint32_t>(attempt.epoch) + 1);
+  EXPECT_NE(second.transfer, attempt.transfer);
+  test.token(kP, attempt, 0);  // of the fenced epoch
+  EXPECT_TRUE(test.tokens.empty());
+  test.refuse(kP, attempt);  // so is this
+  EXPECT_EQ(test.gateway.counters().running, 1u);
+}
+
+TEST(GatewayQueue, ANodeThatRefusedIsAskedAgainAfterAPauseOrALoad) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.arrive();
+  test.refuse(kD, test.attempt());
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 1u);
+  EXPECT_EQ(test.gateway.next_deadline(), test.now + 100ms);
+  test.advance(100ms);
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 2u);
+  test.refuse(kD, test.attempt());
+  test.message(kD, load(64));
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 3u);
+}
+
+TEST(GatewayQueue, AnEndedPauseIsNoDeadlineAnyMore) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.arrive();
+  test.refuse(kD, test.attempt());
+  test.message(kP, load(0));
+  test.advance(100ms);
+  EXPECT_EQ(test.gateway.counters().queued, 1u);
+  EXPECT_GT(test.gateway.next_deadline(), test.now);
+}
+
+TEST(GatewayQueue, RefusalsAreBounded) {
+  GatewayUnderTest test({.attempts_max = 3});
+  test.up_pair();
+  const RequestId request = test.arrive();
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    EXPECT_TRUE(test.errors.empty());
+    test.refuse(kP, test.attempt());
+    test.advance(100ms * (1 << attempt));
+  }
+  EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kNoSpace});
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 3u);
+  EXPECT_EQ(test.all<Cancel>(kD).size(), 3u);
+}
+
+TEST(GatewayQueue, WhatCouldNeverFitIsRefusedAtOnce) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill, 64, 512);
+  test.up(kD, Role::kDecode, 8, 512);  // 128 tokens of memory
+  EXPECT_EQ(test.errors_of(test.arrive(500, 13)), Codes{ErrorCode::kTooLong});
+  EXPECT_EQ(test.errors_of(test.arrive(100, 29)), Codes{ErrorCode::kTooLong});
+  EXPECT_TRUE(test.errors_of(test.arrive(100, 28)).empty());
+  EXPECT_EQ(test.errors_of(test.arrive(UINT16_MAX, UINT32_MAX)), Codes{ErrorCode::kTooLong});
+}
+
+TEST(GatewayQueue, WhatNoLongerFitsAnyNodeDoesNotBlockTheQueue) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill);
+  const RequestId large = test.arrive(200, 4), small = test.arrive(20, 4);
+  test.up(kD, Role::kDecode, 4);
+  EXPECT_EQ(test.errors_of(large), Codes{ErrorCode::kTooLong});
+  EXPECT_EQ(test.attempt().request, small);
+}
+
+TEST(GatewayQueue, EveryPrefillNodeLearnsOfEveryDecodeNode) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill);
+  test.up(kD, Role::kDecode);
+  test.up(kD2, Role::kDecode);
+  test.up(kP2, Role::kPrefill);
+  const std::vector<PeerInfo> both = {{GatewayUnderTest::boot_of(kD), "ipc://decode 2"},
+                                      {GatewayUnderTest::boot_of(kD2), "ipc://decode 4"}};
+  EXPECT_EQ(test.all<PeerInfo>(kP), both);
+  EXPECT_EQ(test.all<PeerInfo>(kP2), both);
+  EXPECT_TRUE(test.all<PeerInfo>(kD).empty());
+}
+
+TEST(GatewayQueue, AHelloThatNothingCouldBePlacedByIsNotUsed) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.up(kD2, Role::kDecode, 0);
+  EXPECT_EQ(test.gateway.counters().decode_nodes, 1u);
+  EXPECT_TRUE(test.sent.empty());
+}
+
+}  // namespace
+}  // namespace spillway

@@ -1,0 +1,187 @@
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "tests/gateway/fake_loop.h"
+#include "tests/gateway/raw_client.h"
+
+namespace spillway {
+namespace {
+
+using Json = nlohmann::json;
+
+struct Refusal {
+  const char* name;
+  std::string bytes;
+  unsigned status;
+  const char* code;
+};
+
+std::string post_head(std::string_view headers) {
+  return "POST /v1/completions HTTP/1.1\r\nHost: t\r\n" + std::string(headers) + "\r\n";
+}
+
+TEST(HttpLimits, EachRefusalIsAnErrorObjectWithItsStatus) {
+  const std::string big_chunk = "100000\r\n" + std::string(0x100000, ' ') + "\r\n";
+  std::string chunked = post_head("Transfer-Encoding: chunked\r\n");
+  for (int chunk = 0; chunk < 9; ++chunk) chunked += big_chunk;
+  const std::vector<Refusal> refusals = {
+      {"no_such_path", "GET /v2 HTTP/1.1\r\nHost: t\r\n\r\n", 404, "not_found"},
+      {"no_such_model", "GET /v1/models/other HTTP/1.1\r\nHost: t\r\n\r\n", 404, "model_not_found"},
+      {"wrong_method", "GET /v1/completions HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
+      {"unknown_method", "BREW /v1/models HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
+      {"not_json_type", post_head("Content-Type: text/plain\r\nContent-Length: 2\r\n") + "{}", 415,
+       "unsupported_media_type"},
+      {"empty_body", post_head("Content-Length: 0\r\n"), 400, "invalid_json"},
+      {"body_too_large", post_head("Content-Length: 9437184\r\n") + std::string(9 << 20, ' '), 413, "body_too_large"},
+      {"body_claimed_too_large", post_head("Content-Length: 99999999999\r\n"), 413, "body_too_large"},
+      {"chunks_too_large", chunked + "0\r\n\r\n", 413, "body_too_large"},
+      {"header_too_large", "GET /v1/models HTTP/1.1\r\nX: " + std::string(200 << 10, 'a') + "\r\n\r\n", 431,
+       "header_too_large"},
+      {"many_headers",
+       [] {
+         std::string head = "GET /v1/models HTTP/1.1\r\n";
+         for (int line = 0; line < 4000; ++line) head += "X-Line: 1\r\n";
+         return head + "\r\n";
+       }(),
+       431, "header_too_large"},
+      {"not_http", "hello there\r\n\r\n", 400, "malformed_http"},
+      {"tls_hello", std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11) + std::string(100, 'x'), 400,
+       "malformed_http"},
+      {"bad_version", "GET / HTTP/9.9\r\n\r\n", 400, "malformed_http"},
+      {"negative_length", post_head("Content-Length: -1\r\n"), 400, "malformed_http"},
+      {"two_lengths", post_head("Content-Length: 1\r\nContent-Length: 2\r\n") + "ab", 400, "malformed_http"},
+      {"length_and_chunks", post_head("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n", 400,
+       "malformed_http"},
+      {"bad_chunk", post_head("Transfer-Encoding: chunked\r\n") + "zz\r\n", 400, "malformed_http"},
+      {"negative_chunk", post_head("Transfer-Encoding: chunked\r\n") + "-1\r\n", 400, "malformed_http"},
+      {"zero_in_header", std::string("GET /v1/models HTTP/1.1\r\nX: a\0b\r\n\r\n", 37), 400, "malformed_http"},
+  };
+  FakeLoop loop(says("x"));
+  for (const Refusal& refusal : refusals) {
+    SCOPED_TRACE(refusal.name);
+    RawClient client(loop.port());
+    client.send(refusal.bytes);  // may fail once the server has answered
+    const auto reply = client.read_reply();
+    ASSERT_TRUE(reply);
+    EXPECT_EQ(reply->status, refusal.status);
+    EXPECT_EQ(Json::parse(reply->body)["error"]["code"], refusal.code);
+    EXPECT_EQ(reply->headers.at("content-type"), "application/json");
+    EXPECT_EQ(reply->headers.contains("allow"), refusal.status == 405);
+  }
+  EXPECT_TRUE(loop.arrived().empty());
+  RawClient client(loop.port());
+  client.post("/v1/completions", R"({"prompt":"a"})");
+  EXPECT_EQ(client.read_reply().value_or(RawReply{}).status, 200u) << "the server survives them all";
+}
+
+TEST(HttpLimits, SlowRequestsAreClosed) {
+  HttpConfig config;
+  config.request_timeout = std::chrono::milliseconds(100);
+  FakeLoop loop(says("x"), config);
+  RawClient silent(loop.port()), half_header(loop.port()), half_body(loop.port());
+  half_header.send("POST /v1/completions HT");
+  half_body.send(post_head("Content-Length: 100\r\n") + "{");
+  EXPECT_TRUE(silent.at_end());
+  EXPECT_TRUE(half_header.at_end());
+  EXPECT_TRUE(half_body.at_end());
+}
+
+TEST(HttpLimits, AWaitingRequestOutlivesTheRequestTimeout) {
+  HttpConfig config;
+  config.request_timeout = config.write_timeout = std::chrono::milliseconds(50);
+  FakeLoop loop(says_nothing, config);
+  RawClient client(loop.port());
+  client.post("/v1/completions", R"({"prompt":"a","stream":true})");
+  ASSERT_TRUE(loop.wait_arrivals(1));
+  const GenerateRequest work = loop.arrived()[0];
+  const auto outlast_timeouts = [&] {
+    RawClient idle(loop.port());
+    EXPECT_TRUE(idle.at_end());  // closed by the same limit, later than ours began
+  };
+  outlast_timeouts();
+  loop.tokens(work, "u");
+  ASSERT_TRUE(client.read_until("\"text\":\"u\""));
+  outlast_timeouts();
+  loop.tokens(work, "v", 1);
+  loop.end(work, 2);
+  EXPECT_TRUE(client.read_until("[DONE]"));
+  EXPECT_TRUE(loop.gone().empty());
+}
+
+TEST(HttpLimits, ExpectedContinueIsGivenOnlyToBodiesThatFit) {
+  FakeLoop loop(says("x"));
+  RawClient good(loop.port());
+  good.send(post_head("Expect: 100-continue\r\nContent-Length: 14\r\n"));
+  RawReply interim;
+  ASSERT_TRUE(good.read_head(interim));
+  EXPECT_EQ(interim.status, 100u);
+  good.send(R"({"prompt":"a"})");
+  EXPECT_EQ(good.read_reply().value_or(RawReply{}).status, 200u);
+
+  RawClient huge(loop.port());
+  huge.send(post_head("Expect: 100-continue\r\nContent-Length: 99999999\r\n"));
+  EXPECT_EQ(huge.read_reply().value_or(RawReply{}).status, 413u);
+}
+
+// Names are an interface: a change here empties somebody's dashboard.
+TEST(HttpMetrics, NamesAreThese) {
+  FakeLoop loop(says("xyz"));
+  GatewayStatus status;
+  status.ready = {};
+  status.counters.requests = 7;
+  status.counters.errors[ErrorCode::kPeerLost] = 2;
+  status.counters.blocks_total = 40;
+  status.counters.blocks_free = 39;
+  status.counters.decode_nodes = 3;
+  loop.server->publish(status);
+  RawClient client(loop.port());
+  client.post("/v1/completions", R"({"prompt":"a","max_tokens":3})");
+  ASSERT_EQ(client.read_reply().value_or(RawReply{}).status, 200u);
+  client.get("/metrics");
+  const std::string page = client.read_reply().value_or(RawReply{}).body;
+
+  std::set<std::string> names;
+  for (size_t at = 0; (at = page.find("# TYPE ", at)) != std::string::npos; ++at)
+    names.insert(page.substr(at + 7, page.find('\n', at) - at - 7));
+  EXPECT_EQ(names, (std::set<std::string>{"spillway_cached_tokens_total counter",
+                                          "spillway_handover_seconds histogram",
+                                          "spillway_http_connections gauge",
+                                          "spillway_http_responses_total counter",
+                                          "spillway_kv_blocks gauge",
+                                          "spillway_kv_blocks_free gauge",
+                                          "spillway_max_model_len_tokens gauge",
+                                          "spillway_nodes gauge",
+                                          "spillway_output_tokens_total counter",
+                                          "spillway_prompt_tokens_total counter",
+                                          "spillway_ready gauge",
+                                          "spillway_request_errors_total counter",
+                                          "spillway_request_prefill_seconds histogram",
+                                          "spillway_request_queue_seconds histogram",
+                                          "spillway_request_seconds histogram",
+                                          "spillway_requests_cancelled_total counter",
+                                          "spillway_requests_finished_total counter",
+                                          "spillway_requests_queued gauge",
+                                          "spillway_requests_running gauge",
+                                          "spillway_requests_total counter",
+                                          "spillway_time_per_output_token_seconds histogram",
+                                          "spillway_time_to_first_token_seconds histogram"}));
+  for (const char* const line :
+       {"spillway_requests_total{model_name=\"bytes\"} 7\n",
+        "spillway_request_errors_total{reason=\"peer_lost\",model_name=\"bytes\"} 2\n",
+        "spillway_kv_blocks{model_name=\"bytes\"} 40\n", "spillway_kv_blocks_free{model_name=\"bytes\"} 39\n",
+        "spillway_nodes{role=\"decode\",model_name=\"bytes\"} 3\n", "spillway_ready{model_name=\"bytes\"} 1\n",
+        "spillway_http_responses_total{status=\"200\",model_name=\"bytes\"} 1\n",
+        "spillway_http_connections{model_name=\"bytes\"} 1\n",
+        "spillway_time_to_first_token_seconds_count{model_name=\"bytes\"} 1\n",
+        "spillway_time_to_first_token_seconds_bucket{model_name=\"bytes\",le=\"0.025\"} 1\n",
+        "spillway_time_to_first_token_seconds_bucket{model_name=\"bytes\",le=\"0.01\"} 0\n",
+        "spillway_time_per_output_token_seconds_sum{model_name=\"bytes\"} 0.03\n"})
+    EXPECT_NE(page.find(line), std::string::npos) << line << page;
+}
+
+}  // namespace
+}  // namespace spillway

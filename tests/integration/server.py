@@ -1,0 +1,128 @@
+"""A `spillway serve` of this build for the integration tests, and the few HTTP calls they need (standard library only)."""
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+READY_WITHIN_S = 60
+ANSWER_WITHIN_S = 60
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """Use as a context manager. stderr goes to a file that is printed when the body fails."""
+
+    def __init__(self, spillway, model, *flags):
+        self.port = free_port()
+        self.folder = tempfile.TemporaryDirectory()
+        self.log_path = os.path.join(self.folder.name, "log")
+        self.command = [spillway, "serve", "-m", model, "--port", str(self.port), "--secret-file",
+                        os.path.join(self.folder.name, "secret"), "--device-memory", "256MiB", "--max-model-len", "2048",
+                        *flags]
+
+    def __enter__(self):
+        self.log = open(self.log_path, "w")
+        self.process = subprocess.Popen(self.command, stderr=self.log)
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError("serve did not stop within 15 s of SIGTERM")
+        self.log.close()
+        if kind is not None:
+            print(open(self.log_path).read()[-6000:], file=sys.stderr)
+        self.folder.cleanup()
+
+    def wait_ready(self, within=READY_WITHIN_S):
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"serve exited with {self.process.returncode}")
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.get("/health/ready")[0] == 200:
+                    return
+            time.sleep(0.1)
+        raise AssertionError(f"not ready within {within} s")
+
+    def connection(self):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_WITHIN_S)
+
+    def get(self, path):
+        connection = self.connection()
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def post(self, path, body):
+        """(status, parsed body) of a JSON request."""
+        connection = self.connection()
+        try:
+            payload = body if isinstance(body, (bytes, str)) else json.dumps(body)
+            connection.request("POST", path, payload, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or b"null")
+        finally:
+            connection.close()
+
+    def complete(self, prompt, max_tokens=8, **fields):
+        return self.post("/v1/completions", {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0,
+                                             "ignore_eos": True, **fields})
+
+    def metric(self, name):
+        """Sum over the samples of one metric."""
+        text = self.get("/metrics")[1]
+        values = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.M)
+        if not values:
+            raise AssertionError(f"/metrics has no {name}")
+        return sum(float(value) for value in values)
+
+    def wait_all_blocks_free(self, within=10):
+        """Cached blocks count as free: they can be taken."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            free, total = self.metric("spillway_kv_blocks_free"), self.metric("spillway_kv_blocks")
+            if free == total > 0 and self.metric("spillway_requests_running") == 0:
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"blocks leaked: {free:.0f} of {total:.0f} free")
+
+
+def run_tests(tests):
+    """Runs functions of no argument; closes with a line that CI counts."""
+    failed = 0
+    for test in tests:
+        start = time.monotonic()
+        try:
+            test()
+            print(f"ok      {test.__name__} ({time.monotonic() - start:.1f} s)", flush=True)
+        except Exception as error:  # noqa: BLE001 - a test may fail in any way
+            failed += 1
+            print(f"FAILED  {test.__name__}: {type(error).__name__}: {error}", flush=True)
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    return 1 if failed else 0

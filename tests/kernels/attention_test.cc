@@ -1,0 +1,192 @@
+#include "tests/kernels/paged_kv.h"
+
+namespace spillway {
+namespace {
+
+using AttentionTest = BackendTest;
+SPILLWAY_FOR_EACH_ISA(AttentionTest);
+
+struct Shape {
+  uint16_t heads, kv_heads, head_dim;
+  uint16_t block_tokens = 64;
+  KvLayout layout() const { return {1, kv_heads, head_dim, block_tokens}; }
+  size_t row() const { return size_t{heads} * head_dim; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
+};
+
+// Runs `spans` over q and returns out.
+std::vector<uint16_t> attend(Backend& backend, const Shape& shape, PagedKv& kv, std::vector<uint16_t>& q,
+                             const std::vector<TokenSpan>& spans) {
+  std::vector<uint16_t> out(q.size(), PagedKv::kNan);
+  const auto rows = static_cast<uint32_t>(q.size() / shape.row());
+  backend.attention({view(q, {rows, shape.heads, shape.head_dim}), kv.table(), kv.arena(), 0, spans, shape.scale(),
+                     view(out, {rows, shape.heads, shape.head_dim})});
+  return out;
+}
+
+// softmax(scale q.k) v in f64, for one row at `position`.
+std::vector<double> reference(const Shape& shape, PagedKv& kv, uint32_t sequence, const uint16_t* q,
+                              uint32_t position) {
+  std::vector<double> out(shape.row());
+  for (uint32_t head = 0; head < shape.heads; ++head) {
+    const uint32_t kv_head = head / (shape.heads / shape.kv_heads);
+    std::vector<double> p(position + 1);
+    for (uint32_t key = 0; key <= position; ++key) {
+      for (uint32_t dim = 0; dim < shape.head_dim; ++dim) {
+        p[key] += double{f32_from_bf16(q[head * shape.head_dim + dim])} *
+                  f32_from_bf16(kv.k(sequence, key, 0, kv_head, dim)) * shape.scale();
+      }
+    }
+    const double top = *std::max_element(p.begin(), p.end());
+    double sum = 0;
+    for (double& value : p) sum += value = std::exp(value - top);
+    for (uint32_t dim = 0; dim < shape.head_dim; ++dim) {
+      double& value = out[head * shape.head_dim + dim];
+      for (uint32_t key = 0; key <= position; ++key)
+        value += p[key] / sum * f32_from_bf16(kv.v(sequence, key, 0, kv_head, dim));
+    }
+  }
+  return out;
+}
+
+TEST_P(AttentionTest, MatchesF64AtEveryEdge) {
+  const auto backend = make();
+  // The output is bf16 (2^-8 relative); p of the bf16 bodies carries as much, averaged over the keys.
+  constexpr double kTolerance = 4e-3;
+  const Shape shapes[] = {{3, 3, 64},  {9, 3, 64}, {8, 2, 64}, {8, 1, 64},     {4, 2, 32},
+                          {4, 4, 128}, {6, 2, 80}, {4, 2, 8},  {4, 2, 64, 16}, {4, 2, 64, 128}};
+  for (const Shape& shape : shapes) {
+    for (const uint32_t position : {0u, 1u, 15u, 16u, 63u, 64u, 65u, 255u, 256u, 257u, 511u, 512u, 700u}) {
+      PagedKv kv(shape.layout(), {slots_from(0, position / shape.block_tokens + 1)});
+      kv.fill(0, 0, position + 1, 0, 3);
+      std::vector<uint16_t> q = Values(position + 17).bf16(shape.row());
+      const std::vector<uint16_t> out = attend(*backend, shape, kv, q, {{0, 1, position, 0}});
+      const std::vector<double> expected = reference(shape, kv, 0, q.data(), position);
+      for (size_t i = 0; i < out.size(); ++i) {
+        ASSERT_NEAR(f32_from_bf16(out[i]), expected[i], kTolerance)
+            << shape.heads << "/" << shape.kv_heads << " x " << shape.head_dim << " at " << position << " element "
+            << i;
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, PrefillRowsMatchF64) {
+  const auto backend = make(2);
+  const Shape shape{9, 3, 64};
+  PagedKv kv(shape.layout(), {slots_from(0, 5)});
+  kv.fill(0, 0, 300, 0, 4);
+  std::vector<uint16_t> q = Values(5).bf16(shape.row() * 300);
+  const std::vector<uint16_t> out = attend(*backend, shape, kv, q, {{0, 300, 0, 0}});
+  for (const uint32_t row : {0u, 1u, 15u, 16u, 17u, 63u, 64u, 130u, 255u, 256u, 299u}) {
+    const std::vector<double> expected = reference(shape, kv, 0, &q[row * shape.row()], row);
+    for (size_t i = 0; i < shape.row(); ++i) {
+      ASSERT_NEAR(f32_from_bf16(out[row * shape.row() + i]), expected[i], 4e-3) << "row " << row;
+    }
+  }
+}
+
+// The values a row may not see are NaN until their own chunk, and the rows of one pass see them written already.
+TEST_P(AttentionTest, RowBitsDependNeitherOnChunksNorThreads) {
+  constexpr uint32_t kTokens = 530;
+  for (const Shape shape : {Shape{9, 3, 64}, Shape{4, 4, 32}, Shape{8, 1, 80}, Shape{4, 2, 64, 16}}) {
+    std::vector<uint16_t> q = Values(8).bf16(shape.row() * kTokens), expected;
+    for (const uint32_t threads : {1u, 2u}) {
+      const auto backend = make(threads);
+      for (const uint32_t chunk : {kTokens, 1u, 17u, 64u, 100u}) {
+        PagedKv kv(shape.layout(), {slots_from(0, kTokens / shape.block_tokens + 1)});
+        std::vector<uint16_t> out;
+        for (uint32_t first = 0; first < kTokens; first += chunk) {
+          const uint32_t end = std::min(first + chunk, kTokens);
+          kv.fill(0, first, end, 0, 9);
+          std::vector<uint16_t> rows(q.begin() + first * shape.row(), q.begin() + end * shape.row());
+          const std::vector<uint16_t> part = attend(*backend, shape, kv, rows, {{0, end - first, first, 0}});
+          out.insert(out.end(), part.begin(), part.end());
+        }
+        if (expected.empty()) expected = out;
+        ASSERT_TRUE(same_bits<uint16_t>(expected, out)) << "threads " << threads << " chunk " << chunk;
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, RowBitsDependNeitherOnSlotsNorNeighbours) {
+  const Shape shape{9, 3, 64};
+  constexpr uint32_t kLengths[] = {1, 64, 65, 256, 257, 300, 700, 90};
+  const auto backend = make(2);
+  std::vector<uint16_t> q = Values(11).bf16(shape.row() * 8);
+  // Eight sequences whose blocks lie shuffled among each other.
+  std::vector<uint32_t> shuffled = slots_from(0, 8 * 11);
+  std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(1));
+  std::vector<std::vector<uint32_t>> slots;
+  for (uint32_t s = 0; s < 8; ++s) slots.emplace_back(shuffled.begin() + s * 11, shuffled.begin() + (s + 1) * 11);
+  PagedKv batch_kv(shape.layout(), slots);
+  std::vector<TokenSpan> spans;
+  for (uint32_t s = 0; s < 8; ++s) {
+    batch_kv.fill(s, 0, kLengths[s], 0, 20 + s);
+    spans.push_back({s, 1, kLengths[s] - 1, s});
+  }
+  const std::vector<uint16_t> batch = attend(*backend, shape, batch_kv, q, spans);
+  for (uint32_t s = 0; s < 8; ++s) {
+    PagedKv kv(shape.layout(), {slots_from(0, 11)});
+    kv.fill(0, 0, kLengths[s], 0, 20 + s);
+    std::vector<uint16_t> row(q.begin() + s * shape.row(), q.begin() + (s + 1) * shape.row());
+    const std::vector<uint16_t> alone = attend(*backend, shape, kv, row, {{0, 1, kLengths[s] - 1, 0}});
+    EXPECT_TRUE(same_bits<uint16_t>(alone, std::span(batch).subspan(s * shape.row(), shape.row()))) << s;
+  }
+}
+
+TEST_P(AttentionTest, LaterTokensOfABlockAreNeverUsed) {  // the fixture leaves NaN there; here they are also zero
+  const Shape shape{9, 3, 64};
+  const auto backend = make();
+  std::vector<uint16_t> q = Values(12).bf16(shape.row());
+  for (const uint32_t position : {0u, 2u, 31u, 32u, 46u, 64u, 127u}) {
+    PagedKv poisoned(shape.layout(), {slots_from(0, 2)}), clean(shape.layout(), {slots_from(0, 2)});
+    std::memset(clean.arena().parts(SlotId{0}, {0, 1}).data(), 0, shape.layout().block_bytes());
+    std::memset(clean.arena().parts(SlotId{1}, {0, 1}).data(), 0, shape.layout().block_bytes());
+    poisoned.fill(0, 0, position + 1, 0, 13);
+    clean.fill(0, 0, position + 1, 0, 13);
+    const std::vector<uint16_t> a = attend(*backend, shape, poisoned, q, {{0, 1, position, 0}});
+    const std::vector<uint16_t> b = attend(*backend, shape, clean, q, {{0, 1, position, 0}});
+    EXPECT_TRUE(same_bits<uint16_t>(a, b)) << position;
+    for (const uint16_t value : a) ASSERT_TRUE(std::isfinite(f32_from_bf16(value)));
+  }
+}
+
+TEST_P(AttentionTest, OneKeyReturnsItsValueExactly) {  // 2^0 must be 1 exactly
+  const Shape shape{4, 2, 64};
+  const auto backend = make();
+  PagedKv kv(shape.layout(), {{0}});
+  kv.fill(0, 0, 1, 0, 14);
+  std::vector<uint16_t> q = Values(15).bf16(shape.row());
+  const std::vector<uint16_t> out = attend(*backend, shape, kv, q, {{0, 1, 0, 0}});
+  for (uint32_t head = 0; head < 4; ++head) {
+    for (uint32_t dim = 0; dim < 64; ++dim) ASSERT_EQ(out[head * 64 + dim], kv.v(0, 0, 0, head / 2, dim));
+  }
+}
+
+TEST_P(AttentionTest, HugeScoresNeitherOverflowNorVanish) {
+  const Shape shape{1, 1, 64};
+  const auto backend = make();
+  PagedKv kv(shape.layout(), {slots_from(0, 6)});
+  kv.fill(0, 0, 330, 0, 16);
+  for (uint32_t key = 0; key < 330; ++key) kv.k(0, key, 0, 0, 0) = bf16_from_f32(key == 100 ? 3000.0f : -3000.0f);
+  std::vector<uint16_t> q(64);
+  q[0] = bf16_from_f32(3000.0f);
+  const std::vector<uint16_t> out = attend(*backend, shape, kv, q, {{0, 1, 329, 0}});
+  for (uint32_t dim = 0; dim < 64; ++dim) ASSERT_EQ(out[dim], kv.v(0, 100, 0, 0, dim));
+}
+
+TEST_P(AttentionTest, NanInASeenKeyIsNotHidden) {
+  const Shape shape{2, 1, 64};
+  const auto backend = make();
+  PagedKv kv(shape.layout(), {slots_from(0, 6)});
+  kv.fill(0, 0, 330, 0, 18);
+  kv.k(0, 40, 0, 0, 5) = PagedKv::kNan;
+  std::vector<uint16_t> q = Values(19).bf16(shape.row());
+  const std::vector<uint16_t> out = attend(*backend, shape, kv, q, {{0, 1, 329, 0}});
+  for (const uint16_t value : out) ASSERT_TRUE(std::isnan(f32_from_bf16(value)));
+}
+
+}  // namespace
+}  // namespace spillway

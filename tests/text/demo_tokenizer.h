@@ -1,0 +1,14 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "text/tokenizer.h"
+
+namespace spillway {
+
+// The demo model's tokenizer, made once a process, and the files of tests/data. A missing or unreadable file throws.
+const Tokenizer& demo_tokenizer();
+nlohmann::json read_test_data(std::string_view file_name);
+
+}  // namespace spillway

@@ -1,0 +1,288 @@
+#include "transfer/message_codec.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+#include <rapidcheck/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "messages_generated.h"
+
+namespace spillway {
+namespace {
+
+using rc::gen::arbitrary;
+
+template <class Enum>
+Enum any_of(Enum last) {
+  return static_cast<Enum>(*rc::gen::inRange<int>(0, static_cast<int>(last) + 1));
+}
+std::string any_text(size_t bytes_max) {
+  const size_t size = *rc::gen::inRange<size_t>(0, bytes_max + 1);
+  return *rc::gen::container<std::string>(size, rc::gen::inRange<char>(' ', '~'));
+}
+template <size_t N>
+std::array<std::byte, N> any_bytes() {
+  std::array<std::byte, N> bytes;
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(*arbitrary<uint8_t>());
+  return bytes;
+}
+uint32_t u32() { return *arbitrary<uint32_t>(); }
+uint64_t u64() { return *arbitrary<uint64_t>(); }
+Attempt any_attempt() { return {{BootId{u64()}, u64()}, {BootId{u64()}, u64()}, Epoch{u32()}}; }
+std::vector<TokenId> any_tokens(size_t count_max) {
+  const size_t count = *rc::gen::inRange<size_t>(0, count_max + 1);
+  return *rc::gen::container<std::vector<TokenId>>(count, arbitrary<TokenId>());
+}
+Work any_work() {
+  Work work;
+  work.attempt = any_attempt();
+  work.prompt = any_tokens(300);
+  work.output_tokens_max = std::max(1u, u32());
+  work.temperature = std::fabs(*arbitrary<float>());
+  work.seed = u64();
+  work.choice = u32();
+  work.tenant.bytes = any_bytes<32>();
+  work.stop_tokens = any_tokens(kStopTokensMax);
+  work.digest_logits = *arbitrary<bool>();
+  return work;
+}
+Hello any_hello() {
+  Hello hello;
+  hello.role = any_of(Role::kDecode);
+  hello.boot = BootId{u64()};
+  hello.name = any_text(kNameBytesMax);
+  hello.model.bytes = any_bytes<16>();
+  hello.encoding = {any_of(BlockEncoding::Order::kCpuTiled), BlockEncoding::Dtype::kBf16,
+                    NumericsClass{*arbitrary<uint16_t>()}};
+  hello.control_endpoint = any_text(kEndpointBytesMax);
+  for (const char byte : any_text(kEndpointBytesMax)) hello.bulk_endpoint.push_back(static_cast<std::byte>(byte));
+  hello.blocks_total = u32();
+  hello.sequences_max = u32();
+  hello.max_model_len = u32();
+  hello.block_tokens = u32();
+  return hello;
+}
+
+Message any_message(size_t kind) {
+  switch (kind) {
+    case 0: return any_hello();
+    case 1: return HelloRefused{any_text(kDetailBytesMax)};
+    case 2: return Load{u32(), u32(), u32()};
+    case 3: return PeerInfo{BootId{u64()}, any_text(kEndpointBytesMax)};
+    case 4: return Prefill{any_work(), BootId{u64()}};
+    case 5: return Reserve{any_work(), BootId{u64()}};
+    case 6: return Grant{any_attempt(), u32()};
+    case 7: return PrefillDone{any_attempt(), u32(), u32(), *arbitrary<bool>()};
+    case 8: return Committed{any_attempt()};
+    case 9: return Lease{any_attempt(), u32() % (kLeaseMsMax + 1)};
+    case 10:
+      return Token{any_attempt(), u32(), u32(), any_of(FinishReason::kLength), u64(), {u32(), u32(), u32(), u32(), u32()}};
+    case 11: return Cancel{any_attempt()};
+    case 12: return Failed{any_attempt(), any_of(ErrorCode::kInternal), any_text(kDetailBytesMax)};
+    default: return Heartbeat{};
+  }
+}
+
+constexpr size_t kKinds = std::variant_size_v<Message>;
+
+RC_GTEST_PROP(MessageCodec, EveryMessageComesBackEqual, ()) {
+  for (size_t kind = 0; kind < kKinds; ++kind) {
+    const Message message = any_message(kind);
+    RC_ASSERT(message.index() == kind);
+    const BootId sender{u64()};
+    std::vector<std::byte> bytes = encode_message(sender, message);
+    bytes.insert(bytes.begin(), std::byte{});  // ZeroMQ promises no alignment
+    const Result<Envelope> back = decode_message(std::span(bytes).subspan(1));
+    RC_ASSERT(back.has_value());
+    RC_ASSERT(back->sender == sender);
+    RC_ASSERT(back->message == message);
+  }
+}
+
+// One valid message of each kind, made without RapidCheck so that mutations repeat.
+std::vector<Message> samples() {
+  Work work;
+  work.attempt = {{BootId{1}, 2}, {BootId{3}, 4}, Epoch{5}};
+  work.prompt = {1, 2, 3};
+  work.output_tokens_max = 7;
+  work.temperature = 0.5f;
+  work.stop_tokens = {0, 2};
+  Hello hello;
+  hello.name = "decode 0";
+  hello.control_endpoint = "ipc:///run/d0";
+  hello.bulk_endpoint.assign(20, std::byte{9});
+  const Attempt attempt = work.attempt;
+  return {hello,
+          HelloRefused{"no"},
+          Load{1, 2, 3},
+          PeerInfo{BootId{8}, "ipc:///run/d1"},
+          Prefill{work, BootId{1}},
+          Reserve{work, BootId{2}},
+          Grant{attempt, 1},
+          PrefillDone{attempt, 3, 17, true},
+          Committed{attempt},
+          Lease{attempt, 1000},
+          Token{attempt, 1, 2, FinishReason::kStop, 3, {1, 2, 3, 4, 5}},
+          Cancel{attempt},
+          Failed{attempt, ErrorCode::kDeadline, "late"},
+          Heartbeat{}};
+}
+
+TEST(MessageCodec, MutatedBytesNeverCrashAndWhatIsReadStaysInBounds) {
+  std::mt19937_64 random(5);
+  size_t refused = 0, read = 0;
+  for (const Message& message : samples()) {
+    const std::vector<std::byte> valid = encode_message(BootId{77}, message);
+    for (int round = 0; round < 1500; ++round) {
+      std::vector<std::byte> bytes = valid;
+      for (uint64_t flips = 1 + random() % 4; flips > 0; --flips)
+        bytes[random() % bytes.size()] = static_cast<std::byte>(random());
+      if (random() % 4 == 0) bytes.resize(random() % (bytes.size() + 1));
+      const Result<Envelope> back = decode_message(bytes);
+      if (!back) {
+        EXPECT_EQ(back.error().code, ErrorCode::kCorrupt);
+        EXPECT_FALSE(back.error().detail.empty());
+        ++refused;
+        continue;
+      }
+      ++read;
+      // Within bounds: it can be sent again, and says the same.
+      if (const auto* const hello = std::get_if<Hello>(&back->message); hello && hello->protocol_version != 1) continue;
+      EXPECT_EQ(decode_message(encode_message(back->sender, back->message))->message, back->message);
+    }
+  }
+  EXPECT_GT(refused, 1000u);
+  EXPECT_GT(read, 1000u);
+}
+
+TEST(MessageCodec, EveryTruncationIsRefused) {
+  for (const Message& message : samples()) {
+    const std::vector<std::byte> valid = encode_message(BootId{77}, message);
+    // Builders place the root last in time, first in the buffer: a shorter buffer always loses something that is needed.
+    for (size_t size = 0; size + 8 < valid.size(); size += 1 + valid.size() / 37)
+      EXPECT_FALSE(decode_message(std::span(valid).first(size)).has_value()) << message_name(message) << " " << size;
+  }
+}
+
+// Encodes by hand, past the checks of encode_message.
+template <class Make>
+std::vector<std::byte> envelope(wire::Body type, Make&& make) {
+  flatbuffers::FlatBufferBuilder builder;
+  const flatbuffers::Offset<void> body = make(builder);
+  wire::FinishEnvelopeBuffer(builder, wire::CreateEnvelope(builder, 1, type, body));
+  const auto* const bytes = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
+  return {bytes, bytes + builder.GetSize()};
+}
+std::vector<std::byte> reserve(uint32_t prompt, uint32_t stops, uint32_t output, float temperature) {
+  return envelope(wire::Body::Reserve, [&](flatbuffers::FlatBufferBuilder& builder) {
+    const wire::Attempt attempt;
+    const wire::Bytes32 tenant;
+    const auto prompt_tokens = builder.CreateVector(std::vector<uint32_t>(prompt));
+    const auto stop_tokens = builder.CreateVector(std::vector<uint32_t>(stops));
+    const auto work = wire::CreateWork(builder, &attempt, prompt_tokens, output, temperature, 0, 0, &tenant, stop_tokens);
+    return wire::CreateReserve(builder, work).Union();
+  });
+}
+std::string refusal(const std::vector<std::byte>& bytes) {
+  const Result<Envelope> back = decode_message(bytes);
+  return back ? "accepted" : std::string(error_name(back.error().code)) + ": " + back.error().detail;
+}
+
+TEST(MessageCodec, EveryBoundIsEnforced) {
+  EXPECT_EQ(refusal(reserve(kPromptTokensMax, kStopTokensMax, 1, 0)), "accepted");
+  EXPECT_EQ(refusal(reserve(kPromptTokensMax + 1, 0, 1, 0)),
+            "corrupt: Reserve message: prompt tokens is 1048577, at most 1048576 allowed");
+  EXPECT_EQ(refusal(reserve(1, kStopTokensMax + 1, 1, 0)),
+            "corrupt: Reserve message: stop tokens is 9, at most 8 allowed");
+  EXPECT_EQ(refusal(reserve(1, 0, 0, 0)), "corrupt: Reserve message: output_tokens_max is 0, at least 1 required");
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), -1.0f})
+    EXPECT_EQ(refusal(reserve(1, 0, 1, bad)), "corrupt: Reserve message: temperature is negative or not finite");
+
+  const wire::Attempt attempt;
+  const auto failed = [&](uint8_t code, size_t detail) {
+    return refusal(envelope(wire::Body::Failed, [&](flatbuffers::FlatBufferBuilder& builder) {
+      return wire::CreateFailed(builder, &attempt, code, builder.CreateString(std::string(detail, 'x'))).Union();
+    }));
+  };
+  EXPECT_EQ(failed(10, kDetailBytesMax), "accepted");
+  EXPECT_EQ(failed(11, 0), "corrupt: Failed message: error code is 11, at most 10 allowed");
+  EXPECT_EQ(failed(0, kDetailBytesMax + 1), "corrupt: Failed message: detail bytes is 1025, at most 1024 allowed");
+  EXPECT_EQ(refusal(envelope(wire::Body::Token,
+                             [&](flatbuffers::FlatBufferBuilder& builder) {
+                               const wire::NodeTimings timings;
+                               return wire::CreateToken(builder, &attempt, 0, 0, 3, 0, &timings).Union();
+                             })),
+            "corrupt: Token message: finish reason is 3, at most 2 allowed");
+  EXPECT_EQ(refusal(envelope(wire::Body::Lease,
+                             [&](flatbuffers::FlatBufferBuilder& builder) {
+                               return wire::CreateLease(builder, &attempt, kLeaseMsMax + 1).Union();
+                             })),
+            "corrupt: Lease message: lease duration_ms is 3600001, at most 3600000 allowed");
+  EXPECT_EQ(refusal(envelope(wire::Body::PeerInfo,
+                             [&](flatbuffers::FlatBufferBuilder& builder) {
+                               return wire::CreatePeerInfo(builder, 1, builder.CreateString(std::string(513, 'x'))).Union();
+                             })),
+            "corrupt: PeerInfo message: control endpoint bytes is 513, at most 512 allowed");
+}
+
+std::vector<std::byte> hello_bytes(uint32_t version, uint8_t role, uint8_t order, uint8_t dtype, size_t name, size_t bulk) {
+  return envelope(wire::Body::Hello, [&](flatbuffers::FlatBufferBuilder& builder) {
+    const auto name_text = builder.CreateString(std::string(name, 'n'));
+    const auto control = builder.CreateString("");
+    const auto bulk_bytes = builder.CreateVector(std::vector<uint8_t>(bulk));
+    const wire::Bytes16 model;
+    const wire::Encoding encoding(order, dtype, 0);
+    return wire::CreateHello(builder, version, role, 1, name_text, &model, &encoding, control, bulk_bytes).Union();
+  });
+}
+
+TEST(MessageCodec, AHelloIsBoundedButAForeignVersionIsReadEnoughToRefuseIt) {
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 2, 1, 0, kNameBytesMax, kEndpointBytesMax)), "accepted");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 3, 1, 0, 1, 1)), "corrupt: Hello message: role is 3, at most 2 allowed");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 2, 0, 1, 1)),
+            "corrupt: Hello message: encoding order is 2, at most 1 allowed");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 1, 1, 1)),
+            "corrupt: Hello message: encoding dtype is 1, at most 0 allowed");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 0, 65, 1)),
+            "corrupt: Hello message: name bytes is 65, at most 64 allowed");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 0, 1, 513)),
+            "corrupt: Hello message: bulk endpoint bytes is 513, at most 512 allowed");
+  const Result<Envelope> foreign = decode_message(hello_bytes(9, 77, 77, 77, 3, 600));
+  ASSERT_TRUE(foreign.has_value());
+  EXPECT_EQ(std::get<Hello>(foreign->message).protocol_version, 9u);
+  EXPECT_EQ(std::get<Hello>(foreign->message).name, "nnn");
+}
+
+TEST(MessageCodec, AnUnknownMessageTypeIsCorrupt) {
+  for (const uint8_t type : {uint8_t{0}, uint8_t{15}, uint8_t{255}})
+    EXPECT_EQ(refusal(envelope(static_cast<wire::Body>(type),
+                               [](flatbuffers::FlatBufferBuilder& builder) {
+                                 return wire::CreateHeartbeat(builder).Union();
+                               })),
+              "corrupt: control message of unknown type " + std::to_string(type));
+}
+
+TEST(MessageCodec, TextsAreCutBetweenCharacters) {
+  Failed failed{{}, ErrorCode::kInternal, "x"};
+  while (failed.detail.size() <= kDetailBytesMax) failed.detail += "\xC3\xA9";  // two bytes each, from an odd start
+  const auto back = std::get<Failed>(decode_message(encode_message(BootId{1}, failed))->message);
+  EXPECT_EQ(back.detail, failed.detail.substr(0, kDetailBytesMax - 1));
+}
+
+TEST(Messages, EveryMessageAndRoleHasItsOwnName) {
+  std::vector<std::string_view> names;
+  for (const Message& message : samples()) names.push_back(message_name(message));
+  EXPECT_EQ(names.front(), "Hello");
+  EXPECT_EQ(names.back(), "Heartbeat");
+  std::ranges::sort(names);
+  EXPECT_EQ(std::ranges::unique(names).size(), 0u);
+  EXPECT_EQ(role_name(Role::kPrefill), "prefill");
+  EXPECT_EQ(role_name(Role::kDecode), "decode");
+  EXPECT_EQ(role_name(Role::kGateway), "gateway");
+}
+
+}  // namespace
+}  // namespace spillway

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "text/template_run.h"
+#include "text/template_value.h"
+
+namespace spillway {
+
+// One call of a builtin. Failures go into `run`; the result is then of no use.
+struct TemplateCall {
+  TemplateRun& run;
+  TemplatePosition position;
+  const TemplateValue& value;                       // what stands before `|`, `is` or `.`
+  std::span<const TemplateValue* const> arguments;  // one for each that the builtin knows; null: not given
+};
+
+// A filter (`value | name(...)`), test (`value is name(...)`) or string method (`value.name(...)`) of the template
+// language, under jinja2's or Python's name and with its results.
+struct TemplateBuiltin {
+  std::string_view name;
+  // In order, each by position or as a keyword of this name (an empty name: by position only).
+  std::span<const std::string_view> arguments;
+  size_t arguments_min = 0;  // as many must be given
+  TemplateValue (*call)(const TemplateCall& call) = nullptr;
+};
+
+// Null when there is none of this name.
+const TemplateBuiltin* find_template_filter(std::string_view name);
+const TemplateBuiltin* find_template_test(std::string_view name);
+const TemplateBuiltin* find_template_method(std::string_view name);
+
+// Python's `item in container`.
+bool template_contains(TemplateRun& run, TemplatePosition position, const TemplateValue& container,
+                       const TemplateValue& item);
+// What a loop over `value` visits: items, characters, keys; nothing for undefined. Null after a failure.
+const TemplateList* template_items(TemplateRun& run, TemplatePosition position, const TemplateValue& value);
+// Records that `value` cannot do `what`: by name when it is undefined, else by type.
+TemplateValue fail_on_type(TemplateRun& run, TemplatePosition position, const TemplateValue& value,
+                           std::string_view what);
+
+}  // namespace spillway

@@ -1,0 +1,86 @@
+#include "text/template_run.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+namespace spillway {
+
+bool TemplateRun::spend(TemplatePosition position, uint64_t steps) {
+  if (!failed() && steps > steps_left_)
+    fail(position, ErrorCode::kInvalidArgument, fmt::format("rendering takes more than {} steps", kTemplateStepsMax));
+  if (failed()) return false;
+  steps_left_ -= steps;
+  return true;
+}
+
+bool TemplateRun::take_memory(TemplatePosition position, uint64_t bytes) {
+  if (!failed() && bytes > memory_left_)
+    fail(position, ErrorCode::kInvalidArgument,
+         fmt::format("rendering makes values of more than {} bytes", kTemplateMemoryMax));
+  if (failed()) return false;
+  memory_left_ -= bytes;
+  return true;
+}
+
+TemplateValue TemplateRun::keep(TemplatePosition position, std::string text) {
+  if (!take_memory(position, sizeof text + text.size())) return {};
+  return {std::string_view(texts_.emplace_back(std::move(text)))};
+}
+
+TemplateValue TemplateRun::keep(TemplatePosition position, TemplateList list) {
+  if (!take_memory(position, sizeof list + list.size() * sizeof(TemplateValue))) return {};
+  return {&std::as_const(lists_.emplace_back(std::move(list)))};
+}
+
+TemplateValue TemplateRun::keep(TemplatePosition position, TemplateDict dict) {
+  if (!take_memory(position, sizeof dict + dict.size() * sizeof(TemplateDict::value_type))) return {};
+  return {&std::as_const(dicts_.emplace_back(std::move(dict)))};
+}
+
+TemplateValue TemplateRun::fail(TemplatePosition position, ErrorCode code, std::string_view what) {
+  return fail(template_error(code, position, what));
+}
+
+TemplateValue TemplateRun::fail(Error error) {
+  if (!failed()) error_ = std::move(error);
+  return {};
+}
+
+std::string_view TemplateRun::to_text(TemplatePosition position, const TemplateValue& value) {
+  if (value.is_undefined()) return "";
+  if (value.is_none()) return "None";
+  if (const bool* const flag = value.boolean()) return *flag ? "True" : "False";
+  if (const std::string_view* const text = value.text()) return *text;
+  if (const auto* const number = std::get_if<int64_t>(&value.data)) {
+    const TemplateValue kept = keep(position, std::to_string(*number));
+    return kept.text() == nullptr ? std::string_view() : *kept.text();
+  }
+  fail(position, ErrorCode::kUnsupported, fmt::format("a {} as text", value.type_name()));
+  return "";
+}
+
+bool TemplateRun::equal(TemplatePosition position, const TemplateValue& left, const TemplateValue& right) {
+  if (!spend(position, 1)) return false;
+  int64_t left_number = 0, right_number = 0;
+  if (left.as_integer(left_number) && right.as_integer(right_number)) return left_number == right_number;
+  if (left.data.index() != right.data.index()) return false;
+  if (left.is_undefined() || left.is_none()) return true;
+  if (left.text() != nullptr) return spend_scan(position, left.text()->size(), 1) && *left.text() == *right.text();
+  if (const TemplateList* const items = left.list()) {
+    const TemplateList& others = *right.list();
+    bool same = items->size() == others.size();
+    for (size_t index = 0; same && index < items->size(); ++index)
+      same = equal(position, (*items)[index], others[index]);
+    return same;
+  }
+  const TemplateDict &entries = *left.dict(), &others = *right.dict();
+  bool same = entries.size() == others.size();
+  for (size_t index = 0; same && index < entries.size(); ++index) {
+    const TemplateValue* const other = find_key(others, entries[index].first);
+    same = other != nullptr && equal(position, entries[index].second, *other);
+  }
+  return same;
+}
+
+}  // namespace spillway

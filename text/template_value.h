@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace spillway {
+
+struct TemplateValue;
+using TemplateList = std::vector<TemplateValue>;
+using TemplateDict = std::vector<std::pair<std::string_view, TemplateValue>>;  // few keys, in order
+
+struct TemplateUndefined {
+  std::string_view name;  // what was looked for
+};
+struct TemplateNone {};
+
+// A value in a running template. Small and copied freely: texts, lists and dictionaries are borrowed from the template,
+// the inputs or the TemplateMemory of this run, and never change.
+struct TemplateValue {
+  std::variant<TemplateUndefined, TemplateNone, bool, int64_t, std::string_view, const TemplateList*,
+               const TemplateDict*>
+      data;
+
+  bool is_undefined() const { return std::holds_alternative<TemplateUndefined>(data); }
+  bool is_none() const { return std::holds_alternative<TemplateNone>(data); }
+  const bool* boolean() const { return std::get_if<bool>(&data); }
+  const std::string_view* text() const { return std::get_if<std::string_view>(&data); }
+  const TemplateList* list() const;  // null when it is another type, as dict()
+  const TemplateDict* dict() const;
+  // An integer, or a boolean as 0 or 1, as in Python; false when it is neither.
+  bool as_integer(int64_t& integer) const;
+
+  bool is_true() const;                // Python's truth value
+  std::string_view type_name() const;  // as Python calls it: "str", "NoneType", ...
+};
+
+// Whether Python has an attribute of this name (a method, mostly) on values of this type.
+bool is_python_attribute(const TemplateValue& value, std::string_view name);
+
+// Null when there is no such key.
+const TemplateValue* find_key(const TemplateDict& dict, std::string_view key);
+
+}  // namespace spillway

@@ -1,0 +1,328 @@
+#include "transfer/control_channel.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "common/check.h"
+#include "common/log.h"
+#include "transfer/control_sockets.h"
+#include "transfer/message_codec.h"
+
+namespace spillway {
+namespace {
+
+using Route = ControlSockets::Route;
+constexpr TimePoint kAtOnce = TimePoint::min();
+// A hang-up may be reported a moment before sending to that connection fails.
+constexpr Duration kProbeDelay = std::chrono::milliseconds(5);
+
+struct Peer {
+  Route route;
+  BootId boot{};
+  std::string name, control_endpoint;
+  TimePoint last_heard = kAtOnce, next_heartbeat = kAtOnce;
+};
+
+struct Connection {  // one endpoint that we were told to connect to
+  std::optional<DealerId> dealer;
+  std::optional<PeerId> peer;
+  TimePoint next_dial = kAtOnce, next_hello = kAtOnce;
+  bool hello_sent = false, refused = false;
+};
+
+// Why two processes must not talk; empty if they may.
+std::string mismatch(const Hello& theirs, const Hello& ours) {
+  if (theirs.protocol_version != ours.protocol_version)
+    return fmt::format("\"{}\" speaks protocol version {}, \"{}\" speaks {}: run the same release on both", theirs.name,
+                       theirs.protocol_version, ours.name, ours.protocol_version);
+  if (theirs.model != ours.model)
+    return fmt::format("\"{}\" has model {}, \"{}\" has model {}: give both the same model file", theirs.name,
+                       theirs.model.hex(), ours.name, ours.model.hex());
+  return {};
+}
+
+}  // namespace
+
+struct ControlChannel::State {
+  State(const ControlConfig& config_, Hello self_)
+      : config(config_), self(std::move(self_)), sockets(config_.bind_endpoint, config_.messages_queued_max) {}
+
+  bool send(const Route& route, const Message& message);
+  void gone(PeerId id, const std::string& reason);
+  void up(const Route& route, const Hello& hello, TimePoint now);
+  void on(const ControlSockets::Received& received, TimePoint now);
+  void on_connected(Connection& connection, const Route& route, Envelope& envelope, TimePoint now);
+  void on_accepted(const Route& route, Envelope& envelope, TimePoint now);
+  void meet(const Route& route, const Hello& hello, TimePoint now);
+  void deliver(PeerId id, Envelope& envelope, TimePoint now);
+  void on_hang_ups(TimePoint now);
+  void dial_and_greet(TimePoint now);
+  void keep_alive(TimePoint now);
+  Connection* connection_of(DealerId dealer);
+
+  const ControlConfig config;
+  const Hello self;
+  ControlSockets sockets;
+  std::map<PeerId, Peer> peers;  // accepted: at most peers_max; others: one per connection
+  std::map<Route, PeerId> by_route;
+  std::map<std::string, Connection> connections;  // one per connect()
+  std::deque<ControlEvent> pending;               // one message, and at most one PeerUp and PeerGone per peer
+  uint32_t next_peer = 1;
+  bool drained = true;
+  std::string refused_reason;
+  Counts counts;
+};
+
+bool ControlChannel::State::send(const Route& route, const Message& message) {
+  drained = false;
+  return sockets.send(route, encode_message(self.boot, message));
+}
+
+Connection* ControlChannel::State::connection_of(DealerId dealer) {
+  const auto found =
+      std::ranges::find_if(connections, [&](const auto& entry) { return entry.second.dealer == dealer; });
+  return found == connections.end() ? nullptr : &found->second;
+}
+
+void ControlChannel::State::gone(PeerId id, const std::string& reason) {
+  auto node = peers.extract(id);
+  const Peer& peer = node.mapped();
+  spdlog::info("peer gone peer={} name=\"{}\" reason=\"{}\"", static_cast<uint32_t>(id), peer.name, reason);
+  by_route.erase(peer.route);
+  if (peer.route.dealer) {
+    Connection& connection = *connection_of(*peer.route.dealer);
+    sockets.hang_up(*peer.route.dealer);
+    connection = Connection{};
+  }
+  pending.push_back(PeerGone{id, reason});
+}
+
+void ControlChannel::State::up(const Route& route, const Hello& hello, TimePoint now) {
+  const PeerId id{next_peer++};
+  spdlog::info("peer up peer={} name=\"{}\" boot={:016x}", static_cast<uint32_t>(id), hello.name,
+               static_cast<uint64_t>(hello.boot));
+  peers[id] = {route, hello.boot, hello.name, hello.control_endpoint, now, now + config.heartbeat_interval};
+  by_route[route] = id;
+  if (route.dealer) connection_of(*route.dealer)->peer = id;
+  pending.push_back(PeerUp{id, hello});
+}
+
+void ControlChannel::State::on(const ControlSockets::Received& received, TimePoint now) {
+  const auto* const bytes = static_cast<const std::byte*>(received.body.data());
+  Result<Envelope> envelope = decode_message({bytes, received.body.size()});
+  if (!envelope) {
+    ++counts.junk;
+    spdlog::debug("control message dropped reason=\"{}\"", envelope.error().detail);
+    return;
+  }
+  if (!received.route.dealer) return on_accepted(received.route, *envelope, now);
+  Connection* const connection = connection_of(*received.route.dealer);
+  CHECK(connection != nullptr);
+  on_connected(*connection, received.route, *envelope, now);
+}
+
+// From a process that we connected to.
+void ControlChannel::State::on_connected(Connection& connection, const Route& route, Envelope& envelope,
+                                         TimePoint now) {
+  if (connection.peer) return deliver(*connection.peer, envelope, now);
+  if (const auto* const refusal = std::get_if<HelloRefused>(&envelope.message)) {
+    if (refused_reason.empty()) refused_reason = refusal->reason.empty() ? "no reason given" : refusal->reason;
+    sockets.hang_up(*connection.dealer);
+    connection = Connection{};
+    connection.refused = true;
+    return;
+  }
+  const auto* const hello = std::get_if<Hello>(&envelope.message);
+  if (hello == nullptr || hello->boot != envelope.sender) {
+    ++counts.junk;
+    return;
+  }
+  const std::string reason = mismatch(*hello, self);
+  if (reason.empty()) return up(route, *hello, now);
+  // It took our Hello, so it compares less than we do: it is not to be talked to.
+  spdlog::warn("peer refused reason=\"{}\"", reason);
+  sockets.hang_up(*connection.dealer);
+  connection = Connection{};
+  connection.refused = true;
+}
+
+// From a process that connected to us. Only a Hello makes it known; a refusal of ours ends nothing here.
+void ControlChannel::State::on_accepted(const Route& route, Envelope& envelope, TimePoint now) {
+  const auto known = by_route.find(route);
+  const auto* const hello = std::get_if<Hello>(&envelope.message);
+  if (hello != nullptr && hello->boot != envelope.sender) {
+    ++counts.junk;
+  } else if (known != by_route.end() && (hello == nullptr || hello->boot == peers.at(known->second).boot)) {
+    // A Hello said again: the answer to the first one is still on its way.
+    if (hello != nullptr) (void)send(route, self);
+    deliver(known->second, envelope, now);
+  } else if (hello != nullptr) {
+    if (known != by_route.end()) gone(known->second, "another process speaks on its connection");
+    meet(route, *hello, now);
+  } else {
+    ++counts.junk;
+  }
+}
+
+void ControlChannel::State::meet(const Route& route, const Hello& hello, TimePoint now) {
+  if (const std::string reason = mismatch(hello, self); !reason.empty()) {
+    spdlog::warn("peer refused reason=\"{}\"", reason);
+    (void)send(route, HelloRefused{reason});
+    return;
+  }
+  // The same process on a new connection, or its successor at the same endpoint: the old connection is dead.
+  std::vector<PeerId> replaced;
+  for (const auto& [id, peer] : peers)
+    if (!peer.route.dealer && (peer.boot == hello.boot ||
+                               (!hello.control_endpoint.empty() && peer.control_endpoint == hello.control_endpoint)))
+      replaced.push_back(id);
+  for (const PeerId id : replaced) gone(id, "it connected again");
+  const auto accepted = std::ranges::count_if(peers, [](const auto& entry) { return !entry.second.route.dealer; });
+  if (std::cmp_greater_equal(accepted, config.peers_max)) {
+    spdlog::warn("peer not accepted name=\"{}\" peers_max={}", hello.name, config.peers_max);
+    return;
+  }
+  if (send(route, self)) up(route, hello, now);
+}
+
+void ControlChannel::State::deliver(PeerId id, Envelope& envelope, TimePoint now) {
+  Peer& peer = peers.at(id);
+  if (envelope.sender != peer.boot) {
+    ++counts.stale;
+    return;
+  }
+  peer.last_heard = now;
+  if (std::holds_alternative<Hello>(envelope.message) || std::holds_alternative<HelloRefused>(envelope.message) ||
+      std::holds_alternative<Heartbeat>(envelope.message))
+    return;
+  pending.push_back(PeerMessage{id, std::move(envelope.message)});
+}
+
+void ControlChannel::State::on_hang_ups(TimePoint now) {
+  const ControlSockets::HangUps hang_ups = sockets.take_hang_ups();
+  for (const DealerId dealer : hang_ups.dealers) {
+    Connection* const connection = connection_of(dealer);
+    CHECK(connection != nullptr);
+    if (connection->peer) {
+      gone(*connection->peer, "hung up");
+    } else {  // a fresh socket, so that no answer of the old process is taken for one of the new
+      sockets.hang_up(dealer);
+      *connection = Connection{};
+      connection->next_dial = now + config.heartbeat_interval;
+    }
+  }
+  if (!hang_ups.accepted) return;
+  for (auto& [id, peer] : peers)
+    if (!peer.route.dealer) peer.next_heartbeat = std::min(peer.next_heartbeat, now + kProbeDelay);
+}
+
+void ControlChannel::State::dial_and_greet(TimePoint now) {
+  for (auto& [endpoint, connection] : connections) {
+    if (connection.refused || connection.peer) continue;
+    if (!connection.dealer && now >= connection.next_dial) {
+      const Result<DealerId> dealer = sockets.dial(endpoint);
+      if (dealer) {
+        connection.dealer = *dealer;
+      } else {
+        spdlog::warn("control connection given up reason=\"{}\"", dealer.error().detail);
+        connection.refused = true;
+      }
+      drained = false;
+    }
+    // While there is no connection yet, any event may be the one that made it.
+    if (!connection.dealer || (connection.hello_sent && now < connection.next_hello)) continue;
+    const bool was_drained = drained;
+    connection.hello_sent = send(Route{connection.dealer, {}}, self);
+    if (!connection.hello_sent) drained = was_drained;
+    connection.next_hello = now + config.heartbeat_interval;
+  }
+}
+
+void ControlChannel::State::keep_alive(TimePoint now) {
+  std::vector<std::pair<PeerId, std::string>> lost;
+  for (auto& [id, peer] : peers) {
+    if (now - peer.last_heard > config.silence_max) {
+      lost.emplace_back(id, fmt::format("silent for {:.1f} s", seconds(now - peer.last_heard)));
+    } else if (now >= peer.next_heartbeat) {
+      peer.next_heartbeat = now + config.heartbeat_interval;
+      if (!send(peer.route, Heartbeat{})) lost.emplace_back(id, "cannot be reached");
+    }
+  }
+  for (const auto& [id, reason] : lost) gone(id, reason);
+}
+
+ControlChannel::ControlChannel(const ControlConfig& config, Hello self)
+    : state_(std::make_unique<State>(config, std::move(self))) {}
+
+ControlChannel::~ControlChannel() = default;
+
+void ControlChannel::connect(const std::string& endpoint) { state_->connections.try_emplace(endpoint); }
+
+void ControlChannel::disconnect(PeerId peer) {
+  const auto found = state_->peers.find(peer);
+  if (found == state_->peers.end()) return;
+  const Route route = found->second.route;
+  state_->by_route.erase(route);
+  state_->peers.erase(found);
+  if (!route.dealer) return;
+  std::erase_if(state_->connections, [&](const auto& entry) { return entry.second.dealer == route.dealer; });
+  state_->sockets.hang_up(*route.dealer);
+}
+
+ControlChannel::SendStatus ControlChannel::send(PeerId peer, const Message& message) {
+  const auto found = state_->peers.find(peer);
+  if (found == state_->peers.end()) return SendStatus::kPeerLost;
+  if (state_->send(found->second.route, message)) return SendStatus::kSent;
+  state_->gone(peer, "cannot be reached");
+  return SendStatus::kPeerLost;
+}
+
+void ControlChannel::receive(TimePoint now, std::vector<ControlEvent>& events, size_t events_max) {
+  State& state = *state_;
+  size_t taken = 0;
+  const auto hand_over = [&] {
+    for (; taken < events_max && !state.pending.empty(); ++taken) {
+      events.push_back(std::move(state.pending.front()));
+      state.pending.pop_front();
+    }
+  };
+  hand_over();
+  state.drained = false;
+  for (size_t messages = 0; messages < events_max && taken < events_max && !state.drained; ++messages) {
+    if (const std::optional<ControlSockets::Received> received = state.sockets.receive()) {
+      state.on(*received, now);
+      hand_over();
+    } else {
+      state.drained = true;
+    }
+  }
+  if (!state.drained) return;  // judge nobody's silence before all that was said is read
+  state.on_hang_ups(now);
+  state.dial_and_greet(now);
+  state.keep_alive(now);
+  hand_over();
+}
+
+TimePoint ControlChannel::next_deadline() const {
+  if (!state_->drained || !state_->pending.empty()) return kAtOnce;
+  TimePoint next = kNever;
+  for (const auto& [id, peer] : state_->peers)
+    next = std::min({next, peer.next_heartbeat, peer.last_heard + state_->config.silence_max + Duration(1)});
+  for (const auto& [endpoint, connection] : state_->connections)
+    if (!connection.refused && !connection.peer)
+      next = std::min(next, connection.dealer ? connection.next_hello : connection.next_dial);
+  return next;
+}
+
+std::vector<int> ControlChannel::fds() const { return state_->sockets.fds(); }
+
+const std::string& ControlChannel::refused_reason() const { return state_->refused_reason; }
+
+ControlChannel::Counts ControlChannel::counts() const { return state_->counts; }
+
+}  // namespace spillway

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "common/result.h"
+#include "transfer/messages.h"
+
+namespace spillway {
+
+struct PeerUp {  // both Hellos were accepted
+  PeerId peer{};
+  Hello hello;
+};
+struct PeerMessage {  // never a Hello or Heartbeat
+  PeerId peer{};
+  Message message;
+};
+struct PeerGone {  // its last event; a later connection of the same process is a new PeerId
+  PeerId peer{};
+  std::string reason;
+};
+// Effects that every node core may ask for.
+struct SendMessage {
+  PeerId to{};
+  Message message;
+};
+struct ConnectPeer {  // begin a control connection
+  std::string endpoint;
+};
+
+using ControlEvent = std::variant<PeerUp, PeerMessage, PeerGone>;
+
+struct ControlConfig {
+  std::string bind_endpoint;  // ipc://... or tcp://127.0.0.1:...; empty: accepts nobody
+  uint32_t peers_max = 64;
+  Duration heartbeat_interval = std::chrono::milliseconds(250);
+  Duration silence_max = std::chrono::milliseconds(3000);  // then the peer is lost
+  uint32_t messages_queued_max = 4096;                     // per peer, each way (ZeroMQ high-water marks)
+};
+
+// Control messages between processes over ZeroMQ: one ROUTER that accepts, one DEALER per peer we connect to. Owns its
+// context and sockets; loop thread only. Nothing here blocks. The connector sends Hello until it is answered, the
+// acceptor answers with its own; another protocol version or ModelId gets a HelloRefused that names both. Messages
+// whose boot id is not the peer's present one are dropped.
+class ControlChannel {
+ public:
+  // Throws SetupError when the endpoint cannot be bound (says by whom it may be held).
+  ControlChannel(const ControlConfig& config, Hello self);
+  ~ControlChannel();
+
+  // Begins a connection; ends in PeerUp, or keeps trying (also after a PeerGone). Connecting twice to an endpoint is
+  // one connection; what is not an endpoint is logged and forgotten. Two processes that connect to each other are two
+  // peers.
+  void connect(const std::string& endpoint);
+  // Drops the peer; no PeerGone follows.
+  void disconnect(PeerId peer);
+  enum class SendStatus : uint8_t { kSent, kPeerLost };  // kPeerLost: PeerGone follows at the next receive()
+  SendStatus send(PeerId peer, const Message& message);
+  // Takes what has arrived (at most `events_max`), sends due heartbeats, notices silence.
+  void receive(TimePoint now, std::vector<ControlEvent>& events, size_t events_max);
+  // When heartbeats, silence or work left over need the next receive(): also right after a send(), which may have
+  // swallowed an edge of fds().
+  TimePoint next_deadline() const;
+  // Descriptors to poll for input (edge-triggered: call receive() until it gives nothing before sleeping).
+  std::vector<int> fds() const;
+  // Set once when a peer that we connected to refused our Hello; the text names why.
+  const std::string& refused_reason() const;
+  struct Counts {        // messages dropped since start
+    uint64_t junk = 0;   // not decodable, or from nobody known
+    uint64_t stale = 0;  // boot id other than the peer's present one
+  };
+  Counts counts() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace spillway

@@ -1,0 +1,23 @@
+#include "transfer/messages.h"
+
+#include <array>
+
+namespace spillway {
+
+std::string_view role_name(Role role) {
+  switch (role) {
+    case Role::kGateway: return "gateway";
+    case Role::kPrefill: return "prefill";
+    case Role::kDecode: return "decode";
+  }
+  return "unknown";
+}
+
+std::string_view message_name(const Message& message) {
+  static constexpr std::array<std::string_view, std::variant_size_v<Message>> kNames = {
+      "Hello",       "HelloRefused", "Load",  "PeerInfo", "Prefill", "Reserve", "Grant",
+      "PrefillDone", "Committed",    "Lease", "Token",    "Cancel",  "Failed",  "Heartbeat"};
+  return kNames[message.index()];
+}
+
+}  // namespace spillway

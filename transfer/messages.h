@@ -1,0 +1,148 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "common/ids.h"
+#include "common/result.h"
+#include "kv/block.h"
+
+// Every message between processes, one struct each, with who sends it to whom. Values; the wire form is messages.fbs.
+// G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
+namespace spillway {
+
+inline constexpr uint32_t kProtocolVersion = 1;
+
+enum class Role : uint8_t { kGateway, kPrefill, kDecode };
+std::string_view role_name(Role role);
+
+// First message both ways on a connection. Another protocol version or ModelId is refused by name (HelloRefused).
+struct Hello {
+  uint32_t protocol_version = kProtocolVersion;
+  Role role{};
+  BootId boot{};
+  std::string name;  // "prefill 0", for people
+  ModelId model;
+  BlockEncoding encoding;                // of the blocks it computes
+  std::string control_endpoint;          // where it accepts connections; empty: nowhere
+  std::vector<std::byte> bulk_endpoint;  // KvTransport::endpoint(); empty: none
+  uint32_t blocks_total = 0, sequences_max = 0, max_model_len = 0, block_tokens = 0;
+  bool operator==(const Hello&) const = default;
+};
+struct HelloRefused {
+  std::string reason;
+  bool operator==(const HelloRefused&) const = default;
+};
+// P, D -> G: what the node could take now. After every change, at most once per loop turn.
+struct Load {
+  uint32_t blocks_free = 0, running_sequences = 0, queued_prompt_tokens = 0;
+  bool operator==(const Load&) const = default;
+};
+// G -> P: a decode node exists; connect to it.
+struct PeerInfo {
+  BootId boot{};
+  std::string control_endpoint;
+  bool operator==(const PeerInfo&) const = default;
+};
+
+// What both legs of a request know. (request, epoch) names one attempt; transfer is new with each.
+struct Attempt {
+  RequestId request;
+  TransferId transfer;
+  Epoch epoch{};
+  auto operator<=>(const Attempt&) const = default;
+};
+struct Work {
+  Attempt attempt;
+  std::vector<TokenId> prompt;
+  uint32_t output_tokens_max = 0;  // >= 1
+  float temperature = 0;
+  uint64_t seed = 0;
+  uint32_t choice = 0;
+  TenantKey tenant;
+  std::vector<TokenId> stop_tokens;  // end the request; at most 8
+  bool digest_logits = false;        // Tokens carry XXH3-64 of the f32 logits they were sampled from
+  bool operator==(const Work&) const = default;
+};
+struct Prefill {  // G -> P, together with Reserve
+  Work work;
+  BootId decode{};  // where the KV goes
+  bool operator==(const Prefill&) const = default;
+};
+struct Reserve {  // G -> D
+  Work work;
+  BootId prefill{};
+  bool operator==(const Reserve&) const = default;
+};
+struct Grant {  // D -> P: slots are ready for blocks first_block.. of the prompt; earlier ones it holds already
+  Attempt attempt;
+  uint32_t first_block = 0;
+  bool operator==(const Grant&) const = default;
+};
+struct PrefillDone {  // P -> D: everything it will send is sampled and queued
+  Attempt attempt;
+  uint32_t prompt_tokens = 0;
+  TokenId first_token = 0;
+  bool ended = false;  // token 0 ended the request: release, do not decode
+  bool operator==(const PrefillDone&) const = default;
+};
+struct Committed {  // D -> P: all parts landed and verified, or no longer wanted; P lets go
+  Attempt attempt;
+  bool operator==(const Committed&) const = default;
+};
+struct Lease {  // P -> D: still computing or sending this one; hold on for `duration_ms` from now
+  Attempt attempt;
+  uint32_t duration_ms = 0;
+  bool operator==(const Lease&) const = default;
+};
+
+enum class FinishReason : uint8_t { kNone, kStop, kLength };
+struct NodeTimings {           // microseconds, of the parts that the sender knows; 0 elsewhere
+  uint32_t wait_us = 0;        // arrival of the work to its first step (P) / to the first decode step after commit (D)
+  uint32_t compute_us = 0;     // first step begins to token 0 sampled (P) / the step that made this token (D)
+  uint32_t transfer_us = 0;    // D: first part landed to last part landed
+  uint32_t commit_us = 0;      // D: PrefillDone seen to committed
+  uint32_t cached_tokens = 0;  // P: prompt tokens not computed; D: prompt tokens not received
+  bool operator==(const NodeTimings&) const = default;
+};
+struct Token {  // P (index 0), D (index >= 1) -> G
+  Attempt attempt;
+  uint32_t index = 0;
+  TokenId token = 0;
+  FinishReason finish = FinishReason::kNone;
+  uint64_t logits_digest = 0;
+  NodeTimings timings;  // in index 0 and 1 only
+  bool operator==(const Token&) const = default;
+};
+struct Cancel {  // G -> P, D: the client left, or the attempt is over
+  Attempt attempt;
+  bool operator==(const Cancel&) const = default;
+};
+struct Failed {  // any -> any that holds something for the attempt
+  Attempt attempt;
+  ErrorCode code{};
+  std::string detail;
+  bool operator==(const Failed&) const = default;
+};
+struct Heartbeat {  // both ways; a peer that is silent for longer than the control channel's limit is lost
+  bool operator==(const Heartbeat&) const = default;
+};
+
+using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reserve, Grant, PrefillDone, Committed,
+                             Lease, Token, Cancel, Failed, Heartbeat>;
+std::string_view message_name(const Message& message);
+
+// Bounds that the decoder enforces; a message outside them is kCorrupt, as is an enum value out of range, a temperature
+// that is negative or not finite, and output_tokens_max == 0.
+inline constexpr uint32_t kPromptTokensMax = 1u << 20;
+inline constexpr uint32_t kStopTokensMax = 8;
+inline constexpr uint32_t kDetailBytesMax = 1024;  // HelloRefused::reason, Failed::detail
+inline constexpr uint32_t kNameBytesMax = 64;      // Hello::name
+inline constexpr uint32_t kEndpointBytesMax = 512;
+inline constexpr uint32_t kLeaseMsMax = 3'600'000;
+
+}  // namespace spillway

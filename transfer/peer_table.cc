@@ -1,0 +1,97 @@
+#include "transfer/peer_table.h"
+
+#include <algorithm>
+
+namespace spillway {
+
+PeerTable::PeerTable(const Config& config) : config_(config) {}
+
+bool PeerTable::wants_bulk(const Hello& hello) const {
+  return hello.role == config_.bulk_role && !hello.bulk_endpoint.empty();
+}
+
+std::optional<ConnectBulk> PeerTable::add(const PeerUp& up) {
+  if (peers_.size() >= config_.peers_max || peers_.contains(up.peer)) return std::nullopt;
+  peers_[up.peer].hello = up.hello;
+  if (!wants_bulk(up.hello)) return std::nullopt;
+  return ConnectBulk{up.peer, up.hello.bulk_endpoint};
+}
+
+std::optional<DisconnectBulk> PeerTable::remove(PeerId peer) {
+  const auto entry = peers_.find(peer);
+  if (entry == peers_.end()) return std::nullopt;
+  const bool has_bulk = wants_bulk(entry->second.hello);
+  peers_.erase(entry);
+  if (!has_bulk) return std::nullopt;
+  return DisconnectBulk{peer};
+}
+
+const Hello* PeerTable::hello(PeerId peer) const {
+  const auto entry = peers_.find(peer);
+  return entry == peers_.end() ? nullptr : &entry->second.hello;
+}
+
+bool PeerTable::is(PeerId peer, Role role) const {
+  const Hello* const known = hello(peer);
+  return known != nullptr && known->role == role;
+}
+
+std::optional<PeerId> PeerTable::find(BootId boot) const {
+  std::optional<PeerId> latest;
+  for (const auto& [peer, entry] : peers_) {
+    if (entry.hello.boot == boot) latest = peer;
+  }
+  return latest;
+}
+
+bool PeerTable::is_process(PeerId peer, BootId boot) const {
+  const Hello* const known = hello(peer);
+  return known != nullptr && known->boot == boot;
+}
+
+bool PeerTable::bulk_ready(PeerId peer) const {
+  const auto entry = peers_.find(peer);
+  return entry != peers_.end() && entry->second.bulk_ready;
+}
+
+void PeerTable::on(const BulkReady& ready) {
+  const auto entry = peers_.find(ready.peer);
+  if (entry == peers_.end()) return;
+  entry->second.bulk_ready = true;
+  entry->second.bulk_retry_at = kNever;
+}
+
+bool PeerTable::on(const BulkLost& lost, TimePoint now) {
+  const auto entry = peers_.find(lost.peer);
+  if (entry == peers_.end() || !wants_bulk(entry->second.hello)) return false;
+  const bool was_ready = entry->second.bulk_ready;
+  entry->second.bulk_ready = false;
+  entry->second.bulk_retry_at = now + config_.bulk_retry;
+  return was_ready;
+}
+
+void PeerTable::retry_bulk(TimePoint now, std::vector<ConnectBulk>& jobs) {
+  for (auto& [peer, entry] : peers_) {
+    if (entry.bulk_retry_at > now) continue;
+    entry.bulk_retry_at = kNever;
+    jobs.push_back({peer, entry.hello.bulk_endpoint});
+  }
+}
+
+TimePoint PeerTable::next_deadline() const {
+  TimePoint earliest = kNever;
+  for (const auto& [peer, entry] : peers_) earliest = std::min(earliest, entry.bulk_retry_at);
+  return earliest;
+}
+
+std::vector<PeerId> PeerTable::gateways_to_tell(const Load& load) {
+  std::vector<PeerId> gateways;
+  for (auto& [peer, entry] : peers_) {
+    if (entry.hello.role != Role::kGateway || entry.told == load) continue;
+    entry.told = load;
+    gateways.push_back(peer);
+  }
+  return gateways;
+}
+
+}  // namespace spillway

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "transfer/control_channel.h"
+#include "transfer/messages.h"
+#include "transfer/transfer_job.h"
+
+namespace spillway {
+
+// The processes that a node is connected to: who they are, the bulk link to each, and what load each gateway was told.
+// A bulk link that breaks while its control connection lives is tried again after `bulk_retry`. Loop thread; no I/O.
+class PeerTable {
+ public:
+  struct Config {
+    uint32_t peers_max = 0;  // as ControlConfig::peers_max; more are not taken
+    Role bulk_role{};        // bulk links go to peers of this role that announce an endpoint
+    Duration bulk_retry{};
+  };
+  explicit PeerTable(const Config& config);
+
+  // Returns the bulk job that is due, if any.
+  std::optional<ConnectBulk> add(const PeerUp& up);
+  std::optional<DisconnectBulk> remove(PeerId peer);
+
+  const Hello* hello(PeerId peer) const;            // nullptr: unknown
+  bool is(PeerId peer, Role role) const;            // false: unknown
+  std::optional<PeerId> find(BootId boot) const;    // the latest connection of that process
+  bool is_process(PeerId peer, BootId boot) const;  // false: unknown, or another process
+  bool bulk_ready(PeerId peer) const;
+
+  void on(const BulkReady& ready);
+  bool on(const BulkLost& lost, TimePoint now);  // true: the link was ready, so what was under way on it is lost
+  void retry_bulk(TimePoint now, std::vector<ConnectBulk>& jobs);
+  TimePoint next_deadline() const;
+
+  // The gateways that were told another load, or none yet; they count as told.
+  std::vector<PeerId> gateways_to_tell(const Load& load);
+
+ private:
+  struct Peer {
+    Hello hello;
+    bool bulk_ready = false;
+    TimePoint bulk_retry_at = kNever;
+    std::optional<Load> told;
+  };
+  bool wants_bulk(const Hello& hello) const;
+
+  Config config_;
+  std::map<PeerId, Peer> peers_;
+};
+
+}  // namespace spillway
