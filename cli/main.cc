@@ -82,7 +82,11 @@ int run(int argc, char** argv) {
   app.config_formatter(std::make_shared<YamlConfig>(argc > 1 ? argv[1] : ""));
   app.set_config("--config", "", "YAML file: a flat map of the subcommand's long flags; the command line wins");
   app.allow_config_extras(CLI::config_extras_mode::error);
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {  // also --help and --version
+    return app.exit(error) == 0 ? 0 : kExitCannotStart;
+  }
 
   const std::string role = options.name.empty() ? chosen.front()->name : options.name;
   start_logging(role, spdlog::level::from_str(options.log_level));

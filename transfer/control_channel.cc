@@ -73,7 +73,7 @@ struct ControlChannel::State {
   std::map<std::string, Connection> connections;  // one per connect()
   std::deque<ControlEvent> pending;               // one message, and at most one PeerUp and PeerGone per peer
   uint32_t next_peer = 1;
-  bool drained = true;
+  bool drained = true, said_full = false;
   std::string refused_reason;
   Counts counts;
 };
@@ -184,7 +184,9 @@ void ControlChannel::State::meet(const Route& route, const Hello& hello, TimePoi
   for (const PeerId id : replaced) gone(id, "it connected again");
   const auto accepted = std::ranges::count_if(peers, [](const auto& entry) { return !entry.second.route.dealer; });
   if (std::cmp_greater_equal(accepted, config.peers_max)) {
-    spdlog::warn("peer not accepted name=\"{}\" peers_max={}", hello.name, config.peers_max);
+    // It will ask again every heartbeat.
+    if (!std::exchange(said_full, true))
+      spdlog::warn("peer not accepted name=\"{}\" peers_max={}", hello.name, config.peers_max);
     return;
   }
   if (send(route, self)) up(route, hello, now);

@@ -29,8 +29,9 @@ class Server:
         self.folder = tempfile.TemporaryDirectory()
         self.log_path = os.path.join(self.folder.name, "log")
         self.command = [spillway, "serve", "-m", model, "--port", str(self.port), "--secret-file",
-                        os.path.join(self.folder.name, "secret"), "--device-memory", "256MiB", "--max-model-len", "2048",
-                        *flags]
+                        os.path.join(self.folder.name, "secret"), "--max-model-len", "2048", *flags]
+        if "--device-memory" not in flags:
+            self.command += ["--device-memory", "256MiB"]
 
     def __enter__(self):
         self.log = open(self.log_path, "w")

@@ -164,8 +164,11 @@ TEST_F(ControlChannelTest, ARestartedConnectorIsGoneThenUpAsAnotherPeer) {
   b_ = make("", hello_of(4, "prefill 0"));
   b_->channel.connect(endpoint("a"));
   ASSERT_TRUE(both([&] { return a_->events.size() == 3; }));
-  EXPECT_EQ(std::get<PeerGone>(a_->events[1]).peer, a_->peer());
-  EXPECT_EQ(std::get<PeerUp>(a_->events[2]).hello.boot, BootId{4});
+  // Two connections: which of the two is noticed first is left to chance.
+  ASSERT_EQ(a_->all<PeerGone>().size(), 1u);
+  ASSERT_EQ(a_->all<PeerUp>().size(), 2u);
+  EXPECT_EQ(a_->all<PeerGone>()[0].peer, a_->peer());
+  EXPECT_EQ(a_->all<PeerUp>()[1].hello.boot, BootId{4});
 }
 
 TEST_F(ControlChannelTest, ASendToAPeerThatEndedIsToldAsLostOnce) {
@@ -243,7 +246,8 @@ class RawPeerTest : public ControlChannelTest {
     std::optional<Message> message;
     run([&] {
       if (auto received = sockets_.receive())
-        message = decode_message({static_cast<const std::byte*>(received->body.data()), received->body.size()})->message;
+        message =
+            decode_message({static_cast<const std::byte*>(received->body.data()), received->body.size()})->message;
       return message.has_value();
     });
     return message;
@@ -255,9 +259,9 @@ class RawPeerTest : public ControlChannelTest {
 TEST_F(RawPeerTest, JunkAndStrangersAreCountedAndDropped) {
   send(dealer_, std::vector<std::byte>(100, std::byte{7}));
   send(dealer_, {});
-  send(7, load(1));                   // no Hello yet
-  send(7, hello_of(8, "liar"));       // boot id of another
-  send(7, HelloRefused{"go away"});   // ends nothing at an acceptor
+  send(7, load(1));                  // no Hello yet
+  send(7, hello_of(8, "liar"));      // boot id of another
+  send(7, HelloRefused{"go away"});  // ends nothing at an acceptor
   ASSERT_TRUE(run([&] { return a_->channel.counts().junk == 5; }));
   EXPECT_TRUE(a_->events.empty());
   EXPECT_TRUE(a_->channel.refused_reason().empty());

@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <atomic>
+#include <functional>
 #include <thread>
 
 #include "common/check.h"
@@ -70,15 +70,11 @@ TEST_F(ControlLoopTest, NoMessageIsForgottenBehindAnEdge) {
   };
   std::thread server_thread([&] { server_loop.run(); });
   client.channel.connect(endpoint_);
-  std::atomic<bool> finished = false;
-  std::thread watchdog([&] {
-    const TimePoint begun = steady_now();
-    while (!finished && steady_now() - begun < std::chrono::seconds(30)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    if (!finished) client_loop.stop();
-  });
+  client.deadline = steady_now() + std::chrono::seconds(30);
+  client.on_wake = [&](TimePoint now) {
+    if (now >= client.deadline) client_loop.stop();
+  };
   client_loop.run();
-  finished = true;
-  watchdog.join();
   server_loop.stop();
   server_thread.join();
   EXPECT_GE(answered, kRounds);
@@ -117,7 +113,8 @@ TEST_F(ControlLoopTest, ASignalHandlerMayStopIt) {
   LoopEnd node(config(true), 1);
   ControlLoop loop(node.channel, node.waker, node.role());
   signalled_loop = &loop;
-  struct sigaction action {}, before {};
+  struct sigaction action {
+  }, before{};
   action.sa_handler = [](int) { signalled_loop->stop(); };
   ASSERT_EQ(::sigaction(SIGUSR1, &action, &before), 0);
   std::thread sender([] { ::kill(::getpid(), SIGUSR1); });

@@ -79,7 +79,8 @@ Message any_message(size_t kind) {
     case 8: return Committed{any_attempt()};
     case 9: return Lease{any_attempt(), u32() % (kLeaseMsMax + 1)};
     case 10:
-      return Token{any_attempt(), u32(), u32(), any_of(FinishReason::kLength), u64(), {u32(), u32(), u32(), u32(), u32()}};
+      return Token{
+          any_attempt(), u32(), u32(), any_of(FinishReason::kLength), u64(), {u32(), u32(), u32(), u32(), u32()}};
     case 11: return Cancel{any_attempt()};
     case 12: return Failed{any_attempt(), any_of(ErrorCode::kInternal), any_text(kDetailBytesMax)};
     default: return Heartbeat{};
@@ -161,7 +162,8 @@ TEST(MessageCodec, MutatedBytesNeverCrashAndWhatIsReadStaysInBounds) {
 TEST(MessageCodec, EveryTruncationIsRefused) {
   for (const Message& message : samples()) {
     const std::vector<std::byte> valid = encode_message(BootId{77}, message);
-    // Builders place the root last in time, first in the buffer: a shorter buffer always loses something that is needed.
+    // Builders place the root last in time, first in the buffer: a shorter buffer always loses something that is
+    // needed.
     for (size_t size = 0; size + 8 < valid.size(); size += 1 + valid.size() / 37)
       EXPECT_FALSE(decode_message(std::span(valid).first(size)).has_value()) << message_name(message) << " " << size;
   }
@@ -182,7 +184,8 @@ std::vector<std::byte> reserve(uint32_t prompt, uint32_t stops, uint32_t output,
     const wire::Bytes32 tenant;
     const auto prompt_tokens = builder.CreateVector(std::vector<uint32_t>(prompt));
     const auto stop_tokens = builder.CreateVector(std::vector<uint32_t>(stops));
-    const auto work = wire::CreateWork(builder, &attempt, prompt_tokens, output, temperature, 0, 0, &tenant, stop_tokens);
+    const auto work =
+        wire::CreateWork(builder, &attempt, prompt_tokens, output, temperature, 0, 0, &tenant, stop_tokens);
     return wire::CreateReserve(builder, work).Union();
   });
 }
@@ -221,14 +224,16 @@ TEST(MessageCodec, EveryBoundIsEnforced) {
                                return wire::CreateLease(builder, &attempt, kLeaseMsMax + 1).Union();
                              })),
             "corrupt: Lease message: lease duration_ms is 3600001, at most 3600000 allowed");
-  EXPECT_EQ(refusal(envelope(wire::Body::PeerInfo,
-                             [&](flatbuffers::FlatBufferBuilder& builder) {
-                               return wire::CreatePeerInfo(builder, 1, builder.CreateString(std::string(513, 'x'))).Union();
-                             })),
-            "corrupt: PeerInfo message: control endpoint bytes is 513, at most 512 allowed");
+  EXPECT_EQ(
+      refusal(envelope(wire::Body::PeerInfo,
+                       [&](flatbuffers::FlatBufferBuilder& builder) {
+                         return wire::CreatePeerInfo(builder, 1, builder.CreateString(std::string(513, 'x'))).Union();
+                       })),
+      "corrupt: PeerInfo message: control endpoint bytes is 513, at most 512 allowed");
 }
 
-std::vector<std::byte> hello_bytes(uint32_t version, uint8_t role, uint8_t order, uint8_t dtype, size_t name, size_t bulk) {
+std::vector<std::byte> hello_bytes(uint32_t version, uint8_t role, uint8_t order, uint8_t dtype, size_t name,
+                                   size_t bulk) {
   return envelope(wire::Body::Hello, [&](flatbuffers::FlatBufferBuilder& builder) {
     const auto name_text = builder.CreateString(std::string(name, 'n'));
     const auto control = builder.CreateString("");
@@ -241,7 +246,8 @@ std::vector<std::byte> hello_bytes(uint32_t version, uint8_t role, uint8_t order
 
 TEST(MessageCodec, AHelloIsBoundedButAForeignVersionIsReadEnoughToRefuseIt) {
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 2, 1, 0, kNameBytesMax, kEndpointBytesMax)), "accepted");
-  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 3, 1, 0, 1, 1)), "corrupt: Hello message: role is 3, at most 2 allowed");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 3, 1, 0, 1, 1)),
+            "corrupt: Hello message: role is 3, at most 2 allowed");
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 2, 0, 1, 1)),
             "corrupt: Hello message: encoding order is 2, at most 1 allowed");
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 1, 1, 1)),
@@ -258,10 +264,9 @@ TEST(MessageCodec, AHelloIsBoundedButAForeignVersionIsReadEnoughToRefuseIt) {
 
 TEST(MessageCodec, AnUnknownMessageTypeIsCorrupt) {
   for (const uint8_t type : {uint8_t{0}, uint8_t{15}, uint8_t{255}})
-    EXPECT_EQ(refusal(envelope(static_cast<wire::Body>(type),
-                               [](flatbuffers::FlatBufferBuilder& builder) {
-                                 return wire::CreateHeartbeat(builder).Union();
-                               })),
+    EXPECT_EQ(refusal(envelope(
+                  static_cast<wire::Body>(type),
+                  [](flatbuffers::FlatBufferBuilder& builder) { return wire::CreateHeartbeat(builder).Union(); })),
               "corrupt: control message of unknown type " + std::to_string(type));
 }
 

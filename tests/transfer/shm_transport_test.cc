@@ -194,9 +194,8 @@ TEST_F(ShmTransportTest, JunkOnTheSocketHarmsNobody) {
   friendly.transport = make_shm_transport(config());
   end_.transport->connect(PeerId{1}, friendly.transport->endpoint());
   friendly.transport->connect(PeerId{2}, end_.transport->endpoint());
-  EXPECT_TRUE(run_until({&end_, &friendly}, [&] {
-    return end_.all<PeerReady>().size() == 1 && friendly.all<PeerReady>().size() == 1;
-  }));
+  EXPECT_TRUE(run_until({&end_, &friendly},
+                        [&] { return end_.all<PeerReady>().size() == 1 && friendly.all<PeerReady>().size() == 1; }));
 }
 
 TEST_F(ShmTransportTest, AGreetingThatComesBeforeConnectWaitsForIt) {
@@ -205,6 +204,25 @@ TEST_F(ShmTransportTest, AGreetingThatComesBeforeConnectWaitsForIt) {
   for (int i = 0; i < 3; ++i) end_.poll();
   end_.transport->connect(PeerId{1}, hostile_bytes_);
   EXPECT_TRUE(run_until({&end_}, [&] { return end_.all<PeerReady>().size() == 1; }));
+}
+
+TEST_F(ShmTransportTest, BytesChangedAfterTheAnnouncementShowInTheDigest) {
+  Result<ShmWriter> writer = ShmWriter::make(kRingBytes);
+  const UniqueFd shared = UniqueFd(::fcntl(writer->fd(), F_DUPFD_CLOEXEC, 0));
+  const UniqueFd socket = greet(victim_, writer->fd());
+  end_.transport->connect(PeerId{1}, hostile_bytes_);
+  const UniqueFd ring = answer(socket.get());
+  std::mt19937_64 random(5);
+  const auto payload = random_bytes(random, 4096);
+  writer->write(SendId{1}, header_of(1, payload), payload);
+  ASSERT_TRUE(run_until({&end_}, [&] { return end_.all<Arrived>().size() == 1; }));
+  ShmMapping::map(shared.get())->at(kShmFrameHeaderBytes + 77, 1)[0] ^= std::byte{4};
+  std::vector<std::byte> memory(payload.size());
+  end_.transport->accept(end_.all<Arrived>()[0].arrival, memory, memory.size());
+  ASSERT_TRUE(run_until({&end_}, [&] { return end_.all<Landed>().size() == 1; }));
+  const uint32_t landed = part_digest(memory);
+  EXPECT_EQ(end_.all<Landed>()[0].digest, combine_digests({&landed, 1}));
+  EXPECT_NE(end_.all<Landed>()[0].digest, end_.all<Arrived>()[0].header.digest);
 }
 
 TEST_F(ShmTransportTest, APeerThatScribblesOverTheRingIsDroppedAndEverySendEnds) {

@@ -65,7 +65,8 @@ class TransferWorkerTest : public ::testing::Test {
     std::vector<uint32_t> digests;
     for (size_t i = 0; i < layers.count; ++i)
       digests.push_back(part_digest(std::span(payload_).subspan(i * kPartBytes, kPartBytes)));
-    return {kTransfer, kEpoch, block, layers, static_cast<uint32_t>(layers.count * kPartBytes), combine_digests(digests)};
+    return {
+        kTransfer, kEpoch, block, layers, static_cast<uint32_t>(layers.count * kPartBytes), combine_digests(digests)};
   }
   // How the worker answered a frame with this header.
   TransferStatus send(Raw& from, const FrameHeader& frame) {
@@ -153,9 +154,8 @@ TEST_F(TransferWorkerTest, WrongPeerNeverLands) {
 
 TEST_F(TransferWorkerTest, AFrameOutsideBlocksLayersOrLengthNeverLands) {
   open({SlotId{0}, SlotId{1}}, 2);
-  const std::vector<std::pair<uint32_t, LayerRange>> outside = {{1, {0, 1}},      {4, {0, 1}}, {UINT32_MAX, {0, 1}},
-                                                                {2, {3, 1}},      {2, {2, 2}}, {2, {0, 0}},
-                                                                {2, {65535, 1}}};
+  const std::vector<std::pair<uint32_t, LayerRange>> outside = {
+      {1, {0, 1}}, {4, {0, 1}}, {UINT32_MAX, {0, 1}}, {2, {3, 1}}, {2, {2, 2}}, {2, {0, 0}}, {2, {65535, 1}}};
   for (const auto& [block, layers] : outside) EXPECT_EQ(send(sender_, header(block, layers)), TransferStatus::kRefused);
   for (const uint32_t bytes : {0u, 4095u, 8192u}) {
     FrameHeader frame = header(2, {0, 1});

@@ -1,0 +1,146 @@
+// Thousands of requests on real node cores under seeded faults: see World and Oracle for what is demanded.
+// SPILLWAY_SIMULATION_SEED=n runs that seed alone, SPILLWAY_SIMULATION_SEEDS=n runs 1..n.
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdlib>
+
+#include "simulator/scenario.h"
+
+namespace spillway {
+namespace {
+
+using namespace std::chrono_literals;
+
+uint64_t number_from(const char* name, uint64_t otherwise) {
+  const char* const text = std::getenv(name);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+TEST(Simulation, EveryRequestHasOneRightAnswerUnderFaults) {
+  const uint64_t only = number_from("SPILLWAY_SIMULATION_SEED", 0);
+  const uint64_t last = only != 0 ? only : number_from("SPILLWAY_SIMULATION_SEEDS", 1000);
+  Coverage coverage;
+  Oracle::Totals all;
+  uint64_t faults = 0;
+  for (uint64_t seed = only != 0 ? only : 1; seed <= last; ++seed) {
+    Interceptor nobody;
+    const ScenarioResult result = run_scenario(seed, nobody);
+    ASSERT_FALSE(result.breach) << result.log_tail << "seed " << seed << ": " << *result.breach;
+    EXPECT_GE(result.faults, 1u) << "seed " << seed;
+    EXPECT_GE(result.totals.requests, kScenarioRequestsMin) << "seed " << seed;
+    coverage.add(result.coverage);
+    faults += result.faults;
+    all.requests += result.totals.requests;
+    all.ended += result.totals.ended;
+    all.failed += result.totals.failed;
+    all.left += result.totals.left;
+    all.gateway_died += result.totals.gateway_died;
+  }
+  fmt::print("{}{} requests: {} ended well, {} in an error, {} left, {} lost their gateway; {} faults\n",
+             coverage.table(), all.requests, all.ended, all.failed, all.left, all.gateway_died, faults);
+  if (last < 1000) return;
+  EXPECT_GT(all.ended * 3, all.requests * 2) << "most must end well, else nothing was tested";
+  using State = Coverage::State;
+  const auto met = [&](Role role, const char* message, std::initializer_list<State> states) {
+    for (const State state : states) {
+      EXPECT_GT(coverage.count(role, message, state), 0u) << message << " in state " << static_cast<int>(state);
+    }
+  };
+  met(Role::kGateway, "Token", {State::kReserved, State::kSampled, State::kDecoding, State::kEnded});
+  met(Role::kGateway, "Failed", {State::kReserved, State::kSampled, State::kEnded});
+  met(Role::kPrefill, "Prefill", {State::kUnknown, State::kCommitWait, State::kEnded});
+  met(Role::kPrefill, "Grant", {State::kUnknown, State::kReserved, State::kSampled, State::kEnded});
+  met(Role::kPrefill, "Committed", {State::kCommitWait, State::kEnded});
+  met(Role::kPrefill, "Cancel",
+      {State::kUnknown, State::kReserved, State::kStreaming, State::kSampled, State::kCommitWait, State::kEnded});
+  met(Role::kPrefill, "Failed", {State::kUnknown, State::kReserved, State::kStreaming, State::kEnded});
+  met(Role::kDecode, "Reserve", {State::kUnknown, State::kStreaming, State::kDecoding, State::kEnded});
+  met(Role::kDecode, "PrefillDone", {State::kStreaming, State::kDecoding, State::kEnded});
+  met(Role::kDecode, "Lease", {State::kStreaming, State::kEnded});
+  met(Role::kDecode, "Cancel",
+      {State::kUnknown, State::kReserved, State::kStreaming, State::kSampled, State::kDecoding, State::kEnded});
+  met(Role::kDecode, "Failed", {State::kUnknown, State::kStreaming, State::kSampled, State::kEnded});
+}
+
+TEST(Simulation, TheSameSeedIsTheSameRun) {
+  for (const uint64_t seed : {7u, 8u, 9u}) {
+    Interceptor nobody;
+    const ScenarioResult first = run_scenario(seed, nobody), second = run_scenario(seed, nobody);
+    EXPECT_EQ(first.log_tail, second.log_tail);
+    EXPECT_EQ(first.faults, second.faults);
+    EXPECT_EQ(first.coverage.table(), second.coverage.table());
+  }
+}
+
+TEST(Simulation, WithoutFaultsEveryRequestEndsWell) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    WorldConfig config = draw_scenario(seed);
+    config.message_faults.clear();
+    std::erase_if(config.happenings, [](const auto& entry) {
+      const auto* const arrival = std::get_if<ClientArrives>(&entry.second);
+      return arrival == nullptr || arrival->too_long;
+    });
+    Interceptor nobody;
+    World world(config, nobody);
+    ASSERT_TRUE(world.run(600s)) << world.log_tail();
+    world.check_at_rest();
+    ASSERT_FALSE(world.oracle().first_breach()) << "seed " << seed << ": " << *world.oracle().first_breach();
+    const Oracle::Totals totals = world.oracle().totals();
+    EXPECT_EQ(totals.ended, totals.requests) << "seed " << seed;
+    EXPECT_GE(totals.requests, 15u);
+  }
+}
+
+// Watches one prompt cross from P to D.
+class Watch final : public Interceptor {
+ public:
+  void computed(ProcessId process, const ComputeEvent& event, TimePoint now) override {
+    const auto* const done = std::get_if<LayerDone>(&event);
+    if (process != ProcessId{1} || done == nullptr) return;
+    ++layers;
+    last_layer_at = now;
+  }
+  void answer(ProcessId, TransferEvent event, TimePoint now, std::vector<TransferEvent>& out) override {
+    if (const auto* const landed = std::get_if<PartsLanded>(&event)) {
+      if (parts == 0) first_landed_at = now;
+      parts += landed->layers.count;
+      last_landed_at = now;
+    }
+    out.push_back(std::move(event));
+  }
+  uint32_t layers = 0, parts = 0;
+  TimePoint last_layer_at{}, first_landed_at{}, last_landed_at{};
+};
+
+TEST(Simulation, FirstPartsLandBeforePComputedItsLastLayer) {
+  WorldConfig config;
+  config.prefill = config.decode = 1;
+  SimulatedNodeConfig& node = config.node;
+  node.model.layout = {.layer_count = 8, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+  node.slots = 40;
+  node.limits = {.tokens_max = 512, .chunk_tokens = 512, .sequences_max = 2};
+  node.requests_max = 2;
+  node.max_model_len = 600;
+  node.send_window = 64;
+  ClientArrives arrival;
+  arrival.work.request = {BootId{1}, 1};
+  for (TokenId token = 0; token < 512; ++token) arrival.work.prompt.push_back(token);
+  arrival.work.output_tokens_max = 4;
+  config.happenings.emplace(10ms, arrival);
+  Watch watch;
+  World world(config, watch);
+  ASSERT_TRUE(world.run(60s)) << world.oracle().first_breach().value_or("");
+  EXPECT_EQ(world.oracle().outcome(arrival.work.request), Oracle::Outcome::kEnded);
+  EXPECT_EQ(watch.layers, 8u);       // one chunk
+  EXPECT_EQ(watch.parts, 32u * 8u);  // each part once
+  EXPECT_LT(watch.first_landed_at, watch.last_layer_at);
+  EXPECT_GT(watch.last_landed_at, watch.last_layer_at);
+  const Duration computing = watch.last_layer_at - watch.first_landed_at;
+  fmt::print("first part landed {:.2f} ms before the last layer, the last {:.2f} ms after it\n",
+             milliseconds(computing), milliseconds(watch.last_landed_at - watch.last_layer_at));
+}
+
+}  // namespace
+}  // namespace spillway
