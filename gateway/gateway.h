@@ -48,7 +48,8 @@ struct GatewayConfig {
   uint32_t ahead_max = 64;                             // tokens of one request that may wait for an earlier one
   Duration queue_wait_max = std::chrono::seconds(60);  // from arrival, repeated waits included
   Duration progress_max = std::chrono::seconds(30);    // a dispatched request without a token for so long is failed
-  // A node without space takes nothing so long, or until its next Load; doubled with each attempt, up to 32 times this.
+  // A node without space takes nothing so long, or until it announces more; doubled with each attempt, up to 32 times
+  // this.
   Duration refusal_pause = std::chrono::milliseconds(100);
 };
 

@@ -85,6 +85,7 @@ std::optional<HttpResponse> HttpReply::refuse(const HttpRequest& request) const 
     HttpResponse response =
         error({.status = 405, .message = fmt::format("this path takes {} only", allow), .code = "method_not_allowed"});
     response.set(http::field::allow, allow);
+    if (request.method() == http::verb::head) response.body().clear();  // nobody would read it
     return response;
   }
   // A page of another origin cannot send this type unasked, so a browser cannot be made to use a server on its host.

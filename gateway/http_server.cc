@@ -8,6 +8,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <ctime>
 #include <deque>
 #include <list>
 #include <memory>
@@ -132,6 +133,16 @@ class HttpServer::Service final : public HttpShared {
     return nodes == 0 ? model_.max_model_len() : std::min(nodes, model_.max_model_len());
   }
   uint32_t connections() const override { return static_cast<uint32_t>(sessions_.size()); }
+  int64_t started() const override { return started_; }
+  bool take_body_bytes(size_t bytes) override {
+    if (bytes > config_.body_bytes_total_max - body_bytes_) return false;
+    body_bytes_ += bytes;
+    return true;
+  }
+  void give_body_bytes(size_t bytes) override {
+    CHECK(bytes <= body_bytes_);
+    body_bytes_ -= bytes;
+  }
   RequestId next_request() override { return {boot_, ++requests_}; }
 
   bool submit(GenerateRequest work, HttpSession& session) override {
@@ -211,6 +222,7 @@ class HttpServer::Service final : public HttpShared {
   const ServedModel& model_;
   Mailbox<GatewayInput>& inputs_;
   const BootId boot_;
+  const int64_t started_ = static_cast<int64_t>(std::time(nullptr));
 
   mutable std::mutex status_mutex_;
   GatewayStatus status_;                // guarded by status_mutex_
@@ -219,6 +231,7 @@ class HttpServer::Service final : public HttpShared {
   asio::io_context io_{1};
   // From here to the thread: http thread only.
   GatewayMetrics metrics_;
+  size_t body_bytes_ = 0;  // at most body_bytes_total_max
   asio::thread_pool pool_;
   tcp::acceptor acceptor_;
   const uint16_t port_;

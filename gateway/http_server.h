@@ -21,6 +21,7 @@ struct HttpConfig {
   uint32_t connections_max = 512;            // a few more are let in to ask for health and metrics, or to be told 503
   size_t header_bytes_max = 16 << 10;        // more: 431
   size_t body_bytes_max = 8 << 20;           // more: 413
+  size_t body_bytes_total_max = 128 << 20;   // of all bodies in memory; more: 503
   uint32_t stream_tokens_behind_max = 1024;  // tokens that a client has not taken yet; more: its request is cancelled
   int socket_send_bytes = 256 << 10;         // kernel buffer of one connection
   Duration request_timeout = std::chrono::seconds(30);   // from the end of the last answer to the whole next request

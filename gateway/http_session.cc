@@ -88,6 +88,7 @@ asio::awaitable<void> HttpSession::run() {
 
 asio::awaitable<bool> HttpSession::serve_one() {
   const HttpConfig& config = shared_.config();
+  release_body();
   parser_.emplace();
   parser_->header_limit(static_cast<uint32_t>(config.header_bytes_max));
   parser_->body_limit(config.body_bytes_max);
@@ -97,9 +98,11 @@ asio::awaitable<bool> HttpSession::serve_one() {
   const HttpRequest& request = parser_->get();
   id_ = shared_.next_request();
   reply_ = HttpReply(request, id_text(id_));
-  keep_alive_ = request.keep_alive();
+  keep_alive_ = request.keep_alive() && admission_ == Admission::kFull;
   if (!error) {
-    if (std::optional<HttpResponse> refusal = reply_.refuse(request)) {
+    std::optional<HttpResponse> refusal = reply_.refuse(request);
+    if (!refusal && !admit_body()) refusal = reply_.error(busy("too many large requests at once: try again"));
+    if (refusal) {
       if (parser_->is_done()) co_return co_await reply(std::move(*refusal));
       co_return co_await refuse_unread(std::move(*refusal));
     }
@@ -120,6 +123,17 @@ asio::awaitable<bool> HttpSession::serve_one() {
   co_return co_await reply(respond_get(path));
 }
 
+bool HttpSession::admit_body() {
+  const size_t most = shared_.config().body_bytes_max;
+  const auto length = parser_->content_length();
+  const size_t bytes = parser_->chunked() ? most : length ? static_cast<size_t>(std::min<uint64_t>(*length, most)) : 0;
+  if (!shared_.take_body_bytes(bytes)) return false;
+  body_bytes_ = bytes;
+  return true;
+}
+
+void HttpSession::release_body() { shared_.give_body_bytes(std::exchange(body_bytes_, 0)); }
+
 HttpResponse HttpSession::respond_get(std::string_view path) const {
   const std::string& name = shared_.model().name();
   if (path == "/health/live") return reply_.json(health_body({}));
@@ -130,9 +144,9 @@ HttpResponse HttpSession::respond_get(std::string_view path) const {
   if (path == "/metrics")
     return reply_.text(200, "text/plain; version=0.0.4; charset=utf-8",
                        shared_.metrics().text(shared_.status(), shared_.ready(), shared_.connections()));
-  if (path == "/v1/models") return reply_.json(models_body(name, shared_.max_model_len(), unix_seconds()));
+  if (path == "/v1/models") return reply_.json(models_body(name, shared_.max_model_len(), shared_.started()));
   if (path.substr(kModelPath.size()) == name)
-    return reply_.json(model_body(name, shared_.max_model_len(), unix_seconds()));
+    return reply_.json(model_body(name, shared_.max_model_len(), shared_.started()));
   return reply_.error({.status = 404,
                        .message = fmt::format("that model does not exist here: this server has '{}'", name),
                        .param = "model",
@@ -174,28 +188,28 @@ asio::awaitable<bool> HttpSession::serve_completion(Endpoint endpoint) {
   const Parsed<ApiRequest> request = co_await asio::co_spawn(
       shared_.parse_pool(), parse_on_pool(endpoint, std::move(body), shared_.model(), shared_.max_model_len()),
       asio::use_awaitable);
+  release_body();
   bool another = false;
   if (!gone_) {
     if (!request) {
       another = co_await reply(reply_.error(request.error()));
     } else {
-      another = co_await answer(*request);
+      another = co_await answer(std::move(*request));
     }
   }
   co_await end_watch();
   co_return another && !gone_;
 }
 
-asio::awaitable<bool> HttpSession::answer(const ApiRequest& request) {
+asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
   if (!request.ignored.empty())
     reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(request.ignored, ", ")));
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
-  GenerateRequest work = request.work;
-  work.request = id_;
-  if (!shared_.submit(std::move(work), *this))
-    co_return co_await reply(reply_.error(busy("the gateway is overloaded")));
-  submitted_ = true;
   OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits);
+  request.work.request = id_;
+  if (!shared_.submit(std::move(request.work), *this))
+    co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
+  submitted_ = true;
   if (request.stream) co_return co_await answer_stream(answer);
   co_return co_await answer_whole(answer);
 }
@@ -298,9 +312,12 @@ void HttpSession::on(const StreamEvent& event) {
                   reply_.request_name(), end->waterfall.prompt_tokens, end->waterfall.output_tokens,
                   milliseconds(end->waterfall.ttft), milliseconds(end->waterfall.total));
   }
-  if (const auto* const failed = std::get_if<StreamError>(&event))
-    spdlog::warn("request_failed request={} code={} detail={}", reply_.request_name(), error_name(failed->error.code),
-                 failed->error.detail);
+  if (const auto* const failed = std::get_if<StreamError>(&event)) {
+    // A full queue is told by its metric: a line for each would flood the log just when there is no time for it.
+    const auto level = failed->error.code == ErrorCode::kQueueFull ? spdlog::level::debug : spdlog::level::warn;
+    spdlog::log(level, "request_failed request={} code={} detail={}", reply_.request_name(),
+                error_name(failed->error.code), failed->error.detail);
+  }
   events_.push_back(event);
   wake_.cancel();
 }

@@ -33,6 +33,10 @@ class HttpShared {
   virtual Result<void> ready() const = 0;      // as published, and whether the loop still speaks
   virtual uint32_t max_model_len() const = 0;  // in force now, tokens
   virtual uint32_t connections() const = 0;
+  virtual int64_t started() const = 0;  // seconds since 1970
+  // All bodies in memory together are bounded. False: no room, and nothing was taken.
+  virtual bool take_body_bytes(size_t bytes) = 0;
+  virtual void give_body_bytes(size_t bytes) = 0;
   virtual RequestId next_request() = 0;
   // Sends the request to the loop; its events then reach `session`, until its last or cancel(). False: no room, and
   // nothing was sent.
@@ -53,6 +57,7 @@ class HttpSession {
   HttpSession(HttpShared& shared, boost::asio::ip::tcp::socket socket, Admission admission);
   HttpSession(const HttpSession&) = delete;
   HttpSession& operator=(const HttpSession&) = delete;
+  ~HttpSession() { release_body(); }
 
   boost::asio::awaitable<void> run();  // the connection's whole life
   void on(const StreamEvent& event);   // of the request under way
@@ -65,12 +70,15 @@ class HttpSession {
   // True: the connection can take another request.
   boost::asio::awaitable<bool> serve_one();
   boost::asio::awaitable<bool> serve_completion(Endpoint endpoint);
-  boost::asio::awaitable<bool> answer(const ApiRequest& request);
+  boost::asio::awaitable<bool> answer(ApiRequest request);
   boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> reply(HttpResponse response);
   boost::asio::awaitable<bool> refuse_unread(HttpResponse response);
 
+  // Counts the body against the server's bound before it is read.
+  bool admit_body();
+  void release_body();
   HttpResponse respond_get(std::string_view path) const;
   AnswerHead answer_head(const ApiRequest& request) const;
 
@@ -91,6 +99,7 @@ class HttpSession {
   // Of the request being answered.
   RequestId id_;
   HttpReply reply_;
+  size_t body_bytes_ = 0;  // taken from the server's bound
   bool keep_alive_ = false;
   bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;
   bool submitted_ = false;          // the loop knows it and has not ended it

@@ -33,8 +33,10 @@ std::vector<PeerId> NodeTable::with_role(Role role) const {
 void NodeTable::on(PeerId node, const Load& load) {
   const auto entry = nodes_.find(node);
   if (entry == nodes_.end()) return;
+  const Load& before = entry->second.load;
+  const bool has_more_room = load.blocks_free > before.blocks_free || load.running_sequences < before.running_sequences;
+  if (has_more_room) entry->second.refused_until = TimePoint{};
   entry->second.load = load;
-  entry->second.refused_until = TimePoint{};
   if (load.running_sequences < entry->second.shares.size()) return;
   for (auto& [request, share] : entry->second.shares) share.counted = true;
 }

@@ -38,7 +38,7 @@ class NodeTable {
   void place(PeerId node, RequestId request, const NodeShare& share);  // REQUIRES: the node is known, not placed there
   void spoke(PeerId node, RequestId request);                          // of this request: its next Load counts it
   void release(PeerId node, RequestId request);                        // over, at least on this node; idempotent
-  // It had no space: takes nothing until it announces a Load, or until then.
+  // It had no space: takes nothing until it announces more room, or until then.
   void refused(PeerId node, TimePoint until);
 
   void end_refusals(TimePoint now);  // those whose time is over

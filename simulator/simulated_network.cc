@@ -147,6 +147,7 @@ void SimulatedNetwork::send(ProcessId from, PeerId to, const Message& message, T
       schedule(soon + random_.between(Duration(1s), Duration(20s)), {id, end, arrival});
       break;
     case MessageFault::kReorder:
+      if (std::holds_alternative<Reserve>(message) || std::holds_alternative<Failed>(message)) disturb(message);
       schedule(soon + random_.between(Duration(0), Duration(20ms)), {id, end, arrival});
       break;
     case MessageFault::kLate:

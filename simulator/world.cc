@@ -12,7 +12,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr size_t kLogLines = 4000;
+constexpr size_t kLogLines = 80;
 constexpr uint64_t kEventsMax = 1'000'000;  // of one run()
 
 }  // namespace

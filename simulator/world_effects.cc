@@ -8,6 +8,11 @@
 #include "simulator/world.h"
 
 namespace spillway {
+namespace {
+
+constexpr Duration kClientRetry = std::chrono::milliseconds(20);
+
+}  // namespace
 
 void World::happen(const Happening& what) {
   std::visit([this](const auto& one) { happens(one); }, what);
@@ -15,8 +20,11 @@ void World::happen(const Happening& what) {
 
 void World::happens(const ClientArrives& what) {
   const Process& gateway = at(kGateway);
+  if (gateway.running == nullptr) {  // connection refused: it tries again
+    agenda_.emplace(now_ + kClientRetry, what);
+    return;
+  }
   log(fmt::format("request {} arrives, {} prompt tokens", what.work.request.counter, what.work.prompt.size()));
-  if (gateway.running == nullptr) return;  // connection refused: not a request
   oracle_.arrived(what.work, what.too_long);
   gateway.running->on_client(RequestArrived{what.work}, now_);
   carry_out(at(kGateway));

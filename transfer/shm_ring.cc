@@ -135,11 +135,11 @@ void ShmWriter::write(SendId id, const FrameHeader& header, std::span<const std:
   position_ = advance(position_, bytes, mapping_.ring_bytes());
   used_bytes_ += bytes;
   ++published_;
-  control().published.store(published_, std::memory_order_release);
+  control().published.store(published_);
 }
 
 Result<std::optional<ShmWriter::Answer>> ShmWriter::next_answer() {
-  const uint64_t answered = control().answered.load(std::memory_order_acquire);
+  const uint64_t answered = control().answered.load();
   if (answered - answered_ > frames_.size())  // also when it ran backwards
     return fail(ErrorCode::kCorrupt, fmt::format("the peer answered frame {} of {}", answered, published_));
   if (answered == answered_) return std::nullopt;
@@ -166,7 +166,7 @@ Result<ShmReader> ShmReader::map(int fd, size_t frame_bytes_max) {
 }
 
 Result<std::optional<FrameHeader>> ShmReader::next_frame() {
-  const uint64_t published = control().published.load(std::memory_order_acquire);
+  const uint64_t published = control().published.load();
   if (published - answered_ > kShmWindow || published < taken_)
     return fail(ErrorCode::kCorrupt, fmt::format("the peer published frame {} with {} answered", published, answered_));
   if (published == taken_) return std::nullopt;
@@ -213,7 +213,7 @@ void ShmReader::answer(uint64_t sequence, TransferStatus status) {
     frames_.pop_front();
     ++answered_;
   }
-  control().answered.store(answered_, std::memory_order_release);
+  control().answered.store(answered_);
 }
 
 }  // namespace spillway

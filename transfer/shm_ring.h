@@ -24,7 +24,9 @@ inline constexpr uint32_t kShmWindow = 64;  // frames written and not yet answer
 inline constexpr size_t kShmFrameHeaderBytes = 64;
 inline constexpr size_t kShmRingBytesMax = size_t{1} << 30;
 
-// The shared page. Every value may change under the reader at any time: load once, then bound.
+// The shared page. Every value may change under the reader at any time: load once, then bound. Counts and flag are used
+// in sequentially consistent order: "publish, then look whether the other sleeps" must not pass "say that I sleep, then
+// look for what is published".
 struct ShmControl {
   alignas(64) std::atomic<uint64_t> published;      // by the writer: frames complete in the ring
   alignas(64) std::atomic<uint64_t> answered;       // by the reader: frames whose answer and space are given back

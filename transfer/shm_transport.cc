@@ -243,7 +243,7 @@ size_t ShmTransport::poll(std::span<TransportEvent> events) {
 void ShmTransport::progress() {
   if (asleep_)
     for (auto& [peer, link] : links_)
-      if (link.out) link.out->control().writer_sleeps.store(0, std::memory_order_relaxed);
+      if (link.out) link.out->control().writer_sleeps.store(0);
   asleep_ = false;
   look_at_rings();
   if (events_.empty() || ++turns_ % kTurnsPerSocketLook == 0) look_at_sockets();
@@ -254,8 +254,7 @@ void ShmTransport::progress() {
 void ShmTransport::go_to_sleep() {
   asleep_ = true;
   for (auto& [peer, link] : links_)
-    if (link.out) link.out->control().writer_sleeps.store(1, std::memory_order_seq_cst);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (link.out) link.out->control().writer_sleeps.store(1);
   look_at_rings();
 }
 
@@ -296,8 +295,7 @@ bool ShmTransport::pump(Link& link) {
 
 void ShmTransport::wake_peer(Link& link) {
   std::atomic<uint32_t>& sleeps = link.in->control().writer_sleeps;
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (sleeps.load(std::memory_order_relaxed) == 0 || sleeps.exchange(0) == 0) return;
+  if (sleeps.load() == 0 || sleeps.exchange(0) == 0) return;
   const char bell = 0;
   // A full socket holds bells enough; a hang-up is seen by poll().
   [[maybe_unused]] const ssize_t sent = ::send(link.socket.get(), &bell, sizeof bell, MSG_DONTWAIT | MSG_NOSIGNAL);

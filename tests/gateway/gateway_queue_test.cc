@@ -129,7 +129,7 @@ TEST(GatewayQueue, NoSpaceGoesBackToTheHeadWithTheNextEpoch) {
   EXPECT_EQ(test.gateway.counters().running, 1u);
 }
 
-TEST(GatewayQueue, ANodeThatRefusedIsAskedAgainAfterAPauseOrALoad) {
+TEST(GatewayQueue, ANodeThatRefusedIsAskedAgainAfterAPauseOrWithMoreRoom) {
   GatewayUnderTest test;
   test.up_pair();
   test.arrive();
@@ -139,7 +139,10 @@ TEST(GatewayQueue, ANodeThatRefusedIsAskedAgainAfterAPauseOrALoad) {
   test.advance(100ms);
   EXPECT_EQ(test.all<Reserve>(kD).size(), 2u);
   test.refuse(kD, test.attempt());
-  test.message(kD, load(64));
+  test.message(kD, load(60, 3));
+  test.message(kD, load(60, 4));
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 2u);
+  test.message(kD, load(60, 3));
   EXPECT_EQ(test.all<Reserve>(kD).size(), 3u);
 }
 

@@ -32,6 +32,7 @@ TEST(HttpLimits, EachRefusalIsAnErrorObjectWithItsStatus) {
       {"no_such_path", "GET /v2 HTTP/1.1\r\nHost: t\r\n\r\n", 404, "not_found"},
       {"no_such_model", "GET /v1/models/other HTTP/1.1\r\nHost: t\r\n\r\n", 404, "model_not_found"},
       {"wrong_method", "GET /v1/completions HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
+      {"get_of_a_post", "PUT /v1/models HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
       {"unknown_method", "BREW /v1/models HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
       {"not_json_type", post_head("Content-Type: text/plain\r\nContent-Length: 2\r\n") + "{}", 415,
        "unsupported_media_type"},
@@ -88,6 +89,26 @@ TEST(HttpLimits, SlowRequestsAreClosed) {
   EXPECT_TRUE(silent.at_end());
   EXPECT_TRUE(half_header.at_end());
   EXPECT_TRUE(half_body.at_end());
+}
+
+TEST(HttpLimits, BodiesInMemoryAreBoundedTogether) {
+  HttpConfig config;
+  config.body_bytes_total_max = 1000;
+  FakeLoop loop(says("x"), config);
+  RawClient slow(loop.port());
+  slow.send(post_head("Expect: 100-continue\r\nContent-Length: 900\r\n"));
+  RawReply interim;
+  ASSERT_TRUE(slow.read_head(interim));  // its 900 bytes are promised now
+  const auto ask = [&](size_t bytes) {
+    RawClient client(loop.port());
+    client.post("/v1/completions", R"({"prompt":"a"})" + std::string(bytes - 14, ' '));
+    return client.read_reply().value_or(RawReply{}).status;
+  };
+  EXPECT_EQ(ask(101), 503u);
+  EXPECT_EQ(ask(100), 200u);
+  slow.send(R"({"prompt":"a"})" + std::string(900 - 14, ' '));
+  EXPECT_EQ(slow.read_reply().value_or(RawReply{}).status, 200u);
+  EXPECT_EQ(ask(1000), 200u);
 }
 
 TEST(HttpLimits, AWaitingRequestOutlivesTheRequestTimeout) {
