@@ -314,7 +314,16 @@ Result<GgufTables> parse_gguf(std::span<const std::byte> bytes) { return Parser(
 
 std::string quote_foreign(std::string_view text) {
   constexpr size_t kShownMax = 64;
-  return fmt::format("{:?}{}", text.substr(0, kShownMax), text.size() > kShownMax ? "..." : "");
+  // By hand: the {:?} of fmt 9 asserts on bytes that are not UTF-8, and these are anybody's.
+  std::string shown = "\"";
+  for (const char one : text.substr(0, kShownMax)) {
+    const auto byte = static_cast<unsigned char>(one);
+    if (byte < 0x20 || byte >= 0x7F || one == '"' || one == '\\')
+      shown += fmt::format("\\x{:02x}", byte);
+    else
+      shown += one;
+  }
+  return shown + (text.size() > kShownMax ? "\"..." : "\"");
 }
 
 }  // namespace spillway

@@ -1,5 +1,6 @@
 #include "tests/text/demo_tokenizer.h"
 
+#include <ctime>
 #include <fstream>
 #include <stdexcept>
 
@@ -21,5 +22,7 @@ nlohmann::json read_test_data(std::string_view file_name) {
   if (!file) throw std::runtime_error("tests/data has no " + std::string(file_name));
   return nlohmann::json::parse(file);
 }
+
+double cpu_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 }  // namespace spillway

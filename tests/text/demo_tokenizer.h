@@ -11,4 +11,7 @@ namespace spillway {
 const Tokenizer& demo_tokenizer();
 nlohmann::json read_test_data(std::string_view file_name);
 
+// Time this process has computed: unlike a wall clock it says nothing about what else the machine does.
+double cpu_seconds();
+
 }  // namespace spillway

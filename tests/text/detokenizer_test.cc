@@ -47,13 +47,15 @@ std::string streamed(const Tokenizer& tokenizer, const Ids& ids) {
 }
 
 TEST(Detokenizer, GoldenTokensOneByOneGiveTheText) {
-  for (const auto& golden : read_test_data("tokenizer.json")["cases"])
+  const nlohmann::json goldens = read_test_data("tokenizer.json");
+  for (const auto& golden : goldens["cases"])
     EXPECT_EQ(streamed(demo_tokenizer(), golden["ids"].get<Ids>()), golden["text"].get<std::string>());
 }
 
 TEST(Detokenizer, ACompleteCharacterNeverWaits) {
   const ByteTokenizer tokenizer({});
-  for (const auto& golden : read_test_data("tokenizer.json")["cases"]) {
+  const nlohmann::json goldens = read_test_data("tokenizer.json");
+  for (const auto& golden : goldens["cases"]) {
     const auto text = golden["text"].get<std::string>();
     Detokenizer detokenizer(tokenizer);
     std::string seen;
