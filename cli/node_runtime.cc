@@ -12,11 +12,19 @@ namespace spillway {
 namespace {
 
 constexpr uint32_t kPeersMax = 32;
+constexpr uint32_t kTransferJobsMax = 4096;
 
 template <class T>
 T or_setup_error(Result<T> result) {
   if (!result) throw SetupError(result.error().detail);
   return std::move(*result);
+}
+
+// What TransferThread may have answered before the loop looks: each job once, each link twice more, and every part of
+// every slot, since a part lands once and the loop may be late.
+size_t transfer_events_max(const Options& options, const ModelConfig& model) {
+  const size_t parts = size_t{KvMemory::slots_in(model.kv_layout(), options.device_memory)} * model.layer_count;
+  return kTransferJobsMax + 2u * kPeersMax + parts;
 }
 
 uint32_t rows_max(const Options& options) { return options.chunk_tokens + options.max_sequences; }
@@ -40,7 +48,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       backend_(make_backend({options.isa, options.threads})),
       weights_(or_setup_error(load_weights(file_, model_, *backend_))),
       compute_events_(model_.layer_count + 2u, waker_),
-      transfer_events_(2u * kPeersMax + 4u * options.max_sequences + 2u * kSendWindow + 4096u, waker_) {
+      transfer_events_(transfer_events_max(options, model_), waker_) {
   const KvLayout layout = model_.kv_layout();
   memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
   decoder_ =
@@ -56,9 +64,9 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   executor_ = std::make_unique<Executor>(
       *backend_, *decoder_, memory_->arena(),
       Executor::Limits{rows_max(options), options.max_sequences, layout.blocks_for(model_len_)}, compute_events_);
-  transfer_ =
-      std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
-                                       TransferThread::Limits{2 * options.max_sequences, 4096}, transfer_events_);
+  transfer_ = std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
+                                               TransferThread::Limits{2 * options.max_sequences, kTransferJobsMax},
+                                               transfer_events_);
   spdlog::info("ready backend={} numerics={} blocks={} max_model_len={}", backend_->name(),
                static_cast<unsigned>(backend_->numerics()), memory_->arena().slot_count, model_len_);
 }

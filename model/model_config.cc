@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kLayersMax = 512, kHeadsMax = 512, kFeaturesMax = 1u << 17, kVocabMax = 1u << 20;
 constexpr uint64_t kContextMax = 1u << 20;
 constexpr uint64_t kHeadDimStep = 16, kHeadDimMax = 256;
+constexpr uint32_t kHeadsPerKvHeadMax = 64;  // kernels/attention.h
 
 Result<uint64_t> bounded(const GgufFile& file, std::string_view key, uint64_t low, uint64_t high) {
   Result<uint64_t> value = file.get_uint(key);
@@ -92,6 +93,10 @@ Result<void> check_consistent(const GgufFile& file, const ModelConfig& config) {
   if (config.heads % config.kv_heads != 0)
     return fail(ErrorCode::kCorrupt, fmt::format("llama.attention.head_count {} is not a multiple of head_count_kv {}",
                                                  config.heads, config.kv_heads));
+  if (config.heads / config.kv_heads > kHeadsPerKvHeadMax)
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("llama.attention.head_count {} is {} query heads per KV head, supported are up to {}",
+                            config.heads, config.heads / config.kv_heads, kHeadsPerKvHeadMax));
   for (const std::string_view key : {"llama.attention.value_length", "llama.rope.dimension_count"}) {
     if (!file.contains(key)) continue;
     const Result<uint64_t> value = file.get_uint(key);

@@ -81,6 +81,7 @@ TEST(ModelConfig, ImpossibleNumbersAreErrorsThatNameTheKey) {
                         {"llama.feed_forward_length", 0},
                         {"llama.context_length", 0},
                         {"llama.context_length", 0x7fffffff},
+                        {"llama.attention.head_count", 130},  // 65 query heads per KV head
                         {"llama.attention.head_count_kv", 0},
                         {"llama.attention.head_count_kv", 3},
                         {"llama.attention.key_length", 0},
