@@ -64,9 +64,9 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   executor_ = std::make_unique<Executor>(
       *backend_, *decoder_, memory_->arena(),
       Executor::Limits{rows_max(options), options.max_sequences, layout.blocks_for(model_len_)}, compute_events_);
-  transfer_ = std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
-                                               TransferThread::Limits{2 * options.max_sequences, kTransferJobsMax},
-                                               transfer_events_);
+  transfer_ =
+      std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
+                                       TransferThread::Limits{transfers_max(), kTransferJobsMax}, transfer_events_);
   spdlog::info("ready backend={} numerics={} blocks={} max_model_len={}", backend_->name(),
                static_cast<unsigned>(backend_->numerics()), memory_->arena().slot_count, model_len_);
 }
@@ -86,6 +86,9 @@ Hello NodeRuntime::hello(const std::string& control_endpoint) const {
   hello.block_tokens = cache_->config().layout.block_tokens;
   return hello;
 }
+
+// A transfer outlives its request until TransferClosed came back.
+uint32_t NodeRuntime::transfers_max() const { return 2 * requests_max(); }
 
 uint32_t NodeRuntime::requests_max() const { return 2 * options_.max_sequences; }
 

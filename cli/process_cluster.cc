@@ -19,7 +19,6 @@
 namespace spillway {
 namespace {
 
-constexpr size_t kEffectsMax = 4096;
 constexpr size_t kEventsPerTurn = 256;
 constexpr int kPollMs = 20;
 constexpr Duration kStartMax = std::chrono::seconds(60);
@@ -52,7 +51,7 @@ ProcessCluster::ProcessCluster(const Options& options, const std::string& execut
       run_dir_(make_run_dir()),
       boot_(draw_boot_id()),
       gateway_(GatewayConfig{}, boot_),
-      effects_(kEffectsMax) {
+      effects_(gateway_.effects_max()) {
   const Result<GgufFile> file = GgufFile::open(options.model);
   if (!file) throw SetupError(file.error().detail);
   ControlConfig control;
@@ -106,9 +105,21 @@ void ProcessCluster::turn() {
   std::vector<ControlEvent> events;
   channel_->receive(steady_now(), events, kEventsPerTurn);
   const bool idle = events.empty();
-  for (ControlEvent& event : events)
-    std::visit([&](auto& one) { gateway_.on(std::move(one), steady_now(), effects_); }, event);
+  for (ControlEvent& event : events) std::visit([&](auto& one) { handle(std::move(one)); }, event);
   gateway_.on_deadline(steady_now(), effects_);
+  carry_out();
+  if (!idle) return;
+  std::vector<pollfd> entries;
+  for (const int fd : channel_->fds()) entries.push_back({fd, POLLIN, 0});
+  ::poll(entries.data(), entries.size(), kPollMs);
+}
+
+void ProcessCluster::handle(GatewayEvent event) {
+  gateway_.on(event, steady_now(), effects_);
+  carry_out();
+}
+
+void ProcessCluster::carry_out() {
   for (GatewayEffect& effect : effects_) {
     if (auto* const message = std::get_if<SendMessage>(&effect)) channel_->send(message->to, message->message);
     if (auto* const token = std::get_if<StreamToken>(&effect)) {
@@ -119,10 +130,6 @@ void ProcessCluster::turn() {
     if (auto* const error = std::get_if<StreamError>(&effect)) ended_ = tl::unexpected<Error>(error->error);
   }
   effects_.clear();
-  if (!idle) return;
-  std::vector<pollfd> entries;
-  for (const int fd : channel_->fds()) entries.push_back({fd, POLLIN, 0});
-  ::poll(entries.data(), entries.size(), kPollMs);
 }
 
 void ProcessCluster::wait_until(const std::function<bool()>& done, Duration at_most, const std::string& what) {
@@ -141,7 +148,7 @@ Result<ProcessCluster::Generated> ProcessCluster::generate(const std::vector<Tok
   work.prompt = prompt;
   work.output_tokens_max = tokens_max;
   work.digest_logits = true;
-  gateway_.on(RequestArrived{std::move(work)}, steady_now(), effects_);
+  handle(RequestArrived{std::move(work)});
   wait_until([&] { return ended_.has_value(); }, kRequestMax, "an answer");
   if (!*ended_) return tl::unexpected<Error>(ended_->error());
   current_.waterfall = **ended_;

@@ -45,6 +45,8 @@ class ProcessCluster {
   pid_t start_node(const std::string& role, uint32_t index);
   void wait_until(const std::function<bool()>& done, Duration at_most, const std::string& what);
   void turn();
+  void handle(GatewayEvent event);
+  void carry_out();  // what the gateway decided, before it is asked again
 
   const Options options_;
   const std::string executable_;

@@ -48,7 +48,7 @@ void pass_fault_points(FaultPoints& faults, const DecodeEvent& event) {
 
 int start_decode(const Options& options) {
   NodeRuntime runtime(options, Role::kDecode);
-  KvReceiver receiver({runtime.model().layer_count, 2 * runtime.requests_max()}, runtime.cache());
+  KvReceiver receiver({runtime.model().layer_count, runtime.transfers_max()}, runtime.cache());
   DecodeConfig config;
   config.requests_max = runtime.requests_max();
   config.vocab = runtime.model().vocab;

@@ -22,7 +22,6 @@ namespace spillway {
 namespace {
 
 constexpr Duration kPublishEvery = std::chrono::milliseconds(200);
-constexpr size_t kEffectsMax = 1u << 16;
 
 template <class T>
 T or_setup_error(Result<T> result) {
@@ -71,7 +70,7 @@ int start_gateway(const Options& options) {
   GatewayConfig config;
   config.queue_max = options.queue_max;
   Gateway gateway(config, boot);
-  BoundedVector<GatewayEffect> effects(kEffectsMax);
+  BoundedVector<GatewayEffect> effects(gateway.effects_max());
   Effects execute(channel, http);
   TimePoint publish_at{};
   const auto carry_out = [&] {

@@ -44,10 +44,17 @@ struct BulkBreaks {  // all bulk links of one process
 struct BulkCorrupts {  // the next frame that this process sends
   ProcessId process{};
 };
+struct BulkStalls {  // one peer's frames to this process are held up
+  ProcessId process{};
+  Duration duration{};
+};
+struct BulkResumes {
+  ProcessId process{};
+};
 struct StepAbandoned {  // the step in flight, or the next one, is not completed
   ProcessId process{};
 };
 using Happening = std::variant<ClientArrives, ClientLeaves, ProcessDies, ProcessStarts, ConnectionBreaks, BulkBreaks,
-                               BulkCorrupts, StepAbandoned>;
+                               BulkCorrupts, BulkStalls, BulkResumes, StepAbandoned>;
 
 }  // namespace spillway

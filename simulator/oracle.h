@@ -47,6 +47,7 @@ class Oracle {
 
   const std::optional<std::string>& first_breach() const { return breach_; }
   Outcome outcome(RequestId request) const { return requests_.at(request).outcome; }
+  const std::set<ProcessId>& nodes_of(RequestId request) const { return requests_.at(request).nodes; }
   bool all_answered() const { return open_ == 0; }
   std::string unanswered() const;
   struct Totals {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr Duration kRestWithin = 600s;     // virtual; every wait and lease is shorter
+constexpr uint64_t kCalmFirst = 1000;      // request ids of the calm afterwards
 constexpr uint32_t kFaultyMessages = 250;  // message faults fall among the first of so many
 
 KvLayout tiny_layout() {
@@ -75,6 +77,7 @@ class Drawing {
     draw_clients();
     draw_message_faults();
     for (uint32_t fault = random_.between(1, 4); fault > 0; --fault) draw_happening();
+    for (uint32_t stall = random_.between(0, 4); stall > 0; --stall) draw_stall();
     return std::move(config_);
   }
 
@@ -82,6 +85,7 @@ class Drawing {
   Duration some_time() { return random_.between(Duration(5ms), clients_until_); }
   ProcessId some_process(uint32_t first) { return ProcessId{random_.between(first, config_.prefill + config_.decode)}; }
   ProcessId some_prefill() { return ProcessId{random_.between(1, config_.prefill)}; }
+  ProcessId some_decode() { return some_process(config_.prefill + 1); }
   void at(Duration time, Happening what) { config_.happenings.emplace(time, std::move(what)); }
 
   void draw_clients() {
@@ -98,6 +102,7 @@ class Drawing {
       }
       arrival.work.request = {BootId{~config_.seed}, client};
       at(time, arrival);
+      arrivals_.push_back(time);
       if (random_.one_in(8))
         at(time + random_.between(Duration(1ms), Duration(80ms)), ClientLeaves{arrival.work.request});
       time += random_.between(Duration(0), gap_max);
@@ -113,6 +118,17 @@ class Drawing {
       static constexpr MessageFault kHarmful[] = {MessageFault::kLose, MessageFault::kLate};
       config_.message_faults[random_.below(kFaultyMessages)] =
           harmless || random_.one_in(2) ? kHarmless[random_.below(3)] : kHarmful[random_.below(2)];
+    }
+  }
+  // Frames are held up, and meanwhile the clients whose blocks they may carry leave: those blocks' slots find new
+  // users.
+  void draw_stall() {
+    const Duration time = some_time(), length = random_.between(Duration(10ms), Duration(100ms));
+    at(time, BulkStalls{some_decode(), length});
+    for (uint32_t client = 1; client <= clients_; ++client) {
+      const Duration since = time - arrivals_[client - 1];
+      if (since > Duration(10ms) || since < -length || !random_.one_in(4)) continue;
+      at(time + random_.between(Duration(0), length), ClientLeaves{{BootId{~config_.seed}, client}});
     }
   }
   void draw_happening() {
@@ -141,18 +157,31 @@ class Drawing {
   Random random_;
   WorldConfig config_;
   uint32_t clients_ = 0;
+  std::vector<Duration> arrivals_;
   Duration clients_until_{};
 };
 
-// Long unlike prompts all at once: each node must take some.
-void ask_everyone(World& world, const WorldConfig& config, Random& random) {
-  for (uint32_t pair = 0; pair < config.prefill * config.decode; ++pair) {
+// After all faults: unlike prompts at once, one per pair of nodes. Each must end well, and each node take part.
+void calm_after(World& world, const WorldConfig& config) {
+  world.pass(10s);  // the gateway may just have learnt of a refusal, seconds late, and let that node rest
+  Random random(config.seed);
+  const uint32_t pairs = config.prefill * config.decode;
+  std::set<ProcessId> nodes;
+  for (uint32_t pair = 0; pair < pairs; ++pair) {
     GenerateRequest work;
-    work.request = {BootId{~config.seed}, 1000 + pair};
+    work.request = {BootId{~config.seed}, kCalmFirst + pair};
     work.prompt = draw_tokens(random, 40 + pair);
     work.output_tokens_max = 5;
     world.happen(ClientArrives{work, false});
   }
+  if (world.run(kRestWithin)) world.check_at_rest();
+  for (uint32_t pair = 0; pair < pairs && !world.oracle().first_breach(); ++pair) {
+    const RequestId request{BootId{~config.seed}, kCalmFirst + pair};
+    nodes.merge(std::set(world.oracle().nodes_of(request)));
+    if (world.oracle().outcome(request) == Oracle::Outcome::kEnded) continue;
+    world.breach(fmt::format("request {} of the calm after all faults did not end well", request.counter));
+  }
+  if (nodes.size() < config.prefill + config.decode) world.breach("a node took no part in the calm after all faults");
 }
 
 }  // namespace
@@ -162,17 +191,10 @@ WorldConfig draw_scenario(uint64_t seed) { return Drawing(seed).draw(); }
 ScenarioResult run_scenario(uint64_t seed, Interceptor& interceptor) {
   const WorldConfig config = draw_scenario(seed);
   World world(config, interceptor);
-  ScenarioResult result;
   if (world.run(kRestWithin) && world.settle(kRestWithin)) world.check_at_rest();
-  Random random(seed);
-  ask_everyone(world, config, random);
-  if (world.run(kRestWithin)) world.check_at_rest();
+  if (!world.oracle().first_breach()) calm_after(world, config);
+  ScenarioResult result;
   result.breach = world.oracle().first_breach();
-  for (uint32_t pair = 0; pair < config.prefill * config.decode && !result.breach; ++pair) {
-    if (world.oracle().outcome({BootId{~config.seed}, 1000 + pair}) != Oracle::Outcome::kEnded) {
-      result.breach = fmt::format("request {} of the calm after all faults did not end well", 1000 + pair);
-    }
-  }
   result.log_tail = world.log_tail();
   result.totals = world.oracle().totals();
   result.faults = world.faults_met();

@@ -136,7 +136,7 @@ NodeParts::NodeParts(const SimulatedNodeConfig& config, bool announce_layers, st
       cache({config.model.layout, ModelId{}, BlockEncoding{}, config.slots}),
       engine({config.limits, config.max_model_len, announce_layers, SyntheticModel::kVocab}, cache),
       executor(config.model, arena, {}),
-      worker(std::move(transport), arena, {2 * config.requests_max, 4096}) {}
+      worker(std::move(transport), arena, {8 * config.requests_max, 4096}) {}
 
 std::unique_ptr<SimulatedProcess> make_simulated_gateway(const GatewayConfig& config, BootId boot) {
   return std::make_unique<GatewayProcess>(config, boot);

@@ -44,7 +44,7 @@ void World::start(ProcessId id) {
   if (process.role == Role::kGateway) {
     process.running = make_simulated_gateway(config_.gateway, hello.boot);
   } else {
-    auto transport = std::make_unique<CorruptingTransport>(fabric_.make_member(), random_.next());
+    auto transport = std::make_unique<FaultyTransport>(fabric_.make_member(), random_.next());
     process.transport = transport.get();
     hello.bulk_endpoint.assign(transport->endpoint().begin(), transport->endpoint().end());
     hello.blocks_total = config_.node.slots;

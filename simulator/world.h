@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "common/clock.h"
-#include "simulator/corrupting_transport.h"
 #include "simulator/coverage.h"
 #include "simulator/faults.h"
+#include "simulator/faulty_transport.h"
 #include "simulator/interceptor.h"
 #include "simulator/oracle.h"
 #include "simulator/random.h"
@@ -44,15 +44,16 @@ class World {
   static constexpr ProcessId kGateway{0};
   ProcessId prefill(uint32_t index) const { return ProcessId{1 + index}; }
   ProcessId decode(uint32_t index) const { return ProcessId{1 + config_.prefill + index}; }
-  RequestId next_request_id() { return {BootId{~config_.seed}, ++clients_}; }
 
   void happen(const Happening& what);
   // Until nothing is under way and nobody waits. False: a breach, or still restless after `limit`.
   bool run(Duration limit);
   // Ends all faults, starts whatever is dead, and lets the clock run.
   bool settle(Duration limit);
+  void pass(Duration time) { now_ += time; }  // REQUIRES: at rest
   // Nobody holds anything, all requests are answered: else a breach.
   void check_at_rest();
+  void breach(std::string what) { oracle_.breach(std::move(what)); }  // found by whoever drives the world
 
   const Oracle& oracle() const { return oracle_; }
   const Coverage& coverage() const { return coverage_; }
@@ -65,9 +66,10 @@ class World {
     ProcessId id{};
     Role role{};
     std::unique_ptr<SimulatedProcess> running;  // nullptr: dead
-    CorruptingTransport* transport = nullptr;   // owned by running
+    FaultyTransport* transport = nullptr;       // owned by running
     TimePoint bulk_at = kNever;                 // the transfer thread's next look
     std::multimap<TimePoint, TransferJob> late_jobs;
+    std::deque<TransferEvent> answers;              // of the interceptor, due at once
     std::map<TransferId, uint32_t> open_transfers;  // OpenTransfer posted, TransferClosed not yet back
   };
 
@@ -90,6 +92,8 @@ class World {
   void happens(const ConnectionBreaks& what);
   void happens(const BulkBreaks& what);
   void happens(const BulkCorrupts& what);
+  void happens(const BulkStalls& what);
+  void happens(const BulkResumes& what);
   void happens(const StepAbandoned& what);
 
   void carry_out(Process& process);
@@ -117,7 +121,7 @@ class World {
   std::vector<Process> processes_;
   std::multimap<TimePoint, Happening> agenda_;
   std::deque<std::string> log_;
-  uint64_t clients_ = 0, boots_ = 0, faults_met_ = 0;
+  uint64_t boots_ = 0, faults_met_ = 0;
 };
 
 }  // namespace spillway

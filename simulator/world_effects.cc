@@ -80,6 +80,22 @@ void World::happens(const BulkCorrupts& what) {
   process.transport->corrupt_next(true);
 }
 
+void World::happens(const BulkStalls& what) {
+  const Process& process = at(what.process);
+  if (process.running == nullptr) return;
+  ++faults_met_;
+  log(fmt::format("a bulk link of {} stalls", static_cast<uint32_t>(what.process)));
+  process.transport->stall_next();
+  agenda_.emplace(now_ + what.duration, BulkResumes{what.process});
+}
+
+void World::happens(const BulkResumes& what) {
+  const Process& process = at(what.process);
+  if (process.running == nullptr) return;
+  process.transport->resume();
+  wake_workers();
+}
+
 void World::happens(const StepAbandoned& what) {
   const Process& process = at(what.process);
   if (process.running == nullptr) return;
@@ -89,9 +105,15 @@ void World::happens(const StepAbandoned& what) {
 }
 
 void World::carry_out(Process& process) {
-  process.running->check_conservation();
-  for (ProcessEffect& one : process.running->take_effects()) {
-    std::visit([&](auto& asked) { effect(process, asked); }, one);
+  while (true) {
+    process.running->check_conservation();
+    for (ProcessEffect& one : process.running->take_effects()) {
+      std::visit([&](auto& asked) { effect(process, asked); }, one);
+    }
+    if (process.answers.empty()) return;
+    const TransferEvent event = process.answers.front();
+    process.answers.pop_front();
+    answer(process, event);
   }
 }
 
@@ -114,16 +136,13 @@ void World::effect(Process& process, TransferJob& effect) {
   std::vector<Interceptor::Job> passed;
   std::vector<TransferEvent> answers;
   interceptor_.job(process.id, std::move(effect), passed, answers);
+  process.answers.insert(process.answers.end(), answers.begin(), answers.end());
   for (Interceptor::Job& one : passed) {
     if (one.delay > Duration{0}) {
       process.late_jobs.emplace(now_ + one.delay, std::move(one.job));
     } else {
       post(process, std::move(one.job));
     }
-  }
-  for (const TransferEvent& one : answers) {
-    answer(process, one);
-    carry_out(process);
   }
 }
 

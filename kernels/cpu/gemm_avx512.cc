@@ -17,7 +17,6 @@ SPILLWAY_AVX512_INLINE __mmask16 lane_mask(uint32_t columns, int vector) {
 
 SPILLWAY_AVX512_INLINE __m512 swiglu(__m512 gate, __m512 up) {
   const __m512 negated = _mm512_mul_ps(gate, _mm512_set1_ps(-1.44269504f));
-  // exp2_avx512 maps NaN and what lies below -126 to 0; a NaN gate stays NaN through the division's numerator.
   const __m512 divisor = _mm512_add_ps(_mm512_set1_ps(1.0f), exp2_avx512(negated));
   return _mm512_mul_ps(_mm512_div_ps(gate, divisor), up);
 }

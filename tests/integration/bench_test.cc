@@ -1,6 +1,4 @@
-#include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -11,8 +9,7 @@ namespace spillway {
 namespace {
 
 TEST(BenchEngine, MeasuresPromptsAndGenerationAtBothBatches) {
-  const ModelFile file(
-      write_tiny_model(make_tiny_model({.seed = 51}), fmt::format("spillway_bench_{}.gguf", ::getpid())));
+  const ModelFile file(TinyModelFile({.seed = 51}).path());
   Options options;
   options.threads = 1;
   LocalModel model(file, bench_limits(file.config(), options));
@@ -34,8 +31,7 @@ TEST(BenchEngine, MeasuresPromptsAndGenerationAtBothBatches) {
 }
 
 TEST(BenchEngine, AModelTooShortForThePromptCannotStart) {
-  const ModelFile file(write_tiny_model(make_tiny_model({.seed = 52, .context = 512}),
-                                        fmt::format("spillway_bench_{}.gguf", ::getpid())));
+  const ModelFile file(TinyModelFile({.seed = 52, .context = 512}).path());
   EXPECT_THROW((void)bench_limits(file.config(), Options{}), SetupError);
 }
 

@@ -1,7 +1,5 @@
 // `explain`: the three ways give the same bits, and what the operations counted is what the shapes say.
-#include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <string>
 
@@ -14,11 +12,7 @@ namespace {
 
 class Explain : public testing::Test {
  protected:
-  void SetUp() override {
-    path_ = write_tiny_model(make_tiny_model({.seed = 31, .layers = 3, .head_dim = 32}),
-                             fmt::format("spillway_explain_{}.gguf", ::getpid()));
-  }
-  std::string path_;
+  const TinyModelFile tiny_{{.seed = 31, .layers = 3, .head_dim = 32}};
 };
 
 LocalModel::Limits limits(const std::string& isa, uint32_t rows) {
@@ -31,7 +25,7 @@ LocalModel::Limits limits(const std::string& isa, uint32_t rows) {
 }
 
 TEST_F(Explain, CountersAreTheClosedFormulaOnEveryIsaLevel) {
-  const ModelFile file(path_);
+  const ModelFile file(tiny_.path());
   for (const std::string& isa : available_isa_levels()) {
     LocalModel model(file, limits(isa, 90));
     std::vector<TokenId> prompt;
@@ -48,7 +42,7 @@ TEST_F(Explain, CountersAreTheClosedFormulaOnEveryIsaLevel) {
 
 // The formula itself, by hand: 3 layers, prompt of 10, heads 4 x 32, kv heads 2, hidden 64, ff 96, vocabulary 300.
 TEST_F(Explain, TheFormulaIsRightForStepsCountedByHand) {
-  const ModelFile file(path_);
+  const ModelFile file(tiny_.path());
   LocalModel model(file, limits("scalar", 16));
   const OpCounters all = expected_counters(model.config(), model.weights(), DecodeWay::kNoCache, 0, 10);
   EXPECT_EQ(all.q_rows, 30u);
@@ -68,7 +62,7 @@ TEST_F(Explain, TheFormulaIsRightForStepsCountedByHand) {
 }
 
 TEST_F(Explain, ACounterThatDisagreesIsAFailure) {
-  const ModelFile file(path_);
+  const ModelFile file(tiny_.path());
   LocalModel model(file, limits("auto", 16));
   Explanation explanation = explain(model, std::vector<TokenId>{5, 6, 7}, 2);
   ASSERT_TRUE(explanation.holds());
@@ -80,7 +74,7 @@ TEST_F(Explain, ACounterThatDisagreesIsAFailure) {
 
 TEST_F(Explain, TheCommandExitsWithZero) {
   Options options;
-  options.model = path_;
+  options.model = tiny_.path();
   options.prompt = "K and V are kept, Q is not.";
   options.max_tokens = 10;
   EXPECT_EQ(explain_command(options), 0);

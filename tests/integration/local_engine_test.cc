@@ -1,12 +1,10 @@
 // Engine, Executor and Decoder together in one process: what a caller of LocalEngine may rely on.
 #include "cli/local_engine.h"
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <memory>
-#include <string>
+#include <vector>
 
 #include "tests/support/tiny_model.h"
 
@@ -16,9 +14,7 @@ namespace {
 class LocalEngineTest : public testing::Test {
  protected:
   LocalEngine& start(const TinyModelOptions& options, uint32_t slots = 64) {
-    const std::string path =
-        write_tiny_model(make_tiny_model(options), fmt::format("spillway_local_{}.gguf", ::getpid()));
-    file_ = std::make_unique<ModelFile>(path);
+    file_ = std::make_unique<ModelFile>(TinyModelFile(options).path());
     model_ = std::make_unique<LocalModel>(
         *file_, LocalModel::Limits{.threads = 1,
                                    .rows_max = 40,

@@ -89,6 +89,11 @@ def full_pool_queues_then_refuses():
         one.wait_all_blocks_free()
 
 
+def the_longest_queue_works():
+    with server.Server(SPILLWAY, MODEL, "--queue-max", "65536") as one:
+        assert one.complete("The queue is", 4)[0] == 200
+
+
 def another_model_is_refused_by_name():
     """A node with another model (same file, one byte changed) is refused and says why."""
     with server.Server(SPILLWAY, MODEL) as one:
@@ -122,4 +127,5 @@ def openai_client():
 
 if __name__ == "__main__":
     sys.exit(server.run_tests([prompt_lengths, bad_requests, client_gone_in_each_phase, full_pool_queues_then_refuses,
+                               the_longest_queue_works,
                                another_model_is_refused_by_name, too_small_settings_say_what_to_change, openai_client]))

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <set>
@@ -15,10 +14,6 @@
 namespace spillway {
 namespace {
 
-std::string tiny_path(const TinyModelOptions& options, const char* name) {
-  return write_tiny_model(make_tiny_model(options), fmt::format("spillway_{}_{}.gguf", name, ::getpid()));
-}
-
 void expect_all_equal(const std::vector<VerifyGroup>& groups) {
   const std::string table = format_verification(groups);
   fmt::print("{}", table);
@@ -30,7 +25,7 @@ TEST(Verify, EveryRouteOfEveryIsaLevelIsEqualOnTinyModels) {
   const TinyModelOptions models[] = {{.seed = 21, .types = Types::kMixed},
                                      {.seed = 22, .head_dim = 32, .types = Types::kQ4_1, .tied = false}};
   for (const TinyModelOptions& options : models) {
-    const ModelFile file(tiny_path(options, "verify"));
+    const ModelFile file(TinyModelFile(options).path());
     const VerifyRequest request = verify_request(file, 300, 12);
     const auto groups = verify_locally(file, "auto", 2, request, request);
     EXPECT_EQ(groups.size(), available_isa_levels().size());
@@ -48,7 +43,7 @@ TEST(Verify, EveryRouteOfEveryIsaLevelIsEqualOnTinyModels) {
 }
 
 TEST(Verify, PromptsAroundABlockBoundaryAreEqual) {
-  const ModelFile file(tiny_path({.seed = 23}, "boundary"));
+  const ModelFile file(TinyModelFile({.seed = 23}).path());
   for (const uint32_t prompt_tokens : {1u, 63u, 64u, 65u, 255u, 256u, 257u}) {
     const VerifyRequest request = verify_request(file, prompt_tokens, 4);
     LocalModel model(file, verify_limits(file.config(), request, "auto", 2));
@@ -59,7 +54,7 @@ TEST(Verify, PromptsAroundABlockBoundaryAreEqual) {
 }
 
 TEST(Verify, OneFlippedKvBitFailsItsRowAndNoOther) {
-  const ModelFile file(tiny_path({.seed = 24}, "flip"));
+  const ModelFile file(TinyModelFile({.seed = 24}).path());
   VerifyRequest request = verify_request(file, 100, 6);
   request.flip_bit = true;
   LocalModel model(file, verify_limits(file.config(), request, "auto", 1));
@@ -69,8 +64,9 @@ TEST(Verify, OneFlippedKvBitFailsItsRowAndNoOther) {
 
 // The executable itself: it also starts nodes of its own kind, which this test binary could not be.
 TEST(Verify, TheCommandExitsByWhatItFound) {
-  const std::string command = fmt::format("{} verify -m {} --max-tokens 3 --threads 1", SPILLWAY_EXECUTABLE,
-                                          tiny_path({.seed = 25, .context = 200}, "command"));
+  const TinyModelFile tiny({.seed = 25, .context = 200});
+  const std::string command =
+      fmt::format("{} verify -m {} --max-tokens 3 --threads 1", SPILLWAY_EXECUTABLE, tiny.path());
   const int good = std::system(command.c_str());
   EXPECT_TRUE(WIFEXITED(good) && WEXITSTATUS(good) == 0) << good;
   const int flipped = std::system((command + " --flip-bit").c_str());

@@ -72,14 +72,16 @@ TEST(WorkerPool, WorkersFlushDenormalsAsTheOwnerDoes) {
   WorkerPool pool(2);
   std::atomic<uint32_t> arrived{0};
   std::array<float, 2> halves{1, 1};
-  const FlushDenormals flush;
-  pool.parallel_for(2, [&](uint32_t index, uint32_t) {
-    arrived.fetch_add(1);
-    while (arrived.load() < 2) std::this_thread::yield();  // one index on each thread
-    volatile float smallest = 0x1p-126f;
-    halves[index] = smallest / 2;
-  });
-  EXPECT_EQ(halves[0], 0.0f);
+  {
+    const FlushDenormals flush;
+    pool.parallel_for(2, [&](uint32_t index, uint32_t) {
+      arrived.fetch_add(1);
+      while (arrived.load() < 2) std::this_thread::yield();  // one index on each thread
+      volatile float smallest = 0x1p-126f;
+      halves[index] = smallest / 2;
+    });
+  }
+  EXPECT_EQ(halves[0], 0.0f);  // outside the scope: within it a denormal would compare equal to zero
   EXPECT_EQ(halves[1], 0.0f);
 }
 

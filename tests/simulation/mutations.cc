@@ -41,7 +41,7 @@ class EarlySlotFree final : public Interceptor {
   void job(ProcessId, TransferJob job, std::vector<Job>& out, std::vector<TransferEvent>& answers) override {
     const auto* const close = std::get_if<CloseTransfer>(&job);
     if (close != nullptr) answers.push_back(TransferClosed{close->transfer, close->epoch});
-    out.push_back({close != nullptr ? Duration(3ms) : Duration(0), std::move(job)});
+    out.push_back({close != nullptr ? Duration(100ms) : Duration(0), std::move(job)});
   }
 };
 

@@ -1,16 +1,18 @@
 #include "tests/support/tiny_model.h"
 
 #include <fmt/format.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 
 #include "common/check.h"
+#include "common/unique_fd.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/tiny_weights.h"
 
@@ -173,13 +175,14 @@ TinyModel make_tiny_model(const TinyModelOptions& options) {
   return model;
 }
 
-std::string write_tiny_model(const TinyModel& model, std::string_view file_name) {
-  const std::string path = (std::filesystem::temp_directory_path() / file_name).string();
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file.write(reinterpret_cast<const char*>(model.gguf.data()), static_cast<std::streamsize>(model.gguf.size()));
-  file.close();
-  CHECK(!file.fail());
-  return path;
+TinyModelFile::TinyModelFile(const TinyModelOptions& options)
+    : path_((std::filesystem::temp_directory_path() / "spillway_tiny_XXXXXX").string()) {
+  const UniqueFd file(::mkstemp(path_.data()));
+  CHECK(file.get() >= 0);
+  const std::vector<std::byte> bytes = make_tiny_model(options).gguf;
+  CHECK(::write(file.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
 }
+
+TinyModelFile::~TinyModelFile() { ::unlink(path_.c_str()); }
 
 }  // namespace spillway

@@ -42,7 +42,17 @@ struct TinyModel {
 };
 TinyModel make_tiny_model(const TinyModelOptions& options);
 
-// Writes the file below the test's temporary folder; returns its path.
-std::string write_tiny_model(const TinyModel& model, std::string_view file_name);
+// A tiny model as a file in the temporary folder, removed with this object (a mapping of it stays valid).
+class TinyModelFile {
+ public:
+  explicit TinyModelFile(const TinyModelOptions& options);  // CHECKs that the disk took it
+  TinyModelFile(const TinyModelFile&) = delete;
+  TinyModelFile& operator=(const TinyModelFile&) = delete;
+  ~TinyModelFile();
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
 
 }  // namespace spillway

@@ -102,6 +102,16 @@ TEST(ShmRing, AWriterThatScribblesNeverMovesTheReaderOutOfTheRing) {
   EXPECT_GT(copied, 1000u);
 }
 
+TEST(ShmRing, AFrameAboveTheBoundIsRefused) {
+  Result<ShmWriter> writer = ShmWriter::make(kRingBytes);
+  Result<ShmReader> reader = ShmReader::map(writer->fd(), kFrameBytesMax);
+  for (const size_t size : {kFrameBytesMax, kFrameBytesMax + 1}) {
+    const std::vector<std::byte> payload(size);
+    writer->write(SendId{size}, header_of(1, payload), payload);
+    EXPECT_EQ(reader->next_frame().has_value(), size == kFrameBytesMax);
+  }
+}
+
 TEST(ShmRing, AReaderThatLiesAboutAnswersIsDropped) {
   const auto answered_with = [](uint64_t answered, uint8_t status) {
     Result<ShmWriter> writer = ShmWriter::make(kRingBytes);
@@ -162,6 +172,21 @@ TEST_F(ShmTransportTest, AConnectionWithoutTheTokenIsNobody) {
   ShmEndpoint guessed = victim_;
   guessed.token[0] ^= std::byte{1};
   const UniqueFd socket = greet(guessed, ring.get());
+  ASSERT_TRUE(lost());
+  EXPECT_TRUE(end_.all<PeerReady>().empty());
+}
+
+TEST_F(ShmTransportTest, AnAnswerWithoutTheTokenIsNobody) {
+  ShmListener listener(directory_.path());
+  ShmEndpoint hostile = listener.endpoint();
+  hostile.token.fill(std::byte{0xFF});  // the highest: it is dialled
+  end_.transport->connect(PeerId{1}, hostile.bytes());
+  const UniqueFd socket = listener.accept();
+  ASSERT_TRUE(socket && receive_greeting(socket.get()).has_value());
+  Result<ShmWriter> writer = ShmWriter::make(kRingBytes);
+  ShmEndpoint guessed = victim_;
+  guessed.token[0] ^= std::byte{1};
+  ASSERT_TRUE(send_greeting(socket.get(), guessed, hostile.bytes(), writer->fd()));
   ASSERT_TRUE(lost());
   EXPECT_TRUE(end_.all<PeerReady>().empty());
 }

@@ -234,6 +234,23 @@ TEST_F(TransferWorkerTest, ClosedIsAnsweredOnlyAfterTheLastLanding) {
   EXPECT_TRUE(std::holds_alternative<TransferClosed>(events_.back()));
 }
 
+TEST_F(TransferWorkerTest, AFrameFoundWhileClosingIsRefused) {
+  open({SlotId{0}, SlotId{1}, SlotId{2}, SlotId{3}, SlotId{4}, SlotId{5}, SlotId{6}});
+  constexpr uint32_t kFrames = 20;  // more than one turn takes
+  for (uint32_t i = 0; i < kFrames; ++i)
+    sender_.transport->send(SendId{900 + i}, kVictim, header(i / 3, {static_cast<uint16_t>(i % 3), 1}),
+                            std::span(payload_).first(kPartBytes));
+  worker_->turn(events_);  // opens, finds some
+  worker_->turn(events_);  // accepts them, finds the rest before they have landed
+  worker_->submit(CloseTransfer{kTransfer, kEpoch});
+  run();
+  EXPECT_EQ(count<TransferClosed>(), 1u);
+  EXPECT_TRUE(std::holds_alternative<TransferClosed>(events_.back()));
+  EXPECT_GT(worker_->counts().refused_transfer, 0u);
+  EXPECT_EQ(count<PartsLanded>() + worker_->counts().refused_transfer, kFrames);
+  EXPECT_TRUE(std::ranges::equal(memory_.parts(6, {1, 1}), std::vector<std::byte>(kPartBytes)));
+}
+
 TEST_F(TransferWorkerTest, ALostPeerIsToldOnceAndItsSendsEnd) {
   worker_->submit(SendParts{SendId{50}, kSender, kTransfer, kEpoch, 0, SlotId{0}, {0, 1}});
   worker_->turn(events_);
