@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "common/clock.h"
@@ -20,17 +21,20 @@ Json null_or(std::string_view text) { return text.empty() ? Json(nullptr) : Json
 
 const char* finish_word(FinishReason finish) { return finish == FinishReason::kLength ? "length" : "stop"; }
 
+// To the microsecond: what the clock behind it is good for.
+double rounded_ms(Duration duration) { return std::round(milliseconds(duration) * 1e3) / 1e3; }
+
 Json timings(const Waterfall& waterfall) {
-  return {{"queue_ms", milliseconds(waterfall.queue)},
-          {"prefill_wait_ms", milliseconds(waterfall.prefill_wait)},
-          {"prefill_ms", milliseconds(waterfall.prefill)},
-          {"transfer_ms", milliseconds(waterfall.transfer)},
-          {"commit_ms", milliseconds(waterfall.commit)},
-          {"decode_queue_ms", milliseconds(waterfall.decode_queue)},
-          {"decode_step_ms", milliseconds(waterfall.decode_step)},
-          {"ttft_ms", milliseconds(waterfall.ttft)},
-          {"handover_ms", milliseconds(waterfall.handover)},
-          {"total_ms", milliseconds(waterfall.total)},
+  return {{"queue_ms", rounded_ms(waterfall.queue)},
+          {"prefill_wait_ms", rounded_ms(waterfall.prefill_wait)},
+          {"prefill_ms", rounded_ms(waterfall.prefill)},
+          {"transfer_ms", rounded_ms(waterfall.transfer)},
+          {"commit_ms", rounded_ms(waterfall.commit)},
+          {"decode_queue_ms", rounded_ms(waterfall.decode_queue)},
+          {"decode_step_ms", rounded_ms(waterfall.decode_step)},
+          {"ttft_ms", rounded_ms(waterfall.ttft)},
+          {"handover_ms", rounded_ms(waterfall.handover)},
+          {"total_ms", rounded_ms(waterfall.total)},
           {"prefill_cached_tokens", waterfall.prefill_cached_tokens},
           {"decode_cached_tokens", waterfall.decode_cached_tokens}};
 }

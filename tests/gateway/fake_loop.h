@@ -78,8 +78,12 @@ class FakeLoop {
     const std::lock_guard lock(mutex_);
     return gone_;
   }
-  // A paused loop takes nothing out of its mailbox.
-  void pause() { paused_ = true; }
+  // Once this returns, the loop takes nothing out of its mailbox.
+  void pause() {
+    paused_ = true;
+    waker_.wake();
+    EXPECT_TRUE(wait([&] { return resting_; }));
+  }
   void resume() {
     paused_ = false;
     waker_.wake();
@@ -100,6 +104,7 @@ class FakeLoop {
   void run() {
     while (!stop_) {
       waker_.wait(50);
+      note([&] { resting_ = paused_; });
       while (!paused_) {
         const std::optional<GatewayInput> input = inputs.take();
         if (!input) break;
@@ -128,6 +133,7 @@ class FakeLoop {
   std::condition_variable changed_;
   std::vector<GenerateRequest> arrived_;  // guarded by mutex_
   std::vector<RequestId> gone_;           // guarded by mutex_
+  bool resting_ = false;                  // guarded by mutex_
   std::atomic<bool> stop_ = false, paused_ = false;
   std::optional<Thread> thread_;
 };

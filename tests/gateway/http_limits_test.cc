@@ -148,6 +148,45 @@ TEST(HttpLimits, ExpectedContinueIsGivenOnlyToBodiesThatFit) {
   EXPECT_EQ(huge.read_reply().value_or(RawReply{}).status, 413u);
 }
 
+TEST(HttpLimits, SlowReaderIsCancelled) {
+  HttpConfig config;
+  config.stream_tokens_behind_max = 16;
+  config.socket_send_bytes = 4096;
+  FakeLoop loop(says_nothing, config, 100000);
+  RawClient client(loop.port(), 4096);
+  client.post("/v1/completions", R"({"prompt":"abc","max_tokens":50000,"stream":true})");
+  ASSERT_TRUE(loop.wait_arrivals(1));
+  const GenerateRequest work = loop.arrived()[0];
+  loop.tokens(work, "a");
+  ASSERT_TRUE(client.read_until("\"text\":\"a\""));
+  const TimePoint deadline = steady_now() + std::chrono::seconds(10);
+  for (uint32_t index = 1; loop.gone().empty() && steady_now() < deadline; ++index) loop.tokens(work, "b", index);
+  ASSERT_TRUE(loop.wait_gone(1));
+  EXPECT_EQ(loop.gone()[0], work.request);
+}
+
+TEST(HttpLimits, ClientThatTakesNothingForTooLongIsCancelled) {
+  HttpConfig config;
+  config.write_timeout = std::chrono::milliseconds(100);
+  config.stream_tokens_behind_max = 1000000;
+  config.socket_send_bytes = 4096;
+  FakeLoop loop(says_nothing, config, 100000);
+  RawClient client(loop.port(), 4096);
+  client.post("/v1/completions", R"({"prompt":"abc","max_tokens":50000,"stream":true})");
+  ASSERT_TRUE(loop.wait_arrivals(1));
+  loop.tokens(loop.arrived()[0], std::string(20000, 'a'));
+  ASSERT_TRUE(loop.wait_gone(1));
+}
+
+TEST(HttpLimits, TooMuchBesideARequestShutsTheClientOut) {
+  FakeLoop loop(says_nothing);
+  RawClient client(loop.port());
+  client.post("/v1/completions", R"({"prompt":"abc","stream":true})");
+  ASSERT_TRUE(loop.wait_arrivals(1));
+  client.send(std::string(64 << 10, 'x'));
+  EXPECT_TRUE(loop.wait_gone(1));
+}
+
 // Names are an interface: a change here empties somebody's dashboard.
 TEST(HttpMetrics, NamesAreThese) {
   FakeLoop loop(says("xyz"));

@@ -176,36 +176,6 @@ TEST(HttpServer, AnsweredRequestsAreNeverCancelled) {
   EXPECT_TRUE(loop.gone().empty());
 }
 
-TEST(HttpServer, SlowReaderIsCancelled) {
-  HttpConfig config;
-  config.stream_tokens_behind_max = 16;
-  config.socket_send_bytes = 4096;
-  FakeLoop loop(says_nothing, config, 100000);
-  RawClient client(loop.port(), 4096);
-  client.post(kText, R"({"prompt":"abc","max_tokens":50000,"stream":true})");
-  ASSERT_TRUE(loop.wait_arrivals(1));
-  const GenerateRequest work = loop.arrived()[0];
-  loop.tokens(work, "a");
-  ASSERT_TRUE(client.read_until("\"text\":\"a\""));
-  const TimePoint deadline = steady_now() + std::chrono::seconds(10);
-  for (uint32_t index = 1; loop.gone().empty() && steady_now() < deadline; ++index) loop.tokens(work, "b", index);
-  ASSERT_TRUE(loop.wait_gone(1));
-  EXPECT_EQ(loop.gone()[0], work.request);
-}
-
-TEST(HttpServer, ClientThatTakesNothingForTooLongIsCancelled) {
-  HttpConfig config;
-  config.write_timeout = std::chrono::milliseconds(100);
-  config.stream_tokens_behind_max = 1000000;
-  config.socket_send_bytes = 4096;
-  FakeLoop loop(says_nothing, config, 100000);
-  RawClient client(loop.port(), 4096);
-  client.post(kText, R"({"prompt":"abc","max_tokens":50000,"stream":true})");
-  ASSERT_TRUE(loop.wait_arrivals(1));
-  loop.tokens(loop.arrived()[0], std::string(20000, 'a'));
-  ASSERT_TRUE(loop.wait_gone(1));
-}
-
 TEST(HttpServer, ConnectionIsKeptForTheNextRequest) {
   FakeLoop loop(says("x"));
   RawClient client(loop.port());
@@ -242,38 +212,27 @@ TEST(HttpServer, PipelinedRequestsAreAnsweredInOrder) {
   }
 }
 
-TEST(HttpServer, TooMuchBesideARequestShutsTheClientOut) {
-  FakeLoop loop(says_nothing);
-  RawClient client(loop.port());
-  client.post(kText, kStream);
-  ASSERT_TRUE(loop.wait_arrivals(1));
-  client.send(std::string(64 << 10, 'x'));
-  EXPECT_TRUE(loop.wait_gone(1));
-}
-
 TEST(HttpServer, FullMailboxIs503AndClientGoneStillArrives) {
   HttpConfig config;
   config.connections_max = 2;
-  FakeLoop loop(says("x"), config);
-  loop.pause();
+  FakeLoop loop(says_nothing, config);
   RawClient client(loop.port());
   client.post(kText, kWhole);
+  ASSERT_TRUE(loop.wait_arrivals(1));
+  loop.pause();
   const RequestId stranger{BootId{1}, 1};
-  while (loop.inputs.try_push(ClientGone{stranger})) continue;  // leaves room for none, or one: the request's own
+  size_t strangers = 0;
+  while (loop.inputs.try_push(ClientGone{stranger})) ++strangers;
+  EXPECT_EQ(strangers, loop.inputs.capacity());
   const RawReply refused = ask(loop, kText, kWhole);
   EXPECT_EQ(refused.status, 503u);
   EXPECT_TRUE(refused.headers.contains("retry-after"));
   client.close();
-  EXPECT_EQ(fetch(loop, "/health/live").status, 200u);
+  while (fetch(loop, "/metrics").body.find("spillway_http_connections{model_name=\"bytes\"} 1\n") == std::string::npos)
+    continue;  // until the server has seen it leave: the fetch itself is the one
   loop.resume();
-  EXPECT_EQ(ask(loop, kText, kWhole).status, 200u);
-  // Whoever was let in and left has been told of.
-  for (const GenerateRequest& work : loop.arrived()) {
-    if (work.request == loop.arrived().back().request) continue;
-    EXPECT_TRUE(loop.wait_gone(5));
-    const auto gone = loop.gone();
-    EXPECT_NE(std::find(gone.begin(), gone.end(), work.request), gone.end());
-  }
+  ASSERT_TRUE(loop.wait_gone(strangers + 1));
+  EXPECT_EQ(loop.gone().back(), loop.arrived()[0].request);
 }
 
 TEST(HttpServer, ConnectionsOverTheLimitMayAskForHealthOnly) {

@@ -15,121 +15,121 @@ namespace {
 constexpr Endpoint kText = Endpoint::kCompletions, kChat = Endpoint::kChatCompletions;
 constexpr uint64_t kSeedDefault = 99;
 
+// How the text of a case becomes a body.
+enum class Form : uint8_t { kTextBody, kChatBody, kPromptAnd, kMessages, kMessageAnd };
+
 struct BadCase {
   const char* name;
-  Endpoint endpoint;
-  std::string body;
-  std::string param, code;
+  Form form;
+  std::string_view text;
+  std::string_view param, code;
   unsigned status = 400;
 };
+constexpr BadCase kBadCases[] = {
+    {"empty_body", Form::kTextBody, "", "", "invalid_json"},
+    {"half_object", Form::kTextBody, "{", "", "invalid_json"},
+    {"list_body", Form::kTextBody, "[]", "", "invalid_json"},
+    {"trailing_text", Form::kTextBody, R"({"prompt":"a"} b)", "", "invalid_json"},
+    {"comment", Form::kTextBody, R"({"prompt":"a" /* c */})", "", "invalid_json"},
+    {"not_utf8", Form::kTextBody, "{\"prompt\":\"\xff\xfe\"}", "", "invalid_json"},
+    {"overlong_utf8", Form::kTextBody, "{\"prompt\":\"\xc0\x80\"}", "", "invalid_json"},
+    {"lone_surrogate", Form::kTextBody, R"({"prompt":"\ud800"})", "", "invalid_json"},
+    {"huge_number", Form::kPromptAnd, R"("temperature":1e999)", "", "invalid_json"},
+    {"no_prompt", Form::kTextBody, "{}", "prompt", "invalid_value"},
+    {"null_prompt", Form::kTextBody, R"({"prompt":null})", "prompt", "invalid_value"},
+    {"empty_prompt", Form::kTextBody, R"({"prompt":""})", "prompt", "invalid_value"},
+    {"empty_prompt_list", Form::kTextBody, R"({"prompt":[]})", "prompt", "invalid_value"},
+    {"number_prompt", Form::kTextBody, R"({"prompt":7})", "prompt", "invalid_type"},
+    {"prompt_batch", Form::kTextBody, R"({"prompt":["a","b"]})", "prompt", "unsupported"},
+    {"token_too_large", Form::kTextBody, R"({"prompt":[1,259]})", "prompt", "invalid_value"},
+    {"token_negative", Form::kTextBody, R"({"prompt":[-1]})", "prompt", "invalid_value"},
+    {"token_real", Form::kTextBody, R"({"prompt":[1.5]})", "prompt", "invalid_type"},
+    {"token_string", Form::kTextBody, R"({"prompt":[1,"a"]})", "prompt", "invalid_type"},
+    {"token_beyond_32_bits", Form::kTextBody, R"({"prompt":[4294967297]})", "prompt", "invalid_value"},
+    {"too_many_tokens", Form::kPromptAnd, R"("max_tokens":1000)", "max_tokens", "context_length_exceeded"},
+    {"zero_max_tokens", Form::kPromptAnd, R"("max_tokens":0)", "max_tokens", "invalid_value"},
+    {"negative_max_tokens", Form::kPromptAnd, R"("max_tokens":-5)", "max_tokens", "invalid_value"},
+    {"real_max_tokens", Form::kPromptAnd, R"("max_tokens":1.5)", "max_tokens", "invalid_type"},
+    {"string_max_tokens", Form::kPromptAnd, R"("max_tokens":"9")", "max_tokens", "invalid_type"},
+    {"huge_max_tokens", Form::kPromptAnd, R"("max_tokens":18446744073709551615)", "max_tokens", "invalid_value"},
+    {"beyond_64_bits", Form::kPromptAnd, R"("max_tokens":18446744073709551617)", "max_tokens", "invalid_type"},
+    {"newer_name_counts", Form::kMessageAnd, R"("max_completion_tokens":5000,"max_tokens":1)", "max_completion_tokens",
+     "context_length_exceeded"},
+    {"cold", Form::kPromptAnd, R"("temperature":-0.1)", "temperature", "invalid_value"},
+    {"hot", Form::kPromptAnd, R"("temperature":2.1)", "temperature", "invalid_value"},
+    {"hot_in_words", Form::kPromptAnd, R"("temperature":"hot")", "temperature", "invalid_type"},
+    {"seed_real", Form::kPromptAnd, R"("seed":1.5)", "seed", "invalid_type"},
+    {"stream_in_words", Form::kPromptAnd, R"("stream":"yes")", "stream", "invalid_type"},
+    {"digests_number", Form::kPromptAnd, R"("logit_digests":1)", "logit_digests", "invalid_type"},
+    {"ignore_eos_number", Form::kPromptAnd, R"("ignore_eos":1)", "ignore_eos", "invalid_type"},
+    {"options_without_stream", Form::kPromptAnd, R"("stream_options":{})", "stream_options", "invalid_value"},
+    {"options_list", Form::kPromptAnd, R"("stream":true,"stream_options":[])", "stream_options", "invalid_type"},
+    {"usage_in_words", Form::kPromptAnd, R"("stream":true,"stream_options":{"include_usage":"y"})", "stream_options",
+     "invalid_type"},
+    {"model_number", Form::kPromptAnd, R"("model":4)", "model", "invalid_type"},
+    {"other_model", Form::kPromptAnd, R"("model":"gpt-4")", "model", "model_not_found", 404},
+    {"no_messages", Form::kChatBody, "{}", "messages", "invalid_type"},
+    {"messages_text", Form::kMessages, R"("hi")", "messages", "invalid_type"},
+    {"empty_messages", Form::kMessages, "[]", "messages", "invalid_value"},
+    {"message_text", Form::kMessages, R"(["hi"])", "messages", "invalid_type"},
+    {"no_role", Form::kMessages, R"([{"content":"a"}])", "messages", "invalid_type"},
+    {"role_number", Form::kMessages, R"([{"role":1,"content":"a"}])", "messages", "invalid_type"},
+    {"role_tool", Form::kMessages, R"([{"role":"tool","content":"a"}])", "messages", "unsupported"},
+    {"no_content", Form::kMessages, R"([{"role":"user"}])", "messages", "invalid_type"},
+    {"null_content", Form::kMessages, R"([{"role":"user","content":null}])", "messages", "invalid_type"},
+    {"content_number", Form::kMessages, R"([{"role":"user","content":3}])", "messages", "invalid_type"},
+    {"image", Form::kMessages, R"([{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}])",
+     "messages", "unsupported"},
+    {"part_without_text", Form::kMessages, R"([{"role":"user","content":[{"type":"text"}]}])", "messages",
+     "invalid_type"},
+    {"message_tool_calls", Form::kMessages, R"([{"role":"assistant","content":"a","tool_calls":[{}]}])", "messages",
+     "unsupported"},
+    {"json_mode", Form::kMessageAnd, R"("response_format":{"type":"json_object"})", "response_format", "unsupported"},
+    {"tool_choice", Form::kMessageAnd, R"("tool_choice":"required")", "tool_choice", "unsupported"},
+    {"modalities", Form::kMessageAnd, R"("modalities":["audio"])", "modalities", "unsupported"},
+};
 
-std::string prompt_and(std::string_view fields) { return fmt::format(R"({{"prompt":"a",{}}})", fields); }
+struct FieldValue {
+  std::string_view field, value;
+};
+// What this server does not do.
+constexpr FieldValue kUnsupportedFields[] = {
+    {"n", "2"},
+    {"best_of", "2"},
+    {"top_p", "0.9"},
+    {"top_k", "40"},
+    {"min_p", "0.1"},
+    {"min_tokens", "4"},
+    {"top_logprobs", "5"},
+    {"presence_penalty", "0.5"},
+    {"echo", "true"},
+    {"logprobs", "1"},
+    {"frequency_penalty", "1"},
+    {"repetition_penalty", "1.1"},
+    {"stop", "\"x\""},
+    {"suffix", "\"x\""},
+    {"logit_bias", R"({"5":1})"},
+    {"tools", "[{}]"},
+    {"images", "[1]"},
+    {"functions", "[{}]"},
+    {"chat_template", "\"x\""},
+    {"guided_json", R"({"a":1})"},
+};
+
+std::string body_of(Form form, std::string_view text) {
+  switch (form) {
+    case Form::kTextBody:
+    case Form::kChatBody: return std::string(text);
+    case Form::kPromptAnd: return fmt::format(R"({{"prompt":"a",{}}})", text);
+    case Form::kMessages: return fmt::format(R"({{"messages":{}}})", text);
+    case Form::kMessageAnd: return fmt::format(R"({{"messages":[{{"role":"user","content":"a"}}],{}}})", text);
+  }
+  return {};
+}
+Endpoint endpoint_of(Form form) {
+  return form == Form::kTextBody || form == Form::kPromptAnd ? Endpoint::kCompletions : Endpoint::kChatCompletions;
+}
 std::string prompt_of(size_t bytes) { return fmt::format(R"({{"prompt":"{:a>{}}"}})", "", bytes); }
-std::string chat_of(std::string_view messages) { return fmt::format(R"({{"messages":{}}})", messages); }
-std::string message_and(std::string_view fields) {
-  return fmt::format(R"({{"messages":[{{"role":"user","content":"a"}}],{}}})", fields);
-}
-
-std::vector<BadCase> bad_cases() {
-  std::vector<BadCase> cases = {
-      {"empty_body", kText, "", "", "invalid_json"},
-      {"half_object", kText, "{", "", "invalid_json"},
-      {"list_body", kText, "[]", "", "invalid_json"},
-      {"trailing_text", kText, R"({"prompt":"a"} b)", "", "invalid_json"},
-      {"comment", kText, R"({"prompt":"a" /* c */})", "", "invalid_json"},
-      {"not_utf8", kText, "{\"prompt\":\"\xff\xfe\"}", "", "invalid_json"},
-      {"overlong_utf8", kText, "{\"prompt\":\"\xc0\x80\"}", "", "invalid_json"},
-      {"lone_surrogate", kText, R"({"prompt":"\ud800"})", "", "invalid_json"},
-      {"too_deep", kText, std::string(100000, '['), "", "invalid_json"},
-      {"too_deep_objects", kText, prompt_and(fmt::format("\"x\":{:[>40}{:]>40}", "", "")), "", "invalid_json"},
-      {"huge_number", kText, prompt_and(R"("temperature":1e999)"), "", "invalid_json"},
-      {"no_prompt", kText, "{}", "prompt", "invalid_value"},
-      {"null_prompt", kText, R"({"prompt":null})", "prompt", "invalid_value"},
-      {"empty_prompt", kText, R"({"prompt":""})", "prompt", "invalid_value"},
-      {"empty_prompt_list", kText, R"({"prompt":[]})", "prompt", "invalid_value"},
-      {"number_prompt", kText, R"({"prompt":7})", "prompt", "invalid_type"},
-      {"prompt_batch", kText, R"({"prompt":["a","b"]})", "prompt", "unsupported"},
-      {"token_too_large", kText, R"({"prompt":[1,259]})", "prompt", "invalid_value"},
-      {"token_negative", kText, R"({"prompt":[-1]})", "prompt", "invalid_value"},
-      {"token_real", kText, R"({"prompt":[1.5]})", "prompt", "invalid_type"},
-      {"token_string", kText, R"({"prompt":[1,"a"]})", "prompt", "invalid_type"},
-      {"token_beyond_32_bits", kText, R"({"prompt":[4294967297]})", "prompt", "invalid_value"},
-      {"prompt_fills_context", kText, prompt_of(1000), "prompt", "context_length_exceeded"},
-      {"prompt_huge", kText, prompt_of(100000), "prompt", "context_length_exceeded"},
-      {"too_many_tokens", kText, prompt_and(R"("max_tokens":1000)"), "max_tokens", "context_length_exceeded"},
-      {"zero_max_tokens", kText, prompt_and(R"("max_tokens":0)"), "max_tokens", "invalid_value"},
-      {"negative_max_tokens", kText, prompt_and(R"("max_tokens":-5)"), "max_tokens", "invalid_value"},
-      {"real_max_tokens", kText, prompt_and(R"("max_tokens":1.5)"), "max_tokens", "invalid_type"},
-      {"string_max_tokens", kText, prompt_and(R"("max_tokens":"9")"), "max_tokens", "invalid_type"},
-      {"huge_max_tokens", kText, prompt_and(R"("max_tokens":18446744073709551615)"), "max_tokens", "invalid_value"},
-      {"beyond_64_bits", kText, prompt_and(R"("max_tokens":18446744073709551617)"), "max_tokens", "invalid_type"},
-      {"newer_name_counts", kChat, message_and(R"("max_completion_tokens":5000,"max_tokens":1)"),
-       "max_completion_tokens", "context_length_exceeded"},
-      {"cold", kText, prompt_and(R"("temperature":-0.1)"), "temperature", "invalid_value"},
-      {"hot", kText, prompt_and(R"("temperature":2.1)"), "temperature", "invalid_value"},
-      {"hot_in_words", kText, prompt_and(R"("temperature":"hot")"), "temperature", "invalid_type"},
-      {"seed_real", kText, prompt_and(R"("seed":1.5)"), "seed", "invalid_type"},
-      {"stream_in_words", kText, prompt_and(R"("stream":"yes")"), "stream", "invalid_type"},
-      {"digests_number", kText, prompt_and(R"("logit_digests":1)"), "logit_digests", "invalid_type"},
-      {"ignore_eos_number", kText, prompt_and(R"("ignore_eos":1)"), "ignore_eos", "invalid_type"},
-      {"options_without_stream", kText, prompt_and(R"("stream_options":{})"), "stream_options", "invalid_value"},
-      {"options_list", kText, prompt_and(R"("stream":true,"stream_options":[])"), "stream_options", "invalid_type"},
-      {"usage_in_words", kText, prompt_and(R"("stream":true,"stream_options":{"include_usage":"y"})"), "stream_options",
-       "invalid_type"},
-      {"model_number", kText, prompt_and(R"("model":4)"), "model", "invalid_type"},
-      {"other_model", kText, prompt_and(R"("model":"gpt-4")"), "model", "model_not_found", 404},
-      {"no_messages", kChat, "{}", "messages", "invalid_type"},
-      {"messages_text", kChat, chat_of(R"("hi")"), "messages", "invalid_type"},
-      {"empty_messages", kChat, chat_of("[]"), "messages", "invalid_value"},
-      {"message_text", kChat, chat_of(R"(["hi"])"), "messages", "invalid_type"},
-      {"no_role", kChat, chat_of(R"([{"content":"a"}])"), "messages", "invalid_type"},
-      {"role_number", kChat, chat_of(R"([{"role":1,"content":"a"}])"), "messages", "invalid_type"},
-      {"role_tool", kChat, chat_of(R"([{"role":"tool","content":"a"}])"), "messages", "unsupported"},
-      {"no_content", kChat, chat_of(R"([{"role":"user"}])"), "messages", "invalid_type"},
-      {"null_content", kChat, chat_of(R"([{"role":"user","content":null}])"), "messages", "invalid_type"},
-      {"content_number", kChat, chat_of(R"([{"role":"user","content":3}])"), "messages", "invalid_type"},
-      {"image", kChat, chat_of(R"([{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}])"),
-       "messages", "unsupported"},
-      {"part_without_text", kChat, chat_of(R"([{"role":"user","content":[{"type":"text"}]}])"), "messages",
-       "invalid_type"},
-      {"message_tool_calls", kChat, chat_of(R"([{"role":"assistant","content":"a","tool_calls":[{}]}])"), "messages",
-       "unsupported"},
-      {"json_mode", kChat, message_and(R"("response_format":{"type":"json_object"})"), "response_format",
-       "unsupported"},
-      {"tool_choice", kChat, message_and(R"("tool_choice":"required")"), "tool_choice", "unsupported"},
-      {"modalities", kChat, message_and(R"("modalities":["audio"])"), "modalities", "unsupported"},
-  };
-  // What this server does not do is refused by name on both endpoints.
-  const std::pair<const char*, const char*> asked[] = {
-      {"n", "2"},
-      {"best_of", "2"},
-      {"top_p", "0.9"},
-      {"top_k", "40"},
-      {"min_p", "0.1"},
-      {"min_tokens", "4"},
-      {"top_logprobs", "5"},
-      {"presence_penalty", "0.5"},
-      {"echo", "true"},
-      {"logprobs", "1"},
-      {"frequency_penalty", "1"},
-      {"repetition_penalty", "1.1"},
-      {"stop", "\"x\""},
-      {"suffix", "\"x\""},
-      {"logit_bias", R"({"5":1})"},
-      {"tools", "[{}]"},
-      {"images", "[1]"},
-      {"functions", "[{}]"},
-      {"chat_template", "\"x\""},
-      {"guided_json", R"({"a":1})"},
-  };
-  for (const auto& [field, value] : asked)
-    for (const Endpoint endpoint : {kText, kChat}) {
-      const std::string extra = fmt::format("\"{}\":{}", field, value);
-      cases.push_back(
-          {field, endpoint, endpoint == kText ? prompt_and(extra) : message_and(extra), field, "unsupported"});
-    }
-  return cases;
-}
 
 class OpenAiRequest : public ::testing::Test {
  protected:
@@ -148,9 +148,9 @@ class OpenAiRequest : public ::testing::Test {
 };
 
 TEST_F(OpenAiRequest, EachBadInputIsRefusedAndItsFieldNamed) {
-  for (const BadCase& bad : bad_cases()) {
+  for (const BadCase& bad : kBadCases) {
     SCOPED_TRACE(bad.name);
-    const auto parsed = parse(bad.endpoint, bad.body);
+    const auto parsed = parse(endpoint_of(bad.form), body_of(bad.form, bad.text));
     ASSERT_FALSE(parsed);
     EXPECT_EQ(parsed.error().status, bad.status);
     EXPECT_EQ(parsed.error().param, bad.param);
@@ -158,6 +158,39 @@ TEST_F(OpenAiRequest, EachBadInputIsRefusedAndItsFieldNamed) {
     EXPECT_EQ(parsed.error().type, "invalid_request_error");
     EXPECT_GT(parsed.error().message.size(), 8u);
     EXPECT_LT(parsed.error().message.size(), 400u);
+  }
+}
+
+TEST_F(OpenAiRequest, UnsupportedFieldsAreRefusedByNameOnBothEndpoints) {
+  for (const auto& [field, value] : kUnsupportedFields)
+    for (const Form form : {Form::kPromptAnd, Form::kMessageAnd}) {
+      SCOPED_TRACE(field);
+      const auto parsed = parse(endpoint_of(form), body_of(form, fmt::format("\"{}\":{}", field, value)));
+      ASSERT_FALSE(parsed);
+      EXPECT_EQ(parsed.error().status, 400u);
+      EXPECT_EQ(parsed.error().param, field);
+      EXPECT_EQ(parsed.error().code, "unsupported");
+      EXPECT_TRUE(parse(endpoint_of(form), body_of(form, fmt::format("\"{}\":null", field))));
+    }
+}
+
+TEST_F(OpenAiRequest, DeepJsonIsRefusedWithoutRecursion) {
+  for (const std::string& body :
+       {std::string(100000, '['), fmt::format(R"({{"prompt":"a","x":{:[>40}{:]>40}}})", "", "")}) {
+    const auto parsed = parse(kText, body);
+    ASSERT_FALSE(parsed);
+    EXPECT_EQ(parsed.error().code, "invalid_json");
+    EXPECT_NE(parsed.error().message.find("deep"), std::string::npos);
+  }
+}
+
+TEST_F(OpenAiRequest, PromptsThatFillTheContextAreRefused) {
+  EXPECT_TRUE(parse(kText, prompt_of(999)));
+  for (const size_t bytes : {1000, 1001, 100000}) {
+    const auto parsed = parse(kText, prompt_of(bytes));
+    ASSERT_FALSE(parsed);
+    EXPECT_EQ(parsed.error().param, "prompt");
+    EXPECT_EQ(parsed.error().code, "context_length_exceeded");
   }
 }
 
