@@ -11,8 +11,6 @@ set(SPILLWAY_SANITIZE "" CACHE STRING "Sanitizers, as for -fsanitize= (address,u
 add_library(spillway_flags INTERFACE)
 target_compile_options(spillway_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Werror
-  # GCC 12 at -O3 takes the unused alternatives of a moved variant for uninitialised reads (GCC bug 105562).
-  -Wno-uninitialized -Wno-maybe-uninitialized
   -ffp-contract=off -fno-math-errno)
 target_include_directories(spillway_flags INTERFACE ${PROJECT_SOURCE_DIR})
 if(SPILLWAY_SANITIZE)

@@ -36,9 +36,10 @@ class Mailbox {
 
   // Owner thread. Never blocks.
   std::optional<T> take() {
+    std::optional<T> item;
     const std::lock_guard lock(mutex_);
-    if (items_.empty()) return std::nullopt;
-    std::optional<T> item(std::move(items_.front()));
+    if (items_.empty()) return item;
+    item.emplace(std::move(items_.front()));
     items_.pop_front();
     return item;
   }
