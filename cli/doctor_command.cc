@@ -14,7 +14,9 @@
 
 #include "cli/memory_plan.h"
 #include "cli/supervisor.h"
+#include "cli/value_or_throw.h"
 #include "common/check.h"
+#include "common/memory.h"
 #include "common/unique_fd.h"
 #include "formats/gguf.h"
 #include "kernels/make_backend.h"
@@ -66,16 +68,14 @@ int doctor_command(const Options& options) {
     good = good && finding.good;
   }
   if (!options.model.empty()) {
-    const Result<GgufFile> file = GgufFile::open(options.model);
-    if (!file) throw SetupError(file.error().detail);
-    const Result<ModelConfig> config = read_model_config(*file);
-    if (!config) throw SetupError(config.error().detail);
+    const GgufFile file = value_or_throw(GgufFile::open(options.model));
+    const ModelConfig config = value_or_throw(read_model_config(file));
     fmt::print(
         "model: {} layers, hidden {}, {} query and {} KV heads of {}, feed-forward {}, vocabulary {}, context {}\n",
-        config->layer_count, config->hidden, config->heads, config->kv_heads, config->head_dim, config->feed_forward,
-        config->vocab, config->context_max);
+        config.layer_count, config.hidden, config.heads, config.kv_heads, config.head_dim, config.feed_forward,
+        config.vocab, config.context_max);
     std::fflush(stdout);
-    check_memory(options, *config, options.prefill + options.decode);
+    check_memory(options, config, options.prefill + options.decode);
   }
   return good ? 0 : kExitFailed;
 }

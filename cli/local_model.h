@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "cli/options.h"
-#include "common/check.h"
-#include "common/result.h"
+#include "cli/value_or_throw.h"
 #include "engine/kv_memory.h"
 #include "formats/gguf.h"
 #include "kernels/backend.h"
@@ -17,13 +16,6 @@
 #include "text/tokenizer.h"
 
 namespace spillway {
-
-// The value, or the error as SetupError: for what a command cannot start without.
-template <class T>
-T value_or_throw(Result<T> result) {
-  if (!result) throw SetupError(result.error().detail);
-  return std::move(*result);
-}
 
 // A model file opened, checked and understood. Immutable: any thread may read.
 class ModelFile {

@@ -3,10 +3,9 @@
 #include <fmt/format.h>
 
 #include <cstdio>
-#include <fstream>
-#include <sstream>
 
 #include "common/check.h"
+#include "common/memory.h"
 #include "model/decoder.h"
 
 namespace spillway {
@@ -37,18 +36,6 @@ MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config) {
            {"activations",
             Decoder::activation_bytes(config, rows, options.max_sequences, effective_model_len(options, config))},
            {"transfer rings", kRingBytesPerNode}}};
-}
-
-uint64_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string line;
-  while (std::getline(file, line)) {
-    std::istringstream fields(line);
-    std::string name;
-    uint64_t kib = 0;
-    if (fields >> name >> kib && name == "MemAvailable:") return kib * 1024;
-  }
-  throw SetupError("/proc/meminfo has no MemAvailable: is /proc mounted?");
 }
 
 std::string human_bytes(uint64_t bytes) {

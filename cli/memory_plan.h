@@ -21,8 +21,6 @@ struct MemoryPlan {
 };
 MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config);
 
-uint64_t available_memory_bytes();  // MemAvailable of /proc/meminfo
-
 // Prints the plan of `nodes` equal nodes on stderr; throws SetupError with numbers and remedy when it exceeds what is
 // free, or when the KV memory cannot hold one request of max_model_len.
 void check_memory(const Options& options, const ModelConfig& config, uint32_t nodes);

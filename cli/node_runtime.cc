@@ -1,8 +1,8 @@
 #include "cli/node_runtime.h"
 
-#include <sys/random.h>
-
 #include "cli/memory_plan.h"
+#include "cli/process_identity.h"
+#include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/log.h"
 #include "kernels/make_backend.h"
@@ -13,12 +13,6 @@ namespace {
 
 constexpr uint32_t kPeersMax = 32;
 constexpr uint32_t kTransferJobsMax = 4096;
-
-template <class T>
-T or_setup_error(Result<T> result) {
-  if (!result) throw SetupError(result.error().detail);
-  return std::move(*result);
-}
 
 // What TransferThread may have answered before the loop looks: each job once, each link twice more, and every part of
 // every slot, since a part lands once and the loop may be late.
@@ -31,22 +25,17 @@ uint32_t rows_max(const Options& options) { return options.chunk_tokens + option
 
 }  // namespace
 
-BootId draw_boot_id() {
-  uint64_t value = 0;
-  CHECK(::getrandom(&value, sizeof value, 0) == static_cast<ssize_t>(sizeof value));
-  return BootId{value};
-}
-
 NodeRuntime::NodeRuntime(const Options& options, Role role)
     : options_(options),
       role_(role),
+      boot_(draw_boot_id()),
       faults_(options.faults),
-      file_(or_setup_error(GgufFile::open(options.model))),
-      model_(or_setup_error(read_model_config(file_))),
+      file_(value_or_throw(GgufFile::open(options.model))),
+      model_(value_or_throw(read_model_config(file_))),
       model_id_(compute_model_id(file_, model_, model_.kv_layout().block_tokens)),
       model_len_(effective_model_len(options, model_)),
       backend_(make_backend({options.isa, options.threads})),
-      weights_(or_setup_error(load_weights(file_, model_, *backend_))),
+      weights_(value_or_throw(load_weights(file_, model_, *backend_))),
       compute_events_(model_.layer_count + 2u, waker_),
       transfer_events_(transfer_events_max(options, model_), waker_) {
   const KvLayout layout = model_.kv_layout();

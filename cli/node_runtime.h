@@ -20,8 +20,6 @@
 
 namespace spillway {
 
-BootId draw_boot_id();
-
 // Everything that a prefill and a decode process have in common, built in order by the composition root and destroyed
 // in reverse: model, backend, KV memory, ledger, engine, and the compute and transfer threads with their mailboxes.
 class NodeRuntime {
@@ -52,7 +50,7 @@ class NodeRuntime {
  private:
   const Options options_;
   const Role role_;
-  const BootId boot_ = draw_boot_id();
+  const BootId boot_;
   FaultPoints faults_;
   GgufFile file_;
   ModelConfig model_;

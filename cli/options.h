@@ -21,7 +21,6 @@ struct Options {
   uint32_t max_sequences = 16;                   // --max-sequences per node
   uint32_t queue_max = 64;                       // --queue-max
   std::string secret_file;                       // --secret-file; empty: the user's state folder
-  std::string cache_dir;                         // --cache-dir; empty: the user's cache folder
   std::vector<std::string> faults;               // --fault NAME[:N]
   std::string log_level = "info";                // --log-level
 

@@ -6,15 +6,11 @@
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
 
 #include "cli/child_process.h"
-#include "cli/node_runtime.h"
+#include "cli/process_identity.h"
+#include "cli/value_or_throw.h"
 #include "common/check.h"
-#include "model/model_config.h"
 
 namespace spillway {
 namespace {
@@ -24,39 +20,18 @@ constexpr int kPollMs = 20;
 constexpr Duration kStartMax = std::chrono::seconds(60);
 constexpr Duration kRequestMax = std::chrono::seconds(300);
 
-std::string make_run_dir() {
-  std::string path = "/tmp/spillway-XXXXXX";
-  if (::mkdtemp(path.data()) == nullptr)
-    throw SetupError(fmt::format("cannot make a run folder {}: {}", path, std::strerror(errno)));
-  return path;
-}
-
 }  // namespace
-
-Hello gateway_hello(const GgufFile& file, const std::string& name, BootId boot) {
-  const Result<ModelConfig> config = read_model_config(file);
-  if (!config) throw SetupError(config.error().detail);
-  Hello hello;
-  hello.role = Role::kGateway;
-  hello.boot = boot;
-  hello.name = name;
-  hello.block_tokens = config->kv_layout().block_tokens;
-  hello.model = compute_model_id(file, *config, config->kv_layout().block_tokens);
-  return hello;
-}
 
 ProcessCluster::ProcessCluster(const Options& options, const std::string& executable)
     : options_(options),
       executable_(executable),
-      run_dir_(make_run_dir()),
       boot_(draw_boot_id()),
       gateway_(GatewayConfig{}, boot_),
       effects_(gateway_.effects_max()) {
-  const Result<GgufFile> file = GgufFile::open(options.model);
-  if (!file) throw SetupError(file.error().detail);
+  const GgufFile file = value_or_throw(GgufFile::open(options.model));
   ControlConfig control;
-  control.bind_endpoint = "ipc://" + run_dir_ + "/gateway.sock";
-  channel_ = std::make_unique<ControlChannel>(control, gateway_hello(*file, "verify", boot_));
+  control.bind_endpoint = run_.gateway_endpoint();
+  channel_ = std::make_unique<ControlChannel>(control, gateway_hello(file, "verify", boot_));
   for (uint32_t index = 0; index < options.prefill; ++index) prefill_pids_.push_back(start_node("prefill", index));
   for (uint32_t index = 0; index < options.decode; ++index) decode_pids_.push_back(start_node("decode", index));
   wait_until(
@@ -71,34 +46,10 @@ ProcessCluster::~ProcessCluster() {
   std::vector<pid_t> pids = prefill_pids_;
   pids.insert(pids.end(), decode_pids_.begin(), decode_pids_.end());
   stop_children(pids, 3000);
-  std::error_code ignored;
-  std::filesystem::remove_all(run_dir_, ignored);
 }
 
 pid_t ProcessCluster::start_node(const std::string& role, uint32_t index) {
-  return spawn_child(executable_, {role,
-                                   "-m",
-                                   options_.model,
-                                   "--gateway",
-                                   "ipc://" + run_dir_ + "/gateway.sock",
-                                   "--run-dir",
-                                   run_dir_,
-                                   "--name",
-                                   fmt::format("{} {}", role, index),
-                                   "--threads",
-                                   std::to_string(options_.threads),
-                                   "--isa",
-                                   options_.isa,
-                                   "--max-model-len",
-                                   std::to_string(options_.max_model_len),
-                                   "--device-memory",
-                                   std::to_string(options_.device_memory),
-                                   "--chunk-tokens",
-                                   std::to_string(options_.chunk_tokens),
-                                   "--max-sequences",
-                                   std::to_string(options_.max_sequences),
-                                   "--log-level",
-                                   "warning"});
+  return spawn_child(executable_, node_arguments(options_, role, index, run_));
 }
 
 void ProcessCluster::turn() {

@@ -4,28 +4,26 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/options.h"
+#include "cli/run_directory.h"
 #include "common/bounded_vector.h"
 #include "common/ids.h"
 #include "common/result.h"
-#include "formats/gguf.h"
 #include "gateway/gateway.h"
 #include "transfer/control_channel.h"
 
 namespace spillway {
 
-// The gateway's Hello for a model file: it computes nothing, but it pairs only nodes of its own model.
-Hello gateway_hello(const GgufFile& file, const std::string& name, BootId boot);
-
 // Real prefill and decode processes with the gateway's core in this one, without HTTP: `verify` and the tests send
 // requests through it and may kill nodes. One thread; every wait has a deadline.
 class ProcessCluster {
  public:
-  // Starts the nodes of `options` (prefill x decode) from `executable` and waits until all have joined and both bulk
-  // links of every pair stand a chance; throws SetupError naming who did not come within a minute.
+  // Starts the nodes of `options` (prefill x decode) from `executable` and waits until all have joined; throws
+  // SetupError naming who did not come within a minute.
   ProcessCluster(const Options& options, const std::string& executable);
   ProcessCluster(const ProcessCluster&) = delete;
   ProcessCluster& operator=(const ProcessCluster&) = delete;
@@ -50,7 +48,7 @@ class ProcessCluster {
 
   const Options options_;
   const std::string executable_;
-  std::string run_dir_;
+  const RunDirectory run_;
   std::vector<pid_t> prefill_pids_, decode_pids_;
   BootId boot_;
   std::unique_ptr<ControlChannel> channel_;

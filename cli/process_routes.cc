@@ -21,6 +21,7 @@ void run_against(const RouteResult& expected, std::vector<VerifyRoute> routes, s
 Options node_options(const Options& options, const VerifyRequest& request, uint32_t nodes_per_role) {
   Options node = options;
   node.prefill = node.decode = nodes_per_role;
+  node.log_level = "warning";
   node.max_sequences = 4;
   node.chunk_tokens = 128;  // several chunks a prompt, so that parts leave while others are computed
   node.max_model_len = static_cast<uint32_t>(request.prompt.size()) + request.tokens_max;

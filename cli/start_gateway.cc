@@ -4,12 +4,11 @@
 #include <memory>
 
 #include "cli/memory_plan.h"
-#include "cli/node_runtime.h"
-#include "cli/process_cluster.h"
+#include "cli/process_identity.h"
 #include "cli/secret_file.h"
 #include "cli/stop_signal.h"
+#include "cli/value_or_throw.h"
 #include "common/bounded_vector.h"
-#include "common/check.h"
 #include "common/log.h"
 #include "gateway/gateway.h"
 #include "gateway/http_server.h"
@@ -22,12 +21,6 @@ namespace spillway {
 namespace {
 
 constexpr Duration kPublishEvery = std::chrono::milliseconds(200);
-
-template <class T>
-T or_setup_error(Result<T> result) {
-  if (!result) throw SetupError(result.error().detail);
-  return std::move(*result);
-}
 
 // Turns what the gateway decided into calls on the thing that does it.
 class Effects {
@@ -47,11 +40,11 @@ class Effects {
 }  // namespace
 
 int start_gateway(const Options& options) {
-  const GgufFile file = or_setup_error(GgufFile::open(options.model));
-  const ModelConfig model = or_setup_error(read_model_config(file));
-  const std::unique_ptr<Tokenizer> tokenizer = or_setup_error(Tokenizer::from_gguf(file));
+  const GgufFile file = value_or_throw(GgufFile::open(options.model));
+  const ModelConfig model = value_or_throw(read_model_config(file));
+  const std::unique_ptr<Tokenizer> tokenizer = value_or_throw(Tokenizer::from_gguf(file));
   const Secret secret = read_or_make_secret(options.secret_file);
-  const ServedModel served = or_setup_error(ServedModel::from_gguf(
+  const ServedModel served = value_or_throw(ServedModel::from_gguf(
       file, options.model, *tokenizer, effective_model_len(options, model), derive_tenant_key(secret, "default")));
 
   const BootId boot = draw_boot_id();

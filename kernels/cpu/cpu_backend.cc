@@ -5,11 +5,10 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <limits>
-#include <string>
 
 #include "common/check.h"
+#include "common/memory.h"
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/numerics.h"
 
@@ -22,16 +21,6 @@ constexpr IsaLevel kLevels[] = {
     {"scalar", "cpu/scalar", kNumericsCpuScalarRev1, gemm_panel_scalar, attention_fold_scalar},
     {"avx512bf16", "cpu/avx512bf16", kNumericsCpuAvx512Bf16Rev1, gemm_panel_avx512, attention_fold_avx512},
 };
-
-// What the kernel believes it can give without swapping (proc(5)); no limit where it does not say.
-size_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key, unit;
-  for (size_t kib = 0; file >> key >> kib; std::getline(file, unit)) {
-    if (key == "MemAvailable:") return kib * 1024;
-  }
-  return std::numeric_limits<size_t>::max();
-}
 
 [[noreturn]] void throw_no_memory(size_t bytes, size_t available, const char* cause) {
   throw SetupError(

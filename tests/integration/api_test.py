@@ -14,6 +14,8 @@ import urllib.parse
 
 import openai
 
+import server
+
 BLOCKS_FREE_WITHIN_S = 10
 PROMPT = "The capital of France is"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -307,17 +309,7 @@ def main():
     except openai.OpenAIError as error:
         print(f"FAILED  no answer from {base}/v1/models: {error}\n0 passed, 1 failed")
         return 1
-    failed = 0
-    for test in TESTS:
-        start = time.monotonic()
-        try:
-            test()
-            print(f"ok      {test.__name__} ({time.monotonic() - start:.1f} s)", flush=True)
-        except Exception as error:  # noqa: BLE001 - a test may fail in any way
-            failed += 1
-            print(f"FAILED  {test.__name__}: {type(error).__name__}: {error}", flush=True)
-    print(f"{len(TESTS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return server.run_tests(TESTS)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+
+#include "common/ids.h"
+#include "formats/gguf.h"
+#include "transfer/messages.h"
+
+namespace spillway {
+
+BootId draw_boot_id();
+
+// The gateway's Hello for a model file: it computes nothing, but it pairs only nodes of its own model. Throws
+// SetupError.
+Hello gateway_hello(const GgufFile& file, const std::string& name, BootId boot);
+
+}  // namespace spillway

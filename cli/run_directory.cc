@@ -1,0 +1,49 @@
+#include "cli/run_directory.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "common/check.h"
+
+namespace spillway {
+
+RunDirectory::RunDirectory() {
+  const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
+  path_ = std::string(runtime != nullptr && *runtime != '\0' ? runtime : "/tmp") + "/spillway-XXXXXX";
+  if (::mkdtemp(path_.data()) == nullptr)
+    throw SetupError(fmt::format("cannot make a run folder {}: {}", path_, std::strerror(errno)));
+}
+
+RunDirectory::~RunDirectory() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::vector<std::string> node_arguments(const Options& options, std::string_view role, uint32_t index,
+                                        const RunDirectory& run) {
+  std::vector<std::string> arguments{std::string(role)};
+  const auto add = [&](const char* flag, std::string value) {
+    arguments.insert(arguments.end(), {flag, std::move(value)});
+  };
+  add("--model", options.model);
+  add("--gateway", run.gateway_endpoint());
+  add("--run-dir", run.path());
+  add("--name", fmt::format("{} {}", role, index));
+  add("--threads", std::to_string(options.threads));
+  add("--isa", options.isa);
+  add("--max-model-len", std::to_string(options.max_model_len));
+  add("--device-memory", std::to_string(options.device_memory));
+  add("--chunk-tokens", std::to_string(options.chunk_tokens));
+  add("--max-sequences", std::to_string(options.max_sequences));
+  add("--log-level", options.log_level);
+  // A fault point belongs to the first node of its role: "prefill-step:3" arms prefill 0 only.
+  for (const std::string& fault : options.faults)
+    if (index == 0 && fault.starts_with(role)) add("--fault", fault);
+  return arguments;
+}
+
+}  // namespace spillway

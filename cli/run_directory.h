@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/options.h"
+
+namespace spillway {
+
+// The folder of one run's sockets, readable by this user only (the user's runtime folder, else /tmp); removed with this
+// object. Throws SetupError when it cannot be made.
+class RunDirectory {
+ public:
+  RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+  ~RunDirectory();
+  const std::string& path() const { return path_; }
+  std::string gateway_endpoint() const { return "ipc://" + path_ + "/gateway.sock"; }
+
+ private:
+  std::string path_;
+};
+
+// Arguments of `spillway prefill` or `spillway decode` (role) for node `index` of a run with these options.
+std::vector<std::string> node_arguments(const Options& options, std::string_view role, uint32_t index,
+                                        const RunDirectory& run);
+
+}  // namespace spillway
