@@ -32,6 +32,11 @@ EDITS = [
      "if add_generation_prompt and messages[-1].role != 'assistant'"),
     ("eos_appended", "'<|im_end|>' + '\n'}}", "'<|im_end|>' + eos_token }}"),
     ("newline_escaped", "'\n'", "'\\n'"),
+    ("content_between_bars", "message['content']", "'|' ~ message['content'].strip() ~ '|'"),
+    ("length_before_content", "message['content']", "(message['content'] | length) ~ ':' ~ message['content']"),
+    ("empty_content_replaced", "message['content']", "(message['content'] or '(nothing)')"),
+    ("assistant_renamed", "message['role'] +", "('bot' if message['role'] == 'assistant' else message['role']) +"),
+    ("first_only", "for message in messages", "for message in messages if loop is not defined and message == messages[0]"),
 ]
 
 WRITTEN = {
