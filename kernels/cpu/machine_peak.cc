@@ -1,10 +1,12 @@
 #include "kernels/cpu/machine_peak.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <string>
 
 #include "common/check.h"
 #include "common/clock.h"
@@ -18,7 +20,10 @@ namespace {
 constexpr int kRuns = 5;
 constexpr int kChains = 24;  // independent sums: enough to hide the latency of any of the instructions
 constexpr uint32_t kSteps = 400'000;
-constexpr size_t kReadBytes = size_t{256} << 20;
+constexpr size_t kReadBytesMin = size_t{256} << 20, kReadBytesMax = size_t{2} << 30;
+constexpr size_t kCachesRead = 4;  // as many times the last cache: then it holds too little to matter
+constexpr size_t kPrefetchBytes =
+    512;  // ahead of each stream; the best of those tried on the machines of docs/performance.md
 
 // Each returns a value made of all sums, so that none can be dropped, and hides their start from the compiler, or it
 // would see that all sums are the same one.
@@ -94,11 +99,17 @@ float read_loop(const char* bytes, size_t count) {
   for (size_t i = 0; i < quarter; i += 64) {
     for (size_t stream = 0; stream < 4; ++stream) {
       const auto* line = reinterpret_cast<const __m128i*>(bytes + stream * quarter + i);
+      _mm_prefetch(reinterpret_cast<const char*>(line) + kPrefetchBytes, _MM_HINT_T0);
       for (int part = 0; part < 4; ++part) sums[stream] = _mm_xor_si128(sums[stream], _mm_load_si128(line + part));
     }
   }
   const __m128i all = _mm_xor_si128(_mm_xor_si128(sums[0], sums[1]), _mm_xor_si128(sums[2], sums[3]));
   return static_cast<float>(_mm_cvtsi128_si32(all));
+}
+
+size_t beyond_cache_bytes() {
+  const long cache = ::sysconf(_SC_LEVEL3_CACHE_SIZE);  // 0 or -1 where unknown
+  return std::clamp(kCachesRead * static_cast<size_t>(std::max(cache, 0l)), kReadBytesMin, kReadBytesMax);
 }
 
 // `work` per second, when every thread does one call of `body`; the best run is the one that nothing disturbed.
@@ -116,7 +127,8 @@ double best_rate(cpu::WorkerPool& pool, double work, const Body& body) {
 }
 
 struct Unmap {
-  void operator()(char* bytes) const { ::munmap(bytes, kReadBytes); }
+  size_t bytes;
+  void operator()(char* mapped) const { ::munmap(mapped, bytes); }
 };
 
 }  // namespace
@@ -134,15 +146,22 @@ MachinePeak measure_machine_peak(uint32_t threads) {
   } else {
     peak.f32_flops_per_s = best_rate(pool, 8.0 * 12 * kSteps, [](uint32_t) { return f32_loop_sse(kSteps); });
   }
-  void* mapped = ::mmap(nullptr, kReadBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) throw SetupError("cannot measure the read bandwidth: 256 MiB of memory are not available");
-  const std::unique_ptr<char, Unmap> bytes(static_cast<char*>(mapped));
-  ::madvise(mapped, kReadBytes, MADV_HUGEPAGE);
-  std::memset(mapped, 1, kReadBytes);  // or all pages would be the one zero page
-  const size_t share = kReadBytes / threads / 256 * 256;
-  peak.read_bytes_per_s = best_rate(pool, static_cast<double>(share),
-                                    [&](uint32_t index) { return read_loop(bytes.get() + index * share, share); });
+  peak.read_bytes_per_s = measure_read_bandwidth(threads, beyond_cache_bytes());
   return peak;
+}
+
+double measure_read_bandwidth(uint32_t threads, size_t bytes) {
+  const size_t share = bytes / threads / 256 * 256;
+  CHECK(share > 0);
+  void* mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED)
+    throw SetupError("cannot measure the read bandwidth: " + std::to_string(bytes >> 20) + " MiB are not available");
+  const std::unique_ptr<char, Unmap> memory(static_cast<char*>(mapped), Unmap{bytes});
+  ::madvise(mapped, bytes, MADV_HUGEPAGE);
+  std::memset(mapped, 1, bytes);  // or all pages would be the one zero page
+  cpu::WorkerPool pool(threads);
+  return best_rate(pool, static_cast<double>(share),
+                   [&](uint32_t index) { return read_loop(memory.get() + index * share, share); });
 }
 
 }  // namespace spillway

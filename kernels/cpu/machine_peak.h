@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace spillway {
@@ -8,11 +9,15 @@ namespace spillway {
 struct MachinePeak {
   double bf16_flops_per_s = 0;  // vdpbf16ps from registers; 0 where the machine has no such instruction
   double f32_flops_per_s = 0;   // fused multiply-add at the widest vectors of the machine, from registers
-  double read_bytes_per_s = 0;  // 256 MiB read in order, as weights are
+  double read_bytes_per_s = 0;  // measure_read_bandwidth of more than the last cache holds
 };
 
-// With `threads` at once; best of a few runs, about half a second in all. Throws SetupError when memory for the reads
-// is lacking.
+// With `threads` at once; best of a few runs, about a second in all. Throws SetupError when memory for the reads is
+// lacking.
 MachinePeak measure_machine_peak(uint32_t threads);
+
+// Bytes per second of `threads` that read `bytes` in order, each its share, again and again: as decode reads weights.
+// Caches count where the bytes fit in them. Best of a few runs. Throws SetupError when so much memory is lacking.
+double measure_read_bandwidth(uint32_t threads, size_t bytes);
 
 }  // namespace spillway
