@@ -12,7 +12,7 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 }  // namespace
 
 std::string Detokenizer::push(TokenId token) {
-  if (tokenizer_.is_special(token)) return {};
+  if (token >= tokenizer_.vocab_size() || tokenizer_.is_special(token)) return {};
   pending_ += tokenizer_.token_bytes(token);
   std::string text;
   std::string_view left = pending_;

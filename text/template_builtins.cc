@@ -106,7 +106,7 @@ std::optional<int64_t> modulo(const TemplateCall& call, const TemplateValue& div
   } else if (!divisor.as_integer(by) || by == 0) {
     fail_on_type(call.run, call.position, divisor, "be a divisor");
   } else {
-    return by == -1 ? 0 : (number % by + by) % by;
+    return floor_modulo(number, by);
   }
   return std::nullopt;
 }

@@ -214,7 +214,7 @@ TemplateValue TemplateEvaluator::evaluate_arithmetic(const Expression& expressio
     overflows = __builtin_mul_overflow(a, b, &result);
     if (sign == '%') overflows = false, result = 0;
   } else {  // Python rounds down, C++ to zero
-    const int64_t rest = (a % b + b) % b;
+    const int64_t rest = floor_modulo(a, b);
     result = sign == '%' ? rest : (a / b) - (a % b != 0 && (a < 0) != (b < 0) ? 1 : 0);
   }
   if (overflows) return run_.fail(expression.position, ErrorCode::kUnsupported, "an integer of more than 64 bits");
@@ -241,8 +241,10 @@ TemplateValue TemplateEvaluator::add(TemplatePosition position, const TemplateVa
 
 TemplateValue TemplateEvaluator::evaluate_concatenation(const Expression& expression) {
   std::string text;
-  for (const TemplateExpressionPtr& operand : expression.operands)
+  for (const TemplateExpressionPtr& operand : expression.operands) {
     text += run_.to_text(expression.position, evaluate(*operand));
+    if (run_.failed() || text.size() > kTemplateMemoryMax) break;  // keep() says why
+  }
   return run_.keep(expression.position, std::move(text));
 }
 

@@ -76,7 +76,7 @@ Ptr TemplateExpressionParser::parse_not() {
   std::vector<TemplatePosition> positions;  // a loop, so that a thousand times "not" is no deep recursion
   while (tokens_.at_name("not")) positions.push_back(tokens_.take().position);
   Ptr value = parse_compare();
-  for (; !positions.empty(); positions.pop_back())
+  for (; !positions.empty() && !tokens_.failed(); positions.pop_back())
     value = make(Kind::kNot, positions.back(), list_of(std::move(value)));
   return value;
 }
@@ -141,7 +141,8 @@ Ptr TemplateExpressionParser::parse_unary(bool with_filters) {
   while (tokens_.at_operator("-")) signs.push_back(tokens_.take().position);
   if (tokens_.at_operator("+")) return unsupported(tokens_.current().position, "the sign \"+\"");
   Ptr value = parse_postfix(parse_primary());
-  for (; !signs.empty(); signs.pop_back()) value = make(Kind::kNegate, signs.back(), list_of(std::move(value)));
+  for (; !signs.empty() && !tokens_.failed(); signs.pop_back())
+    value = make(Kind::kNegate, signs.back(), list_of(std::move(value)));
   return with_filters ? parse_filters(std::move(value)) : std::move(value);
 }
 

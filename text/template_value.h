@@ -37,6 +37,12 @@ struct TemplateValue {
   std::string_view type_name() const;  // as Python calls it: "str", "NoneType", ...
 };
 
+// number mod by as Python has it: with the sign of `by`, never overflowing. REQUIRES: by is neither 0 nor -1.
+inline int64_t floor_modulo(int64_t number, int64_t by) {
+  const int64_t rest = number % by;
+  return rest != 0 && (rest < 0) != (by < 0) ? rest + by : rest;
+}
+
 // Whether Python has an attribute of this name (a method, mostly) on values of this type.
 bool is_python_attribute(const TemplateValue& value, std::string_view name);
 

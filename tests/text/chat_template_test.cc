@@ -255,6 +255,7 @@ TEST(ChatTemplate, SourceWorkMemoryAndOutputAreBounded) {
   const std::string sources[] = {loops + "x" + repeated("{% endfor %}", 8),
                                  doubling + "{{ x | length }}",
                                  list_doubling + "{{ x | length }}",
+                                 "{% set x = messages[0].content %}{{ x" + repeated("~x", 20'000) + " }}",
                                  shared_lists,
                                  each + "{{ messages[0].content }}" + ends,
                                  each + "{% set n = messages[0].content.split('a') | length %}" + ends,
@@ -270,6 +271,16 @@ TEST(ChatTemplate, SourceWorkMemoryAndOutputAreBounded) {
     EXPECT_EQ(text.error().code, ErrorCode::kInvalidArgument);
     EXPECT_TRUE(text.error().detail.find("more than") != std::string::npos) << text.error().detail;
   }
+}
+
+TEST(ChatTemplate, ModuloKeepsPythonsSignAtTheEdgeOf64Bits) {
+  const auto of = [](const std::string& expression) {
+    return rendered("{{ " + expression + " }}", {{"user", "u"}}).value();
+  };
+  EXPECT_EQ(of("5000000000000000000 % 6000000000000000000"), "5000000000000000000");
+  EXPECT_EQ(of("-5000000000000000000 % 6000000000000000000"), "1000000000000000000");
+  EXPECT_EQ(of("7 % -3"), "-2");
+  EXPECT_EQ(of("-7 % 3"), "2");
 }
 
 TEST(ChatTemplate, AMegabyteMessageRenders) {

@@ -52,6 +52,11 @@ TEST(Detokenizer, GoldenTokensOneByOneGiveTheText) {
     EXPECT_EQ(streamed(demo_tokenizer(), golden["ids"].get<Ids>()), golden["text"].get<std::string>());
 }
 
+TEST(Detokenizer, AnIdBeyondTheVocabularyHasNoText) {
+  const ByteTokenizer tokenizer({});
+  EXPECT_EQ(streamed(tokenizer, {'a', tokenizer.vocab_size(), 0xFFFFFFFFu, 'b'}), "ab");
+}
+
 TEST(Detokenizer, ACompleteCharacterNeverWaits) {
   const ByteTokenizer tokenizer({});
   const nlohmann::json goldens = read_test_data("tokenizer.json");
