@@ -34,7 +34,8 @@ bool spin_until(const Ready& ready) {
 FlushDenormals::FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero); }
 FlushDenormals::~FlushDenormals() { _mm_setcsr(saved_); }
 
-WorkerPool::WorkerPool(uint32_t threads) {
+// Delegates, so that the destructor stops the workers already there when one more cannot be had.
+WorkerPool::WorkerPool(uint32_t threads) : WorkerPool() {
   CHECK(threads >= 1 && threads <= kThreadsMax);
   for (uint32_t thread = 1; thread < threads; ++thread) {
     workers_.push_back(std::make_unique<Thread>(fmt::format("worker {}", thread), [this, thread] { work(thread); }));

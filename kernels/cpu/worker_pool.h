@@ -48,6 +48,7 @@ class WorkerPool {
   }
 
  private:
+  WorkerPool() = default;
   using Task = void (*)(const void* context, uint32_t index, uint32_t thread);
   void run(uint32_t count, const void* context, Task task);
   void take_indices(uint32_t thread);
