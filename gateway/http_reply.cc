@@ -78,8 +78,12 @@ HttpResponse HttpReply::error(const ApiError& error) const {
 
 std::optional<HttpResponse> HttpReply::refuse(const HttpRequest& request) const {
   const Route* const route = find_route(path_of(request.target()));
-  if (route == nullptr)
-    return error({.status = 404, .message = "there is no such path: try /v1/models", .code = "not_found"});
+  if (route == nullptr) {
+    HttpResponse response =
+        error({.status = 404, .message = "there is no such path: try /v1/models", .code = "not_found"});
+    if (request.method() == http::verb::head) response.body().clear();  // nobody would read it
+    return response;
+  }
   if (request.method() != route->method) {
     const std::string allow(http::to_string(route->method));
     HttpResponse response =

@@ -79,6 +79,17 @@ TEST(HttpLimits, EachRefusalIsAnErrorObjectWithItsStatus) {
   EXPECT_EQ(client.read_reply().value_or(RawReply{}).status, 200u) << "the server survives them all";
 }
 
+TEST(HttpLimits, HeadOfAnUnknownPathLeavesNoBodyBehind) {
+  FakeLoop loop(says("x"));
+  RawClient client(loop.port());
+  client.send("HEAD /v2 HTTP/1.1\r\nHost: t\r\n\r\n");
+  RawReply head;
+  ASSERT_TRUE(client.read_head(head));
+  EXPECT_EQ(head.status, 404u);
+  client.send("GET /health/live HTTP/1.1\r\nHost: t\r\n\r\n");
+  EXPECT_EQ(client.read_reply().value_or(RawReply{}).status, 200u) << "what follows is read as the next answer";
+}
+
 TEST(HttpLimits, SlowRequestsAreClosed) {
   HttpConfig config;
   config.request_timeout = std::chrono::milliseconds(100);
