@@ -3,6 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
+#include <string>
+
 #include "cli/node_runtime.h"
 #include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
@@ -54,7 +58,11 @@ int start_decode(const Options& options) {
   config.vocab = runtime.model().vocab;
   DecodeNode node(config, runtime.engine(), receiver);
   ControlConfig control;
-  control.bind_endpoint = fmt::format("ipc://{}/decode-{}.sock", options.run_dir, ::getpid());
+  // Named after the node where it has a name: its successor takes the same place, and nobody dials dead ones for ever.
+  std::string place = options.name.empty() ? fmt::format("decode-{}", ::getpid()) : options.name;
+  std::replace_if(
+      place.begin(), place.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
+  control.bind_endpoint = fmt::format("ipc://{}/{}.sock", options.run_dir, place);
   ControlChannel channel(control, runtime.hello(control.bind_endpoint));
   channel.connect(options.gateway_endpoint);
 

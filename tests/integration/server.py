@@ -68,6 +68,13 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"not ready within {within} s")
 
+    def wait_log(self, text, within=5):
+        deadline = time.monotonic() + within
+        while text not in open(self.log_path).read():
+            if time.monotonic() >= deadline:
+                raise AssertionError(f"the log does not say within {within} s: {text}")
+            time.sleep(0.05)
+
     def connection(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_WITHIN_S)
 
