@@ -18,7 +18,7 @@ struct TemplateUndefined {
 struct TemplateNone {};
 
 // A value in a running template. Small and copied freely: texts, lists and dictionaries are borrowed from the template,
-// the inputs or the TemplateMemory of this run, and never change.
+// the inputs or the TemplateRun, and never change.
 struct TemplateValue {
   std::variant<TemplateUndefined, TemplateNone, bool, int64_t, std::string_view, const TemplateList*,
                const TemplateDict*>
@@ -37,8 +37,9 @@ struct TemplateValue {
   std::string_view type_name() const;  // as Python calls it: "str", "NoneType", ...
 };
 
-// number mod by as Python has it: with the sign of `by`, never overflowing. REQUIRES: by is neither 0 nor -1.
+// number mod by as Python has it: with the sign of `by`, never overflowing. REQUIRES: by != 0.
 inline int64_t floor_modulo(int64_t number, int64_t by) {
+  if (by == -1) return 0;  // the machine's own division would overflow at the lowest number
   const int64_t rest = number % by;
   return rest != 0 && (rest < 0) != (by < 0) ? rest + by : rest;
 }
