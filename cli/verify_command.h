@@ -22,8 +22,9 @@ std::vector<VerifyGroup> verify_locally(const ModelFile& file, const std::string
 
 std::string format_verification(std::span<const VerifyGroup> groups);
 
-// `spillway verify`: placement invariance on this machine and model, as a table. KV memory is sized by what the routes
-// need. Exit code 0 when every row of every group is equal to its group's first, 1 when not. Throws SetupError.
+// `spillway verify`: placement invariance on this machine and model, as a table. KV memory of routes in this process
+// is sized by what they need, nodes of the others get a fixed amount. Exit code 0 when every row of every group is
+// equal to its group's first, 1 when not. Throws SetupError.
 int verify_command(const Options& options);
 
 }  // namespace spillway

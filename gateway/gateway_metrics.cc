@@ -64,7 +64,7 @@ void add_counters(Page& page, const GatewayCounters& counters) {
   for (const auto& [code, count] : counters.errors)
     page.sample(static_cast<double>(count), {{"reason", std::string(error_name(code))}});
   page.counter("spillway_prompt_tokens_total", "Prompt tokens of finished requests.", counters.prompt_tokens);
-  page.counter("spillway_output_tokens_total", "Tokens generated.", counters.output_tokens);
+  page.counter("spillway_output_tokens_total", "Tokens of finished requests.", counters.output_tokens);
   page.counter("spillway_cached_tokens_total", "Prompt tokens whose KV was reused, not computed.",
                counters.cached_tokens);
   page.gauge("spillway_requests_queued", "Requests waiting in the gateway.", counters.queued);

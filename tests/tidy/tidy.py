@@ -21,7 +21,7 @@ MAY_INCLUDE = {  # ARCHITECTURE.md section 11
     "prefill_node": {"engine", "transfer", "scheduler", "kv", "common"},
     "decode_node": {"engine", "transfer", "scheduler", "kv", "common"},
     "gateway": {"transfer", "scheduler", "text", "formats", "kv", "common"},
-    "simulator": {"prefill_node", "decode_node", "gateway", "engine", "model", "kernels", "scheduler", "transfer", "kv", "common"},
+    "simulator": {"prefill_node", "decode_node", "gateway", "engine", "kernels", "scheduler", "transfer", "kv", "common"},
 }
 MAY_INCLUDE["cli"] = set(MAY_INCLUDE) - {"simulator"}
 
