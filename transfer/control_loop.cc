@@ -30,6 +30,8 @@ void ControlLoop::run() {
     events.clear();
     // Every turn: a mailbox may have filled up since, whatever ended the sleep.
     waker_.drain();
+    // A stop() since the loop's condition may have lost its wake-up to the drain; it stored its flag before that.
+    if (stopping_.load(std::memory_order_acquire)) return;
     role_.on_wake(now);
     sleep();
   }

@@ -123,6 +123,20 @@ TEST_F(ControlLoopTest, ASignalHandlerMayStopIt) {
   ::sigaction(SIGUSR1, &before, nullptr);
 }
 
+TEST_F(ControlLoopTest, AStopWhileEventsAreHandledIsNotSleptThrough) {
+  LoopEnd server(config(true), 1), client(config(false), 2);
+  ControlLoop loop(client.channel, client.waker, client.role());
+  ControlLoop server_loop(server.channel, server.waker, server.role());
+  client.on_control = [&](const ControlEvent&, TimePoint) { loop.stop(); };  // before the turn's drain
+  client.channel.connect(endpoint_);
+  client.deadline = steady_now() + std::chrono::seconds(30);
+  std::thread server_thread([&] { server_loop.run(); });
+  loop.run();
+  EXPECT_LT(steady_now(), client.deadline);
+  server_loop.stop();
+  server_thread.join();
+}
+
 TEST_F(ControlLoopTest, ARefusedProcessEndsWithTheReason) {
   LoopEnd server(config(true), 1);
   ControlLoop server_loop(server.channel, server.waker, server.role());
