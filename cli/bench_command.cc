@@ -156,7 +156,8 @@ LocalModel::Limits bench_limits(const ModelConfig& config, const Options& option
           .rows_max = kPromptTokens + kBatchMax,
           .logit_rows_max = kBatchMax,
           .model_len = kPositions,
-          .kv_bytes = uint64_t{kBatchMax} * layout.blocks_for(kPositions) * layout.block_bytes()};
+          .kv_bytes = uint64_t{kBatchMax} * layout.blocks_for(kPositions) * layout.block_bytes(),
+          .cache_dir = options.cache_dir};
 }
 
 int bench_command(const Options& options) {

@@ -165,7 +165,8 @@ int explain_command(const Options& options) {
                           .rows_max = rows,
                           .logit_rows_max = rows,
                           .model_len = rows,
-                          .kv_bytes = uint64_t{layout.blocks_for(rows)} * layout.block_bytes()});
+                          .kv_bytes = uint64_t{layout.blocks_for(rows)} * layout.block_bytes(),
+                          .cache_dir = options.cache_dir});
   const Explanation explanation = explain(model, prompt, options.max_tokens);
   fmt::print("{} on {}\n", options.model, model.backend().name());
   fmt::print("{}", format_explanation(explanation, file.config(), prompt.size()));

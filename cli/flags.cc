@@ -28,6 +28,9 @@ void add_engine(CLI::App& command, Options& options) {
   command.add_option("--chunk-tokens", options.chunk_tokens, "Prompt tokens of one request computed per step")
       ->check(CLI::Range(1u, 16384u))
       ->capture_default_str();
+  command.add_option("--cache-dir", options.cache_dir,
+                     "Folder for the packed weights: written once, then mapped by every process. Default: none, each "
+                     "process packs its own");
   command.add_option("--max-sequences", options.max_sequences, "Requests in one node at once")
       ->check(CLI::Range(1u, 1024u))
       ->capture_default_str();

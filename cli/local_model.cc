@@ -36,8 +36,9 @@ std::vector<TokenId> ModelFile::encode_prompt(const std::string& text, bool chat
 LocalModel::LocalModel(const ModelFile& file, const Limits& limits)
     : file_(file),
       limits_(limits),
+      packed_(PackedWeights::find_or_make(limits.cache_dir, file.file(), file.config(), {limits.isa, limits.threads})),
       backend_(make_backend({.isa = limits.isa, .threads = limits.threads})),
-      weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_))),
+      weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.bytes()))),
       memory_(*backend_, file.config().kv_layout(), limits.kv_bytes),
       decoder_(*backend_, file.config(), weights_, limits.rows_max, limits.logit_rows_max, limits.model_len) {}
 

@@ -12,6 +12,7 @@
 #include "kv/block.h"
 #include "model/decoder.h"
 #include "model/model_config.h"
+#include "model/packed_weights.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
 
@@ -45,6 +46,7 @@ class LocalModel {
     uint32_t logit_rows_max = 0;  // of those, how many may reach the classifier; also sequences of one step
     uint32_t model_len = 0;       // positions
     uint64_t kv_bytes = 0;
+    std::string cache_dir{};  // of PackedWeights; empty: packed in this process
   };
   // Throws SetupError when memory does not suffice or the ISA level is not there. `file` must outlive this.
   LocalModel(const ModelFile& file, const Limits& limits);
@@ -62,6 +64,7 @@ class LocalModel {
  private:
   const ModelFile& file_;
   const Limits limits_;
+  const PackedWeights packed_;
   const std::unique_ptr<Backend> backend_;
   const Weights weights_;
   const KvMemory memory_;

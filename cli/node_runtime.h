@@ -14,6 +14,7 @@
 #include "kv/kv_cache.h"
 #include "model/decoder.h"
 #include "model/model_config.h"
+#include "model/packed_weights.h"
 #include "model/weights.h"
 #include "transfer/control_channel.h"
 #include "transfer/transfer_thread.h"
@@ -56,6 +57,7 @@ class NodeRuntime {
   ModelConfig model_;
   ModelId model_id_;
   uint32_t model_len_;
+  PackedWeights packed_;
   std::unique_ptr<Backend> backend_;
   Weights weights_;
   std::unique_ptr<KvMemory> memory_;

@@ -35,7 +35,8 @@ int run_command(const Options& options) {
                           .rows_max = options.chunk_tokens + 1,
                           .logit_rows_max = 1,
                           .model_len = effective_model_len(options, file.config()),
-                          .kv_bytes = options.device_memory});
+                          .kv_bytes = options.device_memory,
+                          .cache_dir = options.cache_dir});
   LocalEngine engine(model, options.chunk_tokens, 1);
   const Duration load = steady_now() - start;
 

@@ -12,6 +12,7 @@
 #include "common/fault_points.h"
 #include "formats/gguf.h"
 #include "model/model_config.h"
+#include "model/packed_weights.h"
 
 namespace spillway {
 namespace {
@@ -47,7 +48,10 @@ int serve_command(const Options& options) {
   const FaultPoints checked(options.faults);  // a typo ends here, not in a child
   {
     const GgufFile file = value_or_throw(GgufFile::open(options.model));
-    check_memory(options, value_or_throw(read_model_config(file)), options.prefill + options.decode);
+    const ModelConfig config = value_or_throw(read_model_config(file));
+    check_memory(options, config, options.prefill + options.decode);
+    // Packed here once, so that the nodes find it.
+    (void)PackedWeights::find_or_make(options.cache_dir, file, config, {options.isa, options.threads});
   }
   Options node = options;
   node.threads = threads_per_node(options);

@@ -18,11 +18,6 @@
 
 namespace spillway {
 
-enum class PackOrder : uint8_t {
-  kRows,    // the tensors' rows one after the other (q, k, v make one matrix)
-  kGateUp,  // two tensors of equal shape, arranged so that Epilogue::kSwiGlu finds gate and up of a feature together
-};
-
 // Tensor operations, in order, on one device. Owned and called by the compute thread. CpuBackend has finished an
 // operation when the call returns, a GPU backend has enqueued it; callers see one rule: a result exists, and its inputs
 // may be reused, once a Ticket recorded after it is reached.
@@ -37,6 +32,13 @@ class Backend {
   virtual std::span<std::byte> allocate(size_t bytes) = 0;  // 4096-aligned, zeroed
   // Into this device's own order. REQUIRES equal cols; throws SetupError when a shape is not supported.
   virtual Weight pack(std::span<const FileTensor> tensors, PackOrder order) = 0;
+  // Names the packed order: under one name pack() leaves the same bytes for the same tensors, on any machine and with
+  // any thread count, and adopt() takes them back. Letters, digits and dashes.
+  virtual std::string_view pack_format() const = 0;
+  virtual size_t packed_bytes(std::span<const FileTensor> tensors, PackOrder order) const = 0;
+  // The Weight that pack() would make, over host memory where it left its bytes before (64-aligned; outlives the
+  // Backend). REQUIRES packed.size() == packed_bytes(tensors, order); throws as pack().
+  virtual Weight adopt(std::span<const FileTensor> tensors, PackOrder order, std::span<const std::byte> packed) = 0;
 
   virtual Ticket record() = 0;              // after all that was enqueued so far
   virtual bool reached(Ticket ticket) = 0;  // CPU: always

@@ -33,11 +33,17 @@ struct FileTensor {
   std::span<const std::byte> bytes;
 };
 
+enum class PackOrder : uint8_t {
+  kRows,    // the tensors' rows one after the other (q, k, v make one matrix)
+  kGateUp,  // two tensors of equal shape, arranged so that Epilogue::kSwiGlu finds gate and up of a feature together
+};
+
 // A matrix in a device's own packed order. Opaque outside the backend that made it; lives as long as the backend.
 struct Weight {
   const std::byte* data = nullptr;
   uint32_t rows = 0, cols = 0;  // logical [N, K]
-  size_t bytes = 0;             // packed size: what one pass over it reads
+  PackOrder order = PackOrder::kRows;
+  size_t bytes = 0;  // packed size: what one pass over it reads
 };
 
 }  // namespace spillway

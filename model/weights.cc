@@ -27,8 +27,13 @@ std::optional<StoredType> stored_type(GgufType type) {
 // Takes tensors out of the file by name and checks their shapes; remembers the first error and the names taken.
 class Loader {
  public:
-  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend)
-      : file_(file), config_(config), backend_(backend), norms_(allocate_norms()) {}
+  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend, std::span<const std::byte> packed)
+      : file_(file),
+        config_(config),
+        backend_(backend),
+        norms_(allocate_norms()),
+        has_packed_(!packed.empty()),
+        packed_(packed) {}
 
   FileTensor matrix(const std::string& name, uint32_t rows, uint32_t cols) {
     const GgufTensor* tensor = take(name, {cols, rows});
@@ -59,7 +64,16 @@ class Loader {
 
   template <size_t N>
   Weight pack(const std::array<FileTensor, N>& tensors, PackOrder order) {
-    return error_ ? Weight{} : backend_.pack(tensors, order);  // a shape that failed must not reach the backend
+    if (error_) return {};  // a shape that failed must not reach the backend
+    if (!has_packed_) return backend_.pack(tensors, order);
+    const size_t bytes = backend_.packed_bytes(tensors, order);
+    if (page_aligned(bytes) > packed_.size()) {
+      set_error(ErrorCode::kCorrupt, fmt::format("packed weights end before tensor {}", tensors[0].name));
+      return {};
+    }
+    const std::span<const std::byte> matrix = packed_.first(bytes);
+    packed_ = packed_.subspan(page_aligned(bytes));
+    return backend_.adopt(tensors, order, matrix);
   }
 
   bool has(const std::string& name) const { return file_.tensor(name).has_value(); }
@@ -74,6 +88,8 @@ class Loader {
                               "not supported (bias, expert, RoPE factors, another architecture)",
                               tensor.name));
     }
+    if (!packed_.empty())
+      set_error(ErrorCode::kCorrupt, fmt::format("packed weights hold {} bytes too many", packed_.size()));
     return error_;
   }
 
@@ -103,6 +119,8 @@ class Loader {
   const ModelConfig& config_;
   Backend& backend_;
   std::span<std::byte> norms_;  // what is left of the norms' memory
+  const bool has_packed_;
+  std::span<const std::byte> packed_;  // what is left of it
   std::set<std::string> taken_;
   std::optional<Error> error_;
 };
@@ -129,15 +147,23 @@ LayerWeights load_layer(Loader& loader, const ModelConfig& config, uint16_t laye
 
 }  // namespace
 
-size_t Weights::packed_bytes() const {
-  size_t sum = classifier.bytes;
+std::vector<const Weight*> Weights::matrices() const {
+  std::vector<const Weight*> all;
   for (const LayerWeights& layer : layers)
-    sum += layer.qkv.bytes + layer.attention_out.bytes + layer.gate_up.bytes + layer.down.bytes;
+    all.insert(all.end(), {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down});
+  all.push_back(&classifier);
+  return all;
+}
+
+size_t Weights::packed_bytes() const {
+  size_t sum = 0;
+  for (const Weight* const weight : matrices()) sum += weight->bytes;
   return sum;
 }
 
-Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, Backend& backend) {
-  Loader loader(file, config, backend);
+Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, Backend& backend,
+                             std::span<const std::byte> packed) {
+  Loader loader(file, config, backend, packed);
   Weights weights;
   weights.embedding = loader.matrix("token_embd.weight", config.vocab, config.hidden);
   for (uint16_t layer = 0; layer < config.layer_count && !loader.failed(); ++layer)

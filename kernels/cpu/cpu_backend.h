@@ -32,6 +32,9 @@ class CpuBackend final : public Backend {
 
   std::span<std::byte> allocate(size_t bytes) override;
   Weight pack(std::span<const FileTensor> tensors, PackOrder order) override;
+  std::string_view pack_format() const override { return "cpu-bf16-panels-1"; }
+  size_t packed_bytes(std::span<const FileTensor> tensors, PackOrder order) const override;
+  Weight adopt(std::span<const FileTensor> tensors, PackOrder order, std::span<const std::byte> packed) override;
   Ticket record() override { return Ticket{}; }
   bool reached(Ticket) override { return true; }
   NumericsClass numerics() const override { return isa_.numerics; }

@@ -44,9 +44,8 @@ void gemm_panel_scalar(const GemmPanel& args) {
 
 void CpuBackend::gemm(const GemmArgs& args) {
   CHECK(args.weight != nullptr);
-  const auto* const header = reinterpret_cast<const PackedHeader*>(args.weight->data);
-  const uint16_t* const packed = reinterpret_cast<const uint16_t*>(args.weight->data + sizeof(PackedHeader));
-  CHECK((header->order == PackOrder::kGateUp) == (args.epilogue == Epilogue::kSwiGlu));
+  const uint16_t* const packed = reinterpret_cast<const uint16_t*>(args.weight->data);
+  CHECK((args.weight->order == PackOrder::kGateUp) == (args.epilogue == Epilogue::kSwiGlu));
   CHECK(args.a.type == DataType::kBf16 && args.a.shape[1] == args.weight->cols);
   const bool swiglu = args.epilogue == Epilogue::kSwiGlu;
   const uint32_t rows = args.a.shape[0], depth = args.weight->cols;

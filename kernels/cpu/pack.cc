@@ -32,7 +32,8 @@ SourceRow source_of(std::span<const FileTensor> tensors, PackOrder order, uint32
   return {};
 }
 
-void check_shapes(std::span<const FileTensor> tensors, PackOrder order) {
+// The packed matrix of these tensors, still without memory. Throws SetupError for shapes that are not supported.
+Weight packed_shape(std::span<const FileTensor> tensors, PackOrder order) {
   CHECK(!tensors.empty());
   CHECK(order == PackOrder::kRows || (tensors.size() == 2 && tensors[0].rows == tensors[1].rows));
   uint64_t rows = 0;
@@ -45,24 +46,23 @@ void check_shapes(std::span<const FileTensor> tensors, PackOrder order) {
     throw SetupError(fmt::format("tensor {}: {} output features are not supported, at most {} are", tensors[0].name,
                                  rows, UINT32_MAX - kPanelColumns));
   }
+  Weight weight{.rows = static_cast<uint32_t>(rows), .cols = tensors[0].cols, .order = order};
+  weight.bytes = panel_count(weight.rows, order) * panel_elements(weight.cols) * sizeof(uint16_t);
+  return weight;
 }
 
 }  // namespace
 
 Weight CpuBackend::pack(std::span<const FileTensor> tensors, PackOrder order) {
-  check_shapes(tensors, order);
-  uint32_t rows = 0;
-  for (const FileTensor& tensor : tensors) rows += tensor.rows;
-  const uint32_t depth = tensors[0].cols;
-  const uint32_t panels = panel_count(rows, order);
-  const size_t panel_bytes = panel_elements(depth) * sizeof(uint16_t);
-  const std::span<std::byte> memory = allocate(sizeof(PackedHeader) + panels * panel_bytes);
-  reinterpret_cast<PackedHeader*>(memory.data())->order = order;
-  auto* const packed = reinterpret_cast<uint16_t*>(memory.data() + sizeof(PackedHeader));
+  Weight weight = packed_shape(tensors, order);
+  const std::span<std::byte> memory = allocate(weight.bytes);
+  weight.data = memory.data();
+  auto* const packed = reinterpret_cast<uint16_t*>(memory.data());
 
+  const uint32_t depth = weight.cols;
   const FlushDenormals flush;
   std::vector<float> rows_f32(size_t{pool_.thread_count()} * depth);
-  pool_.parallel_for(panels, [&](uint32_t panel, uint32_t thread) {
+  pool_.parallel_for(panel_count(weight.rows, order), [&](uint32_t panel, uint32_t thread) {
     const std::span<float> values(&rows_f32[size_t{thread} * depth], depth);
     for (uint32_t column = 0; column < kPanelColumns; ++column) {
       const SourceRow source = source_of(tensors, order, panel, column);
@@ -72,7 +72,18 @@ Weight CpuBackend::pack(std::span<const FileTensor> tensors, PackOrder order) {
       for (uint32_t k = 0; k < depth; ++k) out[size_t{k / 2} * 2 * kPanelColumns + k % 2] = bf16_from_f32(values[k]);
     }
   });
-  return {memory.data(), rows, depth, panels * panel_bytes};
+  return weight;
+}
+
+size_t CpuBackend::packed_bytes(std::span<const FileTensor> tensors, PackOrder order) const {
+  return packed_shape(tensors, order).bytes;
+}
+
+Weight CpuBackend::adopt(std::span<const FileTensor> tensors, PackOrder order, std::span<const std::byte> packed) {
+  Weight weight = packed_shape(tensors, order);
+  CHECK(packed.size() == weight.bytes);
+  weight.data = packed.data();
+  return weight;
 }
 
 }  // namespace spillway::cpu
