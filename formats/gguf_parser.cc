@@ -8,6 +8,7 @@
 #include <utility>
 #include <variant>
 
+#include "common/quote.h"
 #include "formats/byte_reader.h"
 
 namespace spillway {
@@ -311,19 +312,5 @@ void Parser::place_tensors() {
 }  // namespace
 
 Result<GgufTables> parse_gguf(std::span<const std::byte> bytes) { return Parser(bytes).parse(); }
-
-std::string quote_foreign(std::string_view text) {
-  constexpr size_t kShownMax = 64;
-  // By hand: the {:?} of fmt 9 asserts on bytes that are not UTF-8, and these are anybody's.
-  std::string shown = "\"";
-  for (const char one : text.substr(0, kShownMax)) {
-    const auto byte = static_cast<unsigned char>(one);
-    if (byte < 0x20 || byte >= 0x7F || one == '"' || one == '\\')
-      shown += fmt::format("\\x{:02x}", byte);
-    else
-      shown += one;
-  }
-  return shown + (text.size() > kShownMax ? "\"..." : "\"");
-}
 
 }  // namespace spillway

@@ -24,7 +24,4 @@ struct GgufTables {
 // another version, byte order, tensor type or nested arrays.
 Result<GgufTables> parse_gguf(std::span<const std::byte> bytes);
 
-// `text` from a file as it may appear in an error: quoted, escaped, cut after 64 bytes.
-std::string quote_foreign(std::string_view text);
-
 }  // namespace spillway

@@ -7,6 +7,9 @@
 #include <string>
 #include <string_view>
 
+#include "common/quote.h"
+#include "kernels/attention.h"
+
 namespace spillway {
 namespace {
 
@@ -14,8 +17,7 @@ namespace {
 // bits.
 constexpr uint64_t kLayersMax = 512, kHeadsMax = 512, kFeaturesMax = 1u << 17, kVocabMax = 1u << 20;
 constexpr uint64_t kContextMax = 1u << 20;
-constexpr uint64_t kHeadDimStep = 16, kHeadDimMax = 256;
-constexpr uint32_t kHeadsPerKvHeadMax = 64;  // kernels/attention.h
+constexpr uint64_t kHeadDimStep = 16;
 
 Result<uint64_t> bounded(const GgufFile& file, std::string_view key, uint64_t low, uint64_t high) {
   Result<uint64_t> value = file.get_uint(key);
@@ -79,13 +81,25 @@ Result<uint16_t> read_head_dim(const GgufFile& file, const ModelConfig& config) 
   return static_cast<uint16_t>(head_dim);
 }
 
+// A factor without a type is linear scaling to llama.cpp (llama-model.cpp, "rope_freq_scale"); 0 says none.
 Result<void> check_rope(const GgufFile& file) {
-  if (!file.contains("llama.rope.scaling.type")) return {};
-  const Result<std::string> type = file.get_string("llama.rope.scaling.type");
-  if (!type) return tl::unexpected<Error>(type.error());
-  if (*type == "none") return {};
-  return fail(ErrorCode::kUnsupported,
-              fmt::format("llama.rope.scaling.type is \"{}\", supported is no scaling (\"none\" or absent)", *type));
+  constexpr std::string_view kType = "llama.rope.scaling.type";
+  if (file.contains(kType)) {
+    const Result<std::string> type = file.get_string(kType);
+    if (!type) return tl::unexpected<Error>(type.error());
+    if (*type == "none") return {};
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("{} is {}, supported is no scaling (\"none\" or absent)", kType, quote_foreign(*type)));
+  }
+  for (const std::string_view key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"}) {
+    if (!file.contains(key)) continue;
+    const Result<double> factor = file.get_float(key);
+    if (!factor) return tl::unexpected<Error>(factor.error());
+    if (*factor != 0.0 && *factor != 1.0)
+      return fail(ErrorCode::kUnsupported,
+                  fmt::format("{} is {}, supported is no scaling (1 or absent)", key, *factor));
+  }
+  return {};
 }
 
 // What the numbers must be to each other.

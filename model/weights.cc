@@ -27,13 +27,9 @@ std::optional<StoredType> stored_type(GgufType type) {
 // Takes tensors out of the file by name and checks their shapes; remembers the first error and the names taken.
 class Loader {
  public:
-  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend, std::span<const std::byte> packed)
-      : file_(file),
-        config_(config),
-        backend_(backend),
-        norms_(allocate_norms()),
-        has_packed_(!packed.empty()),
-        packed_(packed) {}
+  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend, std::span<const std::byte> packed,
+         std::span<std::byte> norms)
+      : file_(file), config_(config), backend_(backend), norms_(norms), has_packed_(!packed.empty()), packed_(packed) {}
 
   FileTensor matrix(const std::string& name, uint32_t rows, uint32_t cols) {
     const GgufTensor* tensor = take(name, {cols, rows});
@@ -94,9 +90,6 @@ class Loader {
   }
 
  private:
-  std::span<std::byte> allocate_norms() {
-    return backend_.allocate((2 * size_t{config_.layer_count} + 1) * config_.hidden * sizeof(float));
-  }
   void set_error(ErrorCode code, std::string detail) {
     if (!error_) error_ = Error{code, std::move(detail)};
   }
@@ -163,7 +156,12 @@ size_t Weights::packed_bytes() const {
 
 Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, Backend& backend,
                              std::span<const std::byte> packed) {
-  Loader loader(file, config, backend, packed);
+  const size_t norm_bytes = (2 * size_t{config.layer_count} + 1) * config.hidden * sizeof(float);
+  if (norm_bytes > file.bytes().size())  // before that memory is asked for
+    return fail(ErrorCode::kCorrupt,
+                fmt::format("{} layers of {} features have {} bytes of norms, the file has {} bytes",
+                            config.layer_count, config.hidden, norm_bytes, file.bytes().size()));
+  Loader loader(file, config, backend, packed, backend.allocate(norm_bytes));
   Weights weights;
   weights.embedding = loader.matrix("token_embd.weight", config.vocab, config.hidden);
   for (uint16_t layer = 0; layer < config.layer_count && !loader.failed(); ++layer)

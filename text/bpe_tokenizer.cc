@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "common/quote.h"
 #include "text/utf8.h"
 
 namespace spillway {
@@ -68,8 +69,8 @@ Result<void> BpeTokenizer::read_merges(const GgufFile& file) {
                             ? token_of.end()
                             : token_of.find(std::string(left->first).append(right->first));
     if (merged == token_of.end())
-      return fail(ErrorCode::kCorrupt, fmt::format("merge {} is {:?}: it must be two tokens that together are a third",
-                                                   rank, merge.substr(0, 64)));
+      return fail(ErrorCode::kCorrupt, fmt::format("merge {} is {}: it must be two tokens that together are a third",
+                                                   rank, quote_foreign(merge)));
     merger_.add_rule(left->second, right->second, merged->second);
   }
   return {};

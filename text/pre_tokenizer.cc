@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/quote.h"
 
 namespace spillway {
 namespace {
@@ -59,12 +60,13 @@ PreTokenizer::~PreTokenizer() = default;
 Result<PreTokenizer> PreTokenizer::create(std::string_view name) {
   if (name != "smollm")
     return fail(ErrorCode::kUnsupported,
-                fmt::format("tokenizer.ggml.pre is {:?}; supported is \"smollm\"", name.substr(0, 64)));
+                fmt::format("tokenizer.ggml.pre is {}; supported is \"smollm\"", quote_foreign(name)));
   int error = 0;
   PCRE2_SIZE error_offset = 0;
   auto pattern = std::make_unique<Pattern>();
-  pattern->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kSmollm.data()), kSmollm.size(), PCRE2_UTF, &error,
-                                    &error_offset, nullptr));
+  // Anchored here: as an option of the match it would turn machine code off (pcre2jit(3)).
+  pattern->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kSmollm.data()), kSmollm.size(),
+                                    PCRE2_UTF | PCRE2_ANCHORED, &error, &error_offset, nullptr));
   CHECK(pattern->code != nullptr);
   // Where memory may not be executable this fails, and matching goes on interpreted: slower, the same words.
   pcre2_jit_compile(pattern->code.get(), PCRE2_JIT_COMPLETE);
@@ -81,7 +83,7 @@ Result<void> PreTokenizer::split(std::string_view text, std::vector<std::string_
   const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(match.get());
   for (size_t position = 0; position < text.size(); position = ends[1]) {
     const int matched = pcre2_match(pattern_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                                    position, PCRE2_NO_UTF_CHECK | PCRE2_ANCHORED, match.get(), pattern_->limits.get());
+                                    position, PCRE2_NO_UTF_CHECK, match.get(), pattern_->limits.get());
     if (matched < 0)
       return fail(ErrorCode::kInvalidArgument,
                   fmt::format("text cannot be cut into words at byte {}: {}", position, pcre2_message(matched)));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "common/quote.h"
 #include "text/bpe_tokenizer.h"
 
 namespace spillway {
@@ -11,7 +12,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_gguf(const GgufFile& file) {
   if (!model) return tl::unexpected<Error>(model.error());
   if (*model != "gpt2")
     return fail(ErrorCode::kUnsupported,
-                fmt::format("tokenizer.ggml.model is {:?}; supported is \"gpt2\"", model->substr(0, 64)));
+                fmt::format("tokenizer.ggml.model is {}; supported is \"gpt2\"", quote_foreign(*model)));
   return BpeTokenizer::create(file);
 }
 

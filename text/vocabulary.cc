@@ -5,8 +5,10 @@
 #include <optional>
 
 #include "common/check.h"
+#include "common/quote.h"
 #include "text/byte_alphabet.h"
 #include "text/special_token_matcher.h"
+#include "text/utf8.h"
 
 namespace spillway {
 namespace {
@@ -66,10 +68,13 @@ Result<void> Vocabulary::add(const std::string& written, int64_t type) {
   if (type == kControl && (written.empty() || written.size() > SpecialTokenMatcher::kTokenBytesMax))
     return fail(ErrorCode::kUnsupported, fmt::format("control token {} has {} bytes; supported are 1 to {}", token,
                                                      written.size(), SpecialTokenMatcher::kTokenBytesMax));
+  if (type == kControl && valid_utf8_prefix(written) != written.size())  // the text around it is matched as UTF-8
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("control token {} is not UTF-8: {}", token, quote_foreign(written)));
   const std::optional<std::string> bytes = type == kControl ? written : bytes_from_alphabet(written);
   if (!bytes || (type == kNormal && bytes->empty()))
-    return fail(ErrorCode::kCorrupt, fmt::format("token {} is {:?}, which is not text of the byte-level alphabet",
-                                                 token, written.substr(0, 64)));
+    return fail(ErrorCode::kCorrupt, fmt::format("token {} is {}, which is not text of the byte-level alphabet", token,
+                                                 quote_foreign(written)));
   if (bytes->size() > kBytesMax - bytes_.size())
     return fail(ErrorCode::kUnsupported, fmt::format("tokens of more than {} bytes together", kBytesMax));
   bytes_ += *bytes;

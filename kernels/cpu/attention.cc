@@ -13,7 +13,7 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr float kLog2E = 1.44269504f;
+static_assert(kHeadsPerKvHeadMax <= kTileVectorsMax);
 constexpr float kNoScore = -std::numeric_limits<float>::infinity();
 constexpr uint32_t kTileVectors = 48;  // aimed at: K and V of a fold stay in L1, queries and sums of a tile in L2
 
@@ -146,7 +146,7 @@ void check_shapes(const AttentionArgs& args) {
   const KvLayout& layout = args.kv.layout;
   CHECK(args.q.type == DataType::kBf16 && args.out.type == DataType::kBf16 && args.q.shape == args.out.shape);
   CHECK(layout.kv_heads > 0 && args.q.shape[1] % layout.kv_heads == 0 &&
-        args.q.shape[1] / layout.kv_heads <= kTileVectorsMax);
+        args.q.shape[1] / layout.kv_heads <= kHeadsPerKvHeadMax);
   CHECK(args.q.shape[2] == layout.head_dim && layout.head_dim % 2 == 0 && layout.head_dim <= kHeadDimMax);
   CHECK(layout.block_tokens % kTileTokens == 0 && kSplitTokens % layout.block_tokens == 0);
   for (const TokenSpan& span : args.spans) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/attention.h"
 #include "kernels/cpu/isa_kernels.h"
 
 namespace spillway::cpu {

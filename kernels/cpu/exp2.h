@@ -5,6 +5,8 @@
 
 namespace spillway::cpu {
 
+inline constexpr float kLog2E = 1.44269504f;  // log2(e): e^x = 2^(x * log2(e))
+
 // 2^x to about 2 ulp in plain f32 arithmetic, the same bits on every machine: exactly 1 at 0, 0 below -126 and at -inf,
 // +inf from 128 on, NaN for NaN. Coefficients: Cephes exp2f.
 inline float exp2_scalar(float x) {

@@ -10,7 +10,6 @@ namespace spillway::cpu {
 namespace {
 
 constexpr uint32_t kRowsPerTask = 96;  // rows of one task: its part of `a` stays in L2 beside the panel
-constexpr float kLog2E = 1.44269504f;
 
 }  // namespace
 

@@ -10,7 +10,6 @@ namespace spillway::cpu {
 inline constexpr uint32_t kPanelColumns = 64;    // output features per packed panel
 inline constexpr uint32_t kFoldTokensMax = 64;   // tokens that one attention fold covers at most
 inline constexpr uint32_t kTileVectorsMax = 64;  // query vectors of one attention tile
-inline constexpr uint32_t kHeadDimMax = 256;
 inline constexpr uint32_t kLanes = 16;  // partial sums of l per query vector
 
 enum class PanelEpilogue : uint8_t { kStore, kAdd, kSwiGlu };

@@ -118,6 +118,14 @@ TEST(ModelConfig, ScaledRopeIsRefused) {
   EXPECT_NE(config.error().detail.find("yarn"), std::string::npos) << config.error().detail;
 }
 
+TEST(ModelConfig, AScalingFactorCountsWithoutAType) {
+  EXPECT_TRUE(read(make_tiny_model({.rope_factor = 1}).gguf));
+  const Result<ModelConfig> config = read(make_tiny_model({.rope_factor = 4}).gguf);
+  ASSERT_FALSE(config);
+  EXPECT_EQ(config.error().code, ErrorCode::kUnsupported);
+  EXPECT_NE(config.error().detail.find("llama.rope.scaling.factor is 4"), std::string::npos) << config.error().detail;
+}
+
 TEST(ModelConfig, AMissingKeyIsAnErrorThatNamesIt) {
   const Result<ModelConfig> config =
       read(with_text(make_tiny_model({}).gguf, "llama.block_count", "llama.block_cound"));
@@ -147,6 +155,14 @@ TEST(Weights, AShapeThatContradictsTheMetadataIsAnErrorWithBoth) {
   EXPECT_EQ(weights.error().code, ErrorCode::kCorrupt);
   EXPECT_NE(weights.error().detail.find("96"), std::string::npos) << weights.error().detail;
   EXPECT_NE(weights.error().detail.find("128"), std::string::npos) << weights.error().detail;
+}
+
+TEST(Weights, MetadataThatAskForMoreThanTheFileIsRefusedBeforeMemoryIsTaken) {
+  const Result<Weights> weights =
+      load(with_value(with_value(make_tiny_model({}).gguf, "llama.block_count", 512), "llama.embedding_length", 4096));
+  ASSERT_FALSE(weights);
+  EXPECT_EQ(weights.error().code, ErrorCode::kCorrupt);
+  EXPECT_NE(weights.error().detail.find("bytes of norms"), std::string::npos) << weights.error().detail;
 }
 
 TEST(Weights, AnUntiedClassifierIsUsed) {

@@ -84,8 +84,11 @@ void add_metadata(GgufWriter& writer, const TinyModelOptions& options) {
       .add("llama.attention.layer_norm_rms_epsilon", 1e-5f)
       .add("llama.rope.dimension_count", options.head_dim)
       .add("llama.rope.freq_base", 10000.0f)
-      .add("llama.rope.scaling.type", std::string("none"))
       .add("llama.vocab_size", TinyModel::kTinyVocab);
+  if (options.rope_factor == 0)
+    writer.add("llama.rope.scaling.type", std::string("none"));
+  else
+    writer.add("llama.rope.scaling.factor", options.rope_factor);
 }
 
 // Draws tensors one after the other, each of the type that the options say.

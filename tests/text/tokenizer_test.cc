@@ -153,6 +153,7 @@ TEST(Tokenizer, MetadataThatContradictsItselfIsRefusedByName) {
   refused([](V& v) { v.tokens[5] = ""; }, ErrorCode::kCorrupt, "token 5");
   refused([](V& v) { v.tokens[0] = ""; }, ErrorCode::kUnsupported, "control token 0");
   refused([](V& v) { v.tokens[0] = std::string(257, 'x'); }, ErrorCode::kUnsupported, "control token 0");
+  refused([](V& v) { v.tokens[0] = "<\xC3"; }, ErrorCode::kUnsupported, "control token 0 is not UTF-8");
   refused([](V& v) { v.tokens[6] = "a"; }, ErrorCode::kCorrupt, "token 6 is there twice");
   for (const char* merge : {"b d", "bc", "c b", "", "b  c", " bc", "bc ", "<e> b"})
     refused([&](V& v) { v.merges[0] = merge; }, ErrorCode::kCorrupt, "merge 0");
