@@ -23,7 +23,8 @@ std::string node_name(const Hello* hello, Role role) {
 
 }  // namespace
 
-Gateway::Gateway(const GatewayConfig& config, BootId boot) : config_(config), boot_(boot), nodes_(config.nodes_max) {
+Gateway::Gateway(const GatewayConfig& config, BootId boot)
+    : config_(config), boot_(boot), nodes_(config.nodes_max, config.prefill_queue_tokens_max) {
   CHECK(config.queue_max > 0 && config.running_max > 0 && config.attempts_max > 0);
 }
 
@@ -49,13 +50,23 @@ void Gateway::on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects) 
   };
   for (const RequestId id : requests_.select(due)) {
     GatewayRequest& request = *requests_.find(id);
-    const auto text = request.running
-                          ? fmt::format("no token came for {:.0f} s", seconds(config_.progress_max))
-                          : fmt::format("it waited in the queue for {:.0f} s; {}", seconds(config_.queue_wait_max),
-                                        ready() ? "all nodes are busy" : ready().error().detail);
-    fail_request(request, {ErrorCode::kDeadline, text}, turn);
+    fail_request(request, {ErrorCode::kDeadline, why_due(request)}, turn);
   }
   dispatch_queue(turn);
+}
+
+std::string Gateway::why_due(const GatewayRequest& request) const {
+  if (!request.running) {
+    return fmt::format("it waited in the queue for {:.0f} s, the limit: {}", seconds(config_.queue_wait_max),
+                       ready() ? "all nodes are busy; send less at once or start more nodes (--prefill, --decode)"
+                               : ready().error().detail + "; the log says why");
+  }
+  const bool at_prefill = request.running->tokens.next_index() == 0;
+  const PeerId node = at_prefill ? request.running->prefill.node : request.running->decode.node;
+  return fmt::format(
+      "{} made no progress with this request for {:.0f} s, the limit: its log may say why; steps that take so long "
+      "need more --threads or fewer --chunk-tokens",
+      node_name(nodes_.hello(node), at_prefill ? Role::kPrefill : Role::kDecode), seconds(config_.progress_max));
 }
 
 TimePoint Gateway::next_deadline() const {
@@ -99,7 +110,9 @@ void Gateway::handle(const PeerGone& gone, Turn& turn) {
 void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
   const GenerateRequest& work = arrived.work;
   ++counters_.requests;
-  Result<void> accepted = could_fit(work);
+  CHECK(!work.prompt.empty() && work.output_tokens_max > 0);
+  const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
+  Result<void> accepted = nodes_.could_fit(prompt_tokens, work.output_tokens_max);
   if (accepted && requests_.queued() >= config_.queue_max) {
     accepted =
         fail(ErrorCode::kQueueFull,
@@ -114,7 +127,7 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
   request.work = work;
   request.arrived = turn.now;
   request.queue_until = turn.now + config_.queue_wait_max;
-  request.waterfall.prompt_tokens = static_cast<uint32_t>(work.prompt.size());
+  request.waterfall.prompt_tokens = prompt_tokens;
   requests_.insert(std::move(request));
 }
 
@@ -126,43 +139,17 @@ void Gateway::handle(const ClientGone& gone, Turn& turn) {
   requests_.erase(*request);
 }
 
-// What no node will ever take, as far as nodes of both roles are known.
-Result<void> Gateway::could_fit(const GenerateRequest& work) const {
-  CHECK(!work.prompt.empty() && work.output_tokens_max > 0);
-  const uint64_t tokens = uint64_t{work.prompt.size()} + work.output_tokens_max;
-  for (const Role role : {Role::kPrefill, Role::kDecode}) {
-    const std::vector<PeerId> nodes = nodes_.with_role(role);
-    if (nodes.empty()) continue;
-    const uint64_t held = role == Role::kPrefill ? work.prompt.size() : tokens;
-    uint64_t model_len = 0, pool = 0;
-    bool fits = false;
-    for (const PeerId node : nodes) {
-      const Hello& hello = *nodes_.hello(node);
-      const uint64_t capacity = uint64_t{hello.blocks_total} * hello.block_tokens;
-      fits |= tokens <= hello.max_model_len && held <= capacity;
-      model_len = std::max<uint64_t>(model_len, hello.max_model_len);
-      pool = std::max(pool, capacity);
-    }
-    if (fits) continue;
-    return fail(ErrorCode::kTooLong,
-                fmt::format("{} prompt + {} output tokens fit no {} node: context of {} tokens, memory for {}; shorten "
-                            "either",
-                            work.prompt.size(), work.output_tokens_max, role_name(role), model_len, pool));
-  }
-  return {};
-}
-
 void Gateway::dispatch_queue(Turn& turn) {
   while (requests_.running() < config_.running_max) {
     GatewayRequest* const head = requests_.queue_head();
     if (head == nullptr) return;
     const GenerateRequest& work = head->work;
+    const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
     // Again, for the nodes may have changed since it arrived.
-    if (Result<void> fits = could_fit(work); !fits) {
+    if (Result<void> fits = nodes_.could_fit(prompt_tokens, work.output_tokens_max); !fits) {
       fail_request(*head, fits.error(), turn);
       continue;
     }
-    const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
     const std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
     const Placement placement = place_least_loaded({prompt_tokens, work.output_tokens_max, views});
     const auto* const place = std::get_if<Disaggregate>(&placement);
@@ -207,7 +194,19 @@ GatewayRequest* Gateway::find(const Attempt& attempt) {
   return request != nullptr && request->running && request->running->attempt == attempt ? request : nullptr;
 }
 
-void Gateway::on_message(PeerId from, const Load& load, Turn&) { nodes_.on(from, load); }
+void Gateway::on_message(PeerId from, const Load& load, Turn& turn) {
+  if (nodes_.on(from, load)) prefill_moved(from, turn.now);
+}
+
+// Prompts are computed in order of arrival: what P did for one is progress of all that wait there.
+void Gateway::prefill_moved(PeerId prefill, TimePoint now) {
+  const auto waits = [&](const GatewayRequest& one) {
+    return one.running && one.running->prefill.node == prefill && one.running->tokens.next_index() == 0;
+  };
+  for (const RequestId id : requests_.select(waits)) {
+    requests_.find(id)->running->progress_by = now + config_.progress_max;
+  }
+}
 
 void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
   GatewayRequest* const request = find(token.attempt);
@@ -236,6 +235,7 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
   }
   if (token.index == 0) {
     nodes_.release(from, request->work.request);  // P computes it no more; what it still holds is in its Load
+    prefill_moved(from, turn.now);
   } else {
     nodes_.spoke(from, request->work.request);
     running.decoding = true;

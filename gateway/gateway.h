@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <string>
 #include <variant>
 
 #include "common/bounded_vector.h"
@@ -41,13 +42,15 @@ struct StreamError {
 };
 
 struct GatewayConfig {
-  uint32_t queue_max = 64;                             // requests waiting; more are refused with kQueueFull
-  uint32_t running_max = 256;                          // dispatched at once
-  uint32_t attempts_max = 16;                          // placements of one request that ended in kNoSpace
-  uint32_t nodes_max = 64;                             // more are not used; as ControlConfig::peers_max
-  uint32_t ahead_max = 64;                             // tokens of one request that may wait for an earlier one
-  Duration queue_wait_max = std::chrono::seconds(60);  // from arrival, repeated waits included
-  Duration progress_max = std::chrono::seconds(30);    // a dispatched request without a token for so long is failed
+  uint32_t queue_max = 64;                   // requests waiting; more are refused with kQueueFull
+  uint32_t running_max = 256;                // dispatched at once
+  uint32_t attempts_max = 16;                // placements of one request that ended in kNoSpace
+  uint32_t nodes_max = 64;                   // more are not used; as ControlConfig::peers_max
+  uint32_t ahead_max = 64;                   // tokens of one request that may wait for an earlier one
+  uint32_t prefill_queue_tokens_max = 1024;  // a prefill node with so many to compute gets no more: two default steps
+  Duration queue_wait_max = std::chrono::minutes(5);  // from arrival, repeated waits included
+  // A dispatched request is failed when for so long no token came and, before its first, P computed no prompt at all.
+  Duration progress_max = std::chrono::seconds(30);
   // A node without space takes nothing so long, or until it announces more; doubled with each attempt, up to 32 times
   // this.
   Duration refusal_pause = std::chrono::milliseconds(100);
@@ -102,7 +105,8 @@ class Gateway {
   void dispatch_queue(Turn& turn);
   void dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn);
   GatewayRequest* find(const Attempt& attempt);
-  Result<void> could_fit(const GenerateRequest& work) const;
+  void prefill_moved(PeerId prefill, TimePoint now);
+  std::string why_due(const GatewayRequest& request) const;
   void stream_ready_tokens(GatewayRequest& request, Turn& turn);
   void time_token(GatewayRequest& request, const Token& token, TimePoint now);
   void end(GatewayRequest& request, FinishReason finish, Turn& turn);

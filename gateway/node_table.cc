@@ -1,10 +1,15 @@
 #include "gateway/node_table.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 namespace spillway {
 
-NodeTable::NodeTable(uint32_t nodes_max) : nodes_max_(nodes_max) { CHECK(nodes_max > 0); }
+NodeTable::NodeTable(uint32_t nodes_max, uint32_t prefill_queue_tokens_max)
+    : nodes_max_(nodes_max), prefill_queue_tokens_max_(prefill_queue_tokens_max) {
+  CHECK(nodes_max > 0 && prefill_queue_tokens_max > 0);
+}
 
 bool NodeTable::add(PeerId node, const Hello& hello) {
   if (hello.role == Role::kGateway || nodes_.size() >= nodes_max_) return false;
@@ -30,15 +35,17 @@ std::vector<PeerId> NodeTable::with_role(Role role) const {
   return found;
 }
 
-void NodeTable::on(PeerId node, const Load& load) {
+bool NodeTable::on(PeerId node, const Load& load) {
   const auto entry = nodes_.find(node);
-  if (entry == nodes_.end()) return;
-  const Load& before = entry->second.load;
+  if (entry == nodes_.end()) return false;
+  const Load before = entry->second.load;
   const bool has_more_room = load.blocks_free > before.blocks_free || load.running_sequences < before.running_sequences;
   if (has_more_room) entry->second.refused_until = TimePoint{};
   entry->second.load = load;
-  if (load.running_sequences < entry->second.shares.size()) return;
-  for (auto& [request, share] : entry->second.shares) share.counted = true;
+  if (load.running_sequences >= entry->second.shares.size()) {
+    for (auto& [request, share] : entry->second.shares) share.counted = true;
+  }
+  return load.queued_prompt_tokens < before.queued_prompt_tokens && load.running_sequences >= before.running_sequences;
 }
 
 void NodeTable::place(PeerId node, RequestId request, const NodeShare& share) {
@@ -85,8 +92,34 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
     view.queued_prompt_tokens += share.share.prompt_tokens;
     view.blocks_promised += share.share.blocks;
   }
-  if (node.refused_until > now) view.running_sequences = std::max(view.running_sequences, view.sequences_max);
+  const bool has_enough = view.takes_prefill && view.queued_prompt_tokens >= prefill_queue_tokens_max_;
+  if (has_enough || node.refused_until > now)
+    view.running_sequences = std::max(view.running_sequences, view.sequences_max);
   return view;
+}
+
+Result<void> NodeTable::could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const {
+  const uint64_t tokens = uint64_t{prompt_tokens} + output_tokens_max;
+  for (const Role role : {Role::kPrefill, Role::kDecode}) {
+    const uint64_t held = role == Role::kPrefill ? prompt_tokens : tokens;
+    uint64_t model_len = 0, pool = 0;
+    bool any = false, fits = false;
+    for (const auto& [peer, node] : nodes_) {
+      const Hello& hello = node.hello;
+      if (hello.role != role) continue;
+      any = true;
+      const uint64_t capacity = uint64_t{hello.blocks_total} * hello.block_tokens;
+      fits |= tokens <= hello.max_model_len && held <= capacity;
+      model_len = std::max<uint64_t>(model_len, hello.max_model_len);
+      pool = std::max(pool, capacity);
+    }
+    if (fits || !any) continue;
+    return fail(ErrorCode::kTooLong,
+                fmt::format("{} prompt + {} output tokens fit no {} node: context of {} tokens, memory for {}; shorten "
+                            "either",
+                            prompt_tokens, output_tokens_max, role_name(role), model_len, pool));
+  }
+  return {};
 }
 
 std::vector<NodeView> NodeTable::views(uint64_t tokens, TimePoint now) const {

@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/ids.h"
+#include "common/result.h"
 #include "scheduler/placement.h"
 #include "transfer/messages.h"
 
@@ -22,7 +23,8 @@ struct NodeShare {
 // sent to them since. Loop thread; no I/O.
 class NodeTable {
  public:
-  explicit NodeTable(uint32_t nodes_max);
+  // A prefill node takes nothing while it has `prefill_queue_tokens_max` prompt tokens or more to compute.
+  NodeTable(uint32_t nodes_max, uint32_t prefill_queue_tokens_max);
 
   // False: not a node, a Hello that no request could be placed by (no blocks, no rows), or one node too many.
   bool add(PeerId node, const Hello& hello);
@@ -33,8 +35,9 @@ class NodeTable {
 
   // A Load says nothing about what it counts, so a share is added to it until the node announces at least as many
   // sequences as were placed on it, or speaks of the request. Another gateway's requests may make it too early: then
-  // the node refuses with kNoSpace, which costs an attempt and nothing else. Unknown nodes are ignored.
-  void on(PeerId node, const Load& load);
+  // the node refuses with kNoSpace, which costs an attempt and nothing else. Unknown nodes are ignored. True: it
+  // computed prompt tokens since its last Load (a cancelled prompt leaves its queue as well, but with its sequence).
+  bool on(PeerId node, const Load& load);
   void place(PeerId node, RequestId request, const NodeShare& share);  // REQUIRES: the node is known, not placed there
   void spoke(PeerId node, RequestId request);                          // of this request: its next Load counts it
   void release(PeerId node, RequestId request);                        // over, at least on this node; idempotent
@@ -43,7 +46,10 @@ class NodeTable {
 
   void end_refusals(TimePoint now);  // those whose time is over
 
-  // Nodes that take requests of `tokens` (prompt + output) now, ascending; those that refused lately are full.
+  // What no node will ever take, as far as nodes of both roles are known: kTooLong.
+  Result<void> could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const;
+  // Nodes that take requests of `tokens` (prompt + output) now, ascending; those that refused lately are full, as are
+  // prefill nodes with enough to compute.
   std::vector<NodeView> views(uint64_t tokens, TimePoint now) const;
   TimePoint next_deadline() const;  // the earliest end of a refusal; kNever: none
 
@@ -68,7 +74,7 @@ class NodeTable {
   };
   NodeView view(PeerId peer, const Node& node, TimePoint now) const;
 
-  uint32_t nodes_max_;
+  uint32_t nodes_max_, prefill_queue_tokens_max_;
   std::map<PeerId, Node> nodes_;
 };
 

@@ -63,7 +63,7 @@ struct RunningAttempt {
   Leg prefill, decode;
   bool decoding = false;  // a token of D arrived: P has nothing to add
   TokenOrder tokens;
-  TimePoint progress_by{};  // a token must leave for the client before
+  TimePoint progress_by{};  // a token must leave for the client before; moved on while P computes those before it
 };
 
 // One request that the gateway has not answered to the end.

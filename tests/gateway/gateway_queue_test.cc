@@ -50,11 +50,13 @@ TEST(GatewayQueue, WaitsForBothRolesAndSaysWhichIsMissing) {
 TEST(GatewayQueue, WithoutNodesARequestEndsAtTheWaitLimit) {
   GatewayUnderTest test;
   const RequestId request = test.arrive();
-  EXPECT_EQ(test.gateway.next_deadline(), test.now + 60s);
-  test.advance(60s - 1ns);
+  EXPECT_EQ(test.gateway.next_deadline(), test.now + 300s);
+  test.advance(300s - 1ns);
   EXPECT_TRUE(test.errors.empty());
   test.advance(1ns);
   EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kDeadline});
+  EXPECT_NE(test.errors[0].error.detail.find("waited in the queue for 300 s, the limit: no prefill and no decode node"),
+            std::string::npos);
   EXPECT_EQ(test.gateway.next_deadline(), kNever);
 }
 

@@ -201,6 +201,9 @@ TEST(Gateway, ARequestWithoutProgressIsGivenUp) {
   EXPECT_EQ(test.gateway.next_deadline(), test.now + 10s);
   test.advance(10s);
   EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kDeadline});
+  EXPECT_NE(test.errors[0].error.detail.find("decode 2 made no progress with this request for 30 s, the limit"),
+            std::string::npos);
+  EXPECT_NE(test.errors[0].error.detail.find("--chunk-tokens"), std::string::npos);
   EXPECT_EQ(test.all<Cancel>(kP).size(), 1u);
   EXPECT_EQ(test.all<Cancel>(kD).size(), 1u);
 }

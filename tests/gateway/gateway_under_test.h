@@ -27,7 +27,7 @@ class GatewayUnderTest {
     hello.name = std::string(role_name(role)) + " " + std::to_string(static_cast<uint32_t>(peer));
     hello.control_endpoint = "ipc://" + hello.name;
     hello.blocks_total = blocks;
-    hello.sequences_max = 8;
+    hello.sequences_max = 16;
     hello.max_model_len = model_len;
     hello.block_tokens = kBlockTokens;
     on(PeerUp{peer, hello});
