@@ -37,7 +37,7 @@ const Route* find_route(std::string_view path) {
 
 bool is_json(std::string_view content_type) {
   const std::string_view type = content_type.substr(0, content_type.find(';'));
-  return content_type.empty() || beast::iequals(type.substr(0, type.find_last_not_of(" \t") + 1), kJsonType);
+  return beast::iequals(type.substr(0, type.find_last_not_of(" \t") + 1), kJsonType);
 }
 
 // It is echoed into headers, logs and errors.
@@ -92,9 +92,13 @@ std::optional<HttpResponse> HttpReply::refuse(const HttpRequest& request) const 
     if (request.method() == http::verb::head) response.body().clear();  // nobody would read it
     return response;
   }
-  // A page of another origin cannot send this type unasked, so a browser cannot be made to use a server on its host.
+  // A page of another origin cannot send this type unasked, only others or none, so a browser cannot be made to use
+  // a server on its host.
   if (route->method == http::verb::post && !is_json(request[http::field::content_type]))
-    return error({.status = 415, .message = "send Content-Type: application/json", .code = "unsupported_media_type"});
+    return error(
+        {.status = 415,
+         .message = "add the header Content-Type: application/json (curl: -H 'Content-Type: application/json')",
+         .code = "unsupported_media_type"});
   return std::nullopt;
 }
 

@@ -32,9 +32,10 @@ namespace http = beast::http;
 using boost::system::error_code;
 
 constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
-constexpr size_t kReadBytes = 4096;                // of one read while a request is under way
-constexpr size_t kBodyReadBytes = 64 << 10;        // Beast reads bodies in pieces of at most this
-constexpr size_t kWriteBytes = 64 << 10;           // of one write to a stream, and one event more
+constexpr size_t kReadBytes = 4096;          // of one read while a request is under way
+constexpr size_t kBodyReadBytes = 64 << 10;  // Beast reads bodies in pieces of at most this
+constexpr size_t kWriteBytes = 64 << 10;     // of one write to a stream, and one event more
+const error_code kNoBodyRoom = make_error_code(boost::system::errc::not_enough_memory);
 constexpr auto kLinger = std::chrono::seconds(2);  // for a client that still sends what was refused
 std::string id_text(const RequestId& id) {
   return fmt::format("{:016x}{:x}", static_cast<uint64_t>(id.boot), id.counter);
@@ -101,7 +102,6 @@ asio::awaitable<bool> HttpSession::serve_one() {
   keep_alive_ = request.keep_alive() && admission_ == Admission::kFull;
   if (!error) {
     std::optional<HttpResponse> refusal = reply_.refuse(request);
-    if (!refusal && !admit_body()) refusal = reply_.error(busy("too many large requests at once: try again"));
     if (refusal) {
       if (parser_->is_done()) co_return co_await reply(std::move(*refusal));
       co_return co_await refuse_unread(std::move(*refusal));
@@ -111,7 +111,12 @@ asio::awaitable<bool> HttpSession::serve_one() {
       std::tie(error, std::ignore) = co_await http::async_write(stream_, go_on, kNoThrow);
     }
   }
-  if (!error) std::tie(error, std::ignore) = co_await http::async_read(stream_, buffer_, *parser_, kNoThrow);
+  if (!error) error = co_await read_body();
+  if (error == kNoBodyRoom) {
+    parser_->get().body() = {};
+    release_body();
+    co_return co_await refuse_unread(reply_.error(busy("too many large requests at once: try again")));
+  }
   if (error) {
     const bool spoke_http = error.category() == http::make_error_code(http::error::bad_method).category();
     if (!spoke_http || error == http::error::end_of_stream || error == http::error::partial_message) co_return false;
@@ -123,13 +128,16 @@ asio::awaitable<bool> HttpSession::serve_one() {
   co_return co_await reply(respond_get(path));
 }
 
-bool HttpSession::admit_body() {
-  const size_t most = shared_.config().body_bytes_max;
-  const auto length = parser_->content_length();
-  const size_t bytes = parser_->chunked() ? most : length ? static_cast<size_t>(std::min<uint64_t>(*length, most)) : 0;
-  if (!shared_.take_body_bytes(bytes)) return false;
-  body_bytes_ = bytes;
-  return true;
+asio::awaitable<error_code> HttpSession::read_body() {
+  parser_->eager(true);
+  error_code error;
+  while (!error && !parser_->is_done()) {
+    std::tie(error, std::ignore) = co_await http::async_read_some(stream_, buffer_, *parser_, kNoThrow);
+    const size_t arrived = parser_->get().body().size() - body_bytes_;
+    if (!shared_.take_body_bytes(arrived)) co_return kNoBodyRoom;
+    body_bytes_ += arrived;
+  }
+  co_return error;
 }
 
 void HttpSession::release_body() { shared_.give_body_bytes(std::exchange(body_bytes_, 0)); }

@@ -76,8 +76,9 @@ class HttpSession {
   boost::asio::awaitable<bool> reply(HttpResponse response);
   boost::asio::awaitable<bool> refuse_unread(HttpResponse response);
 
-  // Counts the body against the server's bound before it is read.
-  bool admit_body();
+  // Counts the body against the server's bound as it arrives, so that a client that sends nothing holds nothing of it.
+  // kNoBodyRoom: the bound is reached.
+  boost::asio::awaitable<boost::system::error_code> read_body();
   void release_body();
   HttpResponse respond_get(std::string_view path) const;
   AnswerHead answer_head(const ApiRequest& request) const;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -20,8 +21,11 @@ struct Refusal {
   const char* code;
 };
 
+std::string typed_post_head(std::string_view type, std::string_view headers) {
+  return "POST /v1/completions HTTP/1.1\r\nHost: t\r\n" + std::string(type) + std::string(headers) + "\r\n";
+}
 std::string post_head(std::string_view headers) {
-  return "POST /v1/completions HTTP/1.1\r\nHost: t\r\n" + std::string(headers) + "\r\n";
+  return typed_post_head("Content-Type: application/json; charset=utf-8\r\n", headers);
 }
 
 TEST(HttpLimits, EachRefusalIsAnErrorObjectWithItsStatus) {
@@ -34,7 +38,13 @@ TEST(HttpLimits, EachRefusalIsAnErrorObjectWithItsStatus) {
       {"wrong_method", "GET /v1/completions HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
       {"get_of_a_post", "PUT /v1/models HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
       {"unknown_method", "BREW /v1/models HTTP/1.1\r\nHost: t\r\n\r\n", 405, "method_not_allowed"},
-      {"not_json_type", post_head("Content-Type: text/plain\r\nContent-Length: 2\r\n") + "{}", 415,
+      {"not_json_type", typed_post_head("Content-Type: text/plain\r\n", "Content-Length: 2\r\n") + "{}", 415,
+       "unsupported_media_type"},
+      {"form_of_curl",
+       typed_post_head("Content-Type: application/x-www-form-urlencoded\r\n", "Content-Length: 2\r\n") + "{}", 415,
+       "unsupported_media_type"},
+      {"no_type", typed_post_head("", "Content-Length: 14\r\n") + R"({"prompt":"a"})", 415, "unsupported_media_type"},
+      {"empty_type", typed_post_head("Content-Type:\r\n", "Content-Length: 2\r\n") + "{}", 415,
        "unsupported_media_type"},
       {"empty_body", post_head("Content-Length: 0\r\n"), 400, "invalid_json"},
       {"body_too_large", post_head("Content-Length: 9437184\r\n") + std::string(9 << 20, ' '), 413, "body_too_large"},
@@ -72,6 +82,8 @@ TEST(HttpLimits, EachRefusalIsAnErrorObjectWithItsStatus) {
     EXPECT_EQ(Json::parse(reply->body)["error"]["code"], refusal.code);
     EXPECT_EQ(reply->headers.at("content-type"), "application/json");
     EXPECT_EQ(reply->headers.contains("allow"), refusal.status == 405);
+    EXPECT_EQ(reply->body.find("add the header Content-Type: application/json") != std::string::npos,
+              refusal.status == 415);
   }
   EXPECT_TRUE(loop.arrived().empty());
   RawClient client(loop.port());
@@ -106,20 +118,41 @@ TEST(HttpLimits, BodiesInMemoryAreBoundedTogether) {
   HttpConfig config;
   config.body_bytes_total_max = 1000;
   FakeLoop loop(says("x"), config);
-  RawClient slow(loop.port());
-  slow.send(post_head("Expect: 100-continue\r\nContent-Length: 900\r\n"));
-  RawReply interim;
-  ASSERT_TRUE(slow.read_head(interim));  // its 900 bytes are promised now
   const auto ask = [&](size_t bytes) {
     RawClient client(loop.port());
     client.post("/v1/completions", R"({"prompt":"a"})" + std::string(bytes - 14, ' '));
     return client.read_reply().value_or(RawReply{}).status;
   };
+  EXPECT_EQ(ask(1000), 200u);
+  EXPECT_EQ(ask(1001), 503u);
+  RawClient slow(loop.port());
+  slow.send(post_head("Content-Length: 901\r\n") + R"({"prompt":"a"})" + std::string(900 - 14, ' '));
+  const TimePoint deadline = steady_now() + std::chrono::seconds(10);
+  while (ask(101) == 200u && steady_now() < deadline) continue;  // until its 900 bytes are read
   EXPECT_EQ(ask(101), 503u);
   EXPECT_EQ(ask(100), 200u);
-  slow.send(R"({"prompt":"a"})" + std::string(900 - 14, ' '));
+  slow.send(" ");
   EXPECT_EQ(slow.read_reply().value_or(RawReply{}).status, 200u);
-  EXPECT_EQ(ask(1000), 200u);
+  EXPECT_EQ(ask(1000), 200u) << "what was counted is given back";
+}
+
+TEST(HttpLimits, ABodyThatDoesNotComeHoldsNoMemory) {
+  HttpConfig config;
+  config.body_bytes_max = config.body_bytes_total_max = 1000;
+  FakeLoop loop(says("x"), config);
+  std::vector<std::unique_ptr<RawClient>> idle;
+  for (const char* const length : {"Transfer-Encoding: chunked\r\n", "Content-Length: 1000\r\n"}) {
+    for (int client = 0; client < 8; ++client) {
+      idle.push_back(std::make_unique<RawClient>(loop.port()));
+      idle.back()->send(post_head("Expect: 100-continue\r\n" + std::string(length)));
+      RawReply interim;
+      ASSERT_TRUE(idle.back()->read_head(interim));
+      EXPECT_EQ(interim.status, 100u);
+    }
+  }
+  RawClient client(loop.port());
+  client.post("/v1/completions", R"({"prompt":"a"})" + std::string(900, ' '));
+  EXPECT_EQ(client.read_reply().value_or(RawReply{}).status, 200u);
 }
 
 TEST(HttpLimits, AWaitingRequestOutlivesTheRequestTimeout) {

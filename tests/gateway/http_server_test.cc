@@ -201,8 +201,8 @@ TEST(HttpServer, PipelinedRequestsAreAnsweredInOrder) {
   std::string bytes;
   for (const char letter : std::string_view("uvw")) {
     const std::string body = std::string(R"({"prompt":")") + letter + "\"}";
-    bytes += "POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
-             body;
+    bytes += "POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: " +
+             std::to_string(body.size()) + "\r\n\r\n" + body;
   }
   client.send(bytes);
   for (const std::string text : {"u", "v", "w"}) {
@@ -306,7 +306,8 @@ TEST(HttpServer, OldHttpGetsAStreamWithoutChunks) {
   FakeLoop loop(says("hey"));
   RawClient client(loop.port());
   const std::string body(kStream);
-  client.send("POST /v1/completions HTTP/1.0\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+  client.send("POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
   RawReply reply;
   ASSERT_TRUE(client.read_head(reply));
   EXPECT_FALSE(reply.headers.contains("transfer-encoding"));
