@@ -247,7 +247,8 @@ void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
   while (const std::optional<Token> token = request.running->tokens.next()) {
     time_token(request, *token, turn.now);
     request.running->progress_by = turn.now + config_.progress_max;
-    turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest});
+    turn.effects.push_back(
+        StreamToken{request.work.request, token->index, token->token, token->logits_digest, request.waterfall.total});
     if (token->finish == FinishReason::kNone) continue;
     end(request, token->finish, turn);
     return;
@@ -258,6 +259,7 @@ void Gateway::time_token(GatewayRequest& request, const Token& token, TimePoint 
   Waterfall& waterfall = request.waterfall;
   const NodeTimings& timings = token.timings;
   waterfall.output_tokens = token.index + 1;
+  ++counters_.output_tokens;
   waterfall.total = now - request.arrived;
   if (token.index == 0) {
     request.first_token_at = now;
@@ -265,6 +267,8 @@ void Gateway::time_token(GatewayRequest& request, const Token& token, TimePoint 
     waterfall.prefill_wait = from_us(timings.wait_us);
     waterfall.prefill = from_us(timings.compute_us);
     waterfall.prefill_cached_tokens = std::min(timings.cached_tokens, waterfall.prompt_tokens);
+    counters_.prompt_tokens += waterfall.prompt_tokens;
+    counters_.cached_tokens += waterfall.prefill_cached_tokens;
   } else if (token.index == 1) {
     waterfall.handover = now - request.first_token_at;
     waterfall.transfer = from_us(timings.transfer_us);
@@ -324,9 +328,6 @@ void Gateway::cancel_open_legs(GatewayRequest& request, Turn& turn) {
 
 void Gateway::end(GatewayRequest& request, FinishReason finish, Turn& turn) {
   ++counters_.finished;
-  counters_.prompt_tokens += request.waterfall.prompt_tokens;
-  counters_.output_tokens += request.waterfall.output_tokens;
-  counters_.cached_tokens += request.waterfall.prefill_cached_tokens;
   turn.effects.push_back(StreamEnd{request.work.request, finish, request.waterfall});
   close_leg(request, request.running->prefill);
   close_leg(request, request.running->decode);

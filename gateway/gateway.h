@@ -30,6 +30,7 @@ struct StreamToken {
   uint32_t index = 0;  // ascending without gaps
   TokenId token = 0;
   uint64_t logits_digest = 0;
+  Duration since_arrival{};  // of its request at the gateway
 };
 struct StreamEnd {
   RequestId request;
@@ -57,7 +58,9 @@ struct GatewayConfig {
 };
 
 struct GatewayCounters {
-  uint64_t requests = 0, finished = 0, cancelled = 0, prompt_tokens = 0, output_tokens = 0, cached_tokens = 0;
+  uint64_t requests = 0, finished = 0, cancelled = 0;
+  uint64_t prompt_tokens = 0, cached_tokens = 0;  // of requests with a token out
+  uint64_t output_tokens = 0;                     // as they leave, whatever becomes of their request
   std::map<ErrorCode, uint64_t> errors;
   uint32_t queued = 0, running = 0, prefill_nodes = 0, decode_nodes = 0;
   uint32_t blocks_total = 0, blocks_free = 0;  // as last announced, all nodes together

@@ -63,8 +63,9 @@ void add_counters(Page& page, const GatewayCounters& counters) {
   page.family("spillway_request_errors_total", "Requests that ended in an error, by reason.", MetricType::Counter);
   for (const auto& [code, count] : counters.errors)
     page.sample(static_cast<double>(count), {{"reason", std::string(error_name(code))}});
-  page.counter("spillway_prompt_tokens_total", "Prompt tokens of finished requests.", counters.prompt_tokens);
-  page.counter("spillway_output_tokens_total", "Tokens of finished requests.", counters.output_tokens);
+  page.counter("spillway_prompt_tokens_total", "Prompt tokens of requests whose first token is out.",
+               counters.prompt_tokens);
+  page.counter("spillway_output_tokens_total", "Tokens that left for clients.", counters.output_tokens);
   page.counter("spillway_cached_tokens_total", "Prompt tokens whose KV was reused, not computed.",
                counters.cached_tokens);
   page.gauge("spillway_requests_queued", "Requests waiting in the gateway.", counters.queued);
@@ -88,8 +89,9 @@ GatewayMetrics::GatewayMetrics(std::string model_name)
       handover_(kSecondsBuckets),
       total_(kSecondsBuckets) {}
 
+void GatewayMetrics::observe_first_token(Duration since_arrival) { ttft_.Observe(seconds(since_arrival)); }
+
 void GatewayMetrics::observe_end(const Waterfall& waterfall) {
-  ttft_.Observe(seconds(waterfall.ttft));
   queue_.Observe(seconds(waterfall.queue));
   prefill_.Observe(seconds(waterfall.prefill));
   total_.Observe(seconds(waterfall.total));

@@ -23,6 +23,7 @@ struct GatewayStatus {
 class GatewayMetrics {
  public:
   explicit GatewayMetrics(std::string model_name);
+  void observe_first_token(Duration since_arrival);
   void observe_end(const Waterfall& waterfall);  // of a request that ended well
   void observe_response(unsigned http_status);
   // Prometheus text format 0.0.4.

@@ -305,7 +305,8 @@ asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last
 }
 
 void HttpSession::on(const StreamEvent& event) {
-  if (std::holds_alternative<StreamToken>(event)) {
+  if (const auto* const token = std::get_if<StreamToken>(&event)) {
+    if (token->index == 0) shared_.metrics().observe_first_token(token->since_arrival);
     // Behind a write that does not end. Without one, the tokens are about to be taken.
     if (writing_ && events_.size() >= shared_.config().stream_tokens_behind_max) {
       leave("the client reads too slowly");

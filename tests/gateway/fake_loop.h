@@ -7,7 +7,6 @@
 #include <functional>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,11 +46,12 @@ class FakeLoop {
 
   // What a script says. `text`: a token per byte, from index 0.
   void tokens(const GenerateRequest& request, std::string_view text, uint32_t first_index = 0) {
+    const Duration age = std::chrono::milliseconds(20);
     for (const char byte : text)
-      server->deliver(StreamToken{request.request, first_index++, static_cast<unsigned char>(byte), 0xd16e57});
+      server->deliver(StreamToken{request.request, first_index++, static_cast<unsigned char>(byte), 0xd16e57, age});
   }
-  void end(const GenerateRequest& request, uint32_t output_tokens, FinishReason finish = FinishReason::kStop) {
-    StreamEnd end{request.request, finish, {}};
+  void end(const GenerateRequest& request, uint32_t output_tokens) {
+    StreamEnd end{request.request, FinishReason::kStop, {}};
     end.waterfall.prompt_tokens = static_cast<uint32_t>(request.prompt.size());
     end.waterfall.output_tokens = output_tokens;
     end.waterfall.prefill_cached_tokens = 2;

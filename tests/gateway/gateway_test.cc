@@ -241,6 +241,28 @@ TEST(Gateway, TheWaterfallAddsUpWhatNodesAndClockSaid) {
   EXPECT_EQ(waterfall.decode_cached_tokens, 4u);
 }
 
+TEST(Gateway, TokensAreCountedAsTheyLeaveAndTimedFromTheArrival) {
+  GatewayUnderTest test;
+  test.up_pair();
+  const RequestId request = test.arrive(20, 5);
+  test.now += 7ms;
+  test.timings.cached_tokens = 16;
+  test.token(kP, test.attempt(), 0);
+  EXPECT_EQ(test.gateway.counters().output_tokens, 1u);
+  EXPECT_EQ(test.gateway.counters().prompt_tokens, 20u);
+  EXPECT_EQ(test.gateway.counters().cached_tokens, 16u);
+  test.token(kD, test.attempt(), 1);
+  test.now += 2ms;
+  test.token(kD, test.attempt(), 2);
+  test.token(kD, test.attempt(), 4, FinishReason::kLength);  // waits for token 3
+  EXPECT_EQ(test.tokens[0].since_arrival, 7ms);
+  EXPECT_EQ(test.tokens[2].since_arrival, 9ms);
+  test.on(ClientGone{request});
+  EXPECT_EQ(test.gateway.counters().output_tokens, 3u);
+  EXPECT_EQ(test.gateway.counters().cached_tokens, 16u);
+  EXPECT_EQ(test.gateway.counters().finished, 0u);
+}
+
 TEST(Gateway, MessagesOfStrangersChangeNothing) {
   GatewayUnderTest test;
   test.message(PeerId{9}, Load{5, 5, 5});

@@ -287,5 +287,18 @@ TEST(HttpMetrics, NamesAreThese) {
     EXPECT_NE(page.find(line), std::string::npos) << line << page;
 }
 
+TEST(HttpMetrics, TheFirstTokenIsObservedWhenItComes) {
+  FakeLoop loop([](FakeLoop& from, const GenerateRequest& request) { from.tokens(request, "xy"); });
+  RawClient client(loop.port()), asks(loop.port());
+  client.post("/v1/completions", R"({"prompt":"a","stream":true})");
+  ASSERT_TRUE(client.read_until("\"text\":\"y\""));
+  asks.get("/metrics");
+  const std::string page = asks.read_reply().value_or(RawReply{}).body;
+  for (const char* const line : {"spillway_time_to_first_token_seconds_count{model_name=\"bytes\"} 1\n",
+                                 "spillway_time_to_first_token_seconds_sum{model_name=\"bytes\"} 0.02\n",
+                                 "spillway_request_seconds_count{model_name=\"bytes\"} 0\n"})
+    EXPECT_NE(page.find(line), std::string::npos) << line << page;
+}
+
 }  // namespace
 }  // namespace spillway
