@@ -20,6 +20,7 @@
 namespace spillway {
 namespace {
 
+constexpr uint32_t kSpareConnections = 192;  // idle ones, and requests that find the queue full
 constexpr Duration kPublishEvery = std::chrono::milliseconds(200);
 
 // Turns what the gateway decided into calls on the thing that does it.
@@ -52,7 +53,10 @@ int start_gateway(const Options& options) {
   control.bind_endpoint = options.gateway_endpoint;
   ControlChannel channel(control, gateway_hello(file, options.name.empty() ? "gateway" : options.name, boot));
   EventFdWaker waker;
+  GatewayConfig config;
+  config.queue_max = options.queue_max;
   HttpConfig http_config;
+  http_config.connections_max = config.queue_max + config.running_max + kSpareConnections;
   http_config.host = options.host;
   http_config.port = options.port;
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
@@ -60,8 +64,6 @@ int start_gateway(const Options& options) {
   spdlog::info("listening http://{}:{} control endpoint {} model {}", options.host, http.port(),
                options.gateway_endpoint, served.name());
 
-  GatewayConfig config;
-  config.queue_max = options.queue_max;
   Gateway gateway(config, boot);
   BoundedVector<GatewayEffect> effects(gateway.effects_max());
   Effects execute(channel, http);

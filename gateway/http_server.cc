@@ -1,6 +1,7 @@
 #include "gateway/http_server.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
@@ -8,6 +9,8 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <cstring>
 #include <ctime>
 #include <deque>
 #include <list>
@@ -31,9 +34,26 @@ using boost::system::error_code;
 constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kParseThreads = 2;
 constexpr size_t kHealthOnlyConnections = 32;  // beyond connections_max
+constexpr rlim_t kOtherFiles = 256;            // of this process: nodes, log, model
 constexpr int kListenBacklog = 1024;
 constexpr auto kRetry = std::chrono::milliseconds(10);  // of an accept or a ClientGone that found no room
 constexpr auto kStopGrace = std::chrono::seconds(2);    // for last words to clients
+
+// Each connection is an open file; the usual soft limit is 1024.
+void allow_files(const HttpConfig& config) {
+  const rlim_t wanted = config.connections_max + kHealthOnlyConnections + kOtherFiles;
+  rlimit limit{};
+  CHECK(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  if (limit.rlim_cur >= wanted) return;
+  if (limit.rlim_max < wanted)
+    throw SetupError(
+        fmt::format("{} connections need {} open files and this process may have {}: lower --queue-max or "
+                    "raise the limit (ulimit -n)",
+                    config.connections_max, wanted, limit.rlim_max));
+  limit.rlim_cur = wanted;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    throw SetupError(fmt::format("cannot raise the limit of open files to {}: {}", wanted, std::strerror(errno)));
+}
 
 tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
   const auto cannot = [&](const error_code& error) {
@@ -70,6 +90,7 @@ class HttpServer::Service final : public HttpShared {
         port_(acceptor_.local_endpoint().port()),
         timer_(io_) {
     CHECK(inputs.capacity() >= 2 * size_t{config.connections_max});
+    allow_files(config);
     asio::co_spawn(io_, accept_all(), [](std::exception_ptr failed) {
       if (failed) std::rethrow_exception(failed);  // ends the process by name: nobody could connect any more
     });

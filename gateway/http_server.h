@@ -43,9 +43,9 @@ using StreamEvent = std::variant<StreamToken, StreamEnd, StreamError>;
 // are ignored.
 class HttpServer {
  public:
-  // Listens at once; throws SetupError when the address cannot be bound. `inputs` needs room for 2 x connections_max
-  // (CHECK); a request that finds it full is answered 503, a ClientGone that does waits and is offered again.
-  // REQUIRES: `model` and `inputs` outlive the server.
+  // Listens at once; throws SetupError when the address cannot be bound or the process may not open so many files.
+  // `inputs` needs room for 2 x connections_max (CHECK); a request that finds it full is answered 503, a ClientGone
+  // that does waits and is offered again. REQUIRES: `model` and `inputs` outlive the server.
   HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot);
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

@@ -1,7 +1,9 @@
 #include "gateway/http_server.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <future>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -364,6 +366,19 @@ TEST(HttpServer, ManyStreamsAtOnceKeepTheirTokensApart) {
   for (size_t index = 0; index < replies.size(); ++index)
     EXPECT_EQ(Json::parse(replies[index].get().body)["choices"][0]["text"],
               std::string(30, static_cast<char>('a' + index)));
+}
+
+TEST(HttpServer, MoreConnectionsThanTheProcessMayOpenAreRefusedByName) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  HttpConfig config;
+  config.connections_max = static_cast<uint32_t>(std::min<rlim_t>(before.rlim_max, 1u << 30));
+  try {
+    FakeLoop loop(says("x"), config);
+    ADD_FAILURE() << "it listens";
+  } catch (const SetupError& error) {
+    EXPECT_NE(std::string(error.what()).find("lower --queue-max"), std::string::npos);
+  }
 }
 
 }  // namespace
