@@ -1,5 +1,6 @@
 #include "cli/child_process.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -14,10 +15,21 @@
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/unique_fd.h"
 
 namespace spillway {
 
-pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments) {
+namespace {
+
+// Only async-signal-safe calls.
+void say_exec_failed(const char* executable, int error) {
+  for (const char* part : {"spillway: cannot execute ", executable, ": ", ::strerrordesc_np(error), "\n"})
+    if (::write(STDERR_FILENO, part, std::strlen(part)) < 0) return;
+}
+
+}  // namespace
+
+pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments, int ready) {
   arguments.insert(arguments.begin(), "spillway");
   std::vector<char*> pointers;
   for (std::string& argument : arguments) pointers.push_back(argument.data());
@@ -33,10 +45,19 @@ pid_t spawn_child(const std::string& executable, std::vector<std::string> argume
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != parent) ::_exit(kExitFailed);
+    if (ready == kReadyFd) ::fcntl(ready, F_SETFD, 0);
+    if (ready >= 0 && ready != kReadyFd) ::dup2(ready, kReadyFd);
     ::execv(executable.c_str(), pointers.data());
+    say_exec_failed(executable.c_str(), errno);
     ::_exit(kExitCannotStart);
   }
   return pid;
+}
+
+void announce_ready(int ready_fd) {
+  const UniqueFd fd(ready_fd);
+  const char byte = 1;
+  if (fd && ::write(fd.get(), &byte, 1) != 1) spdlog::warn("the supervisor does not hear: {}", std::strerror(errno));
 }
 
 void stop_children(std::vector<pid_t>& pids, int grace_ms) {

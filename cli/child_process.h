@@ -7,10 +7,17 @@
 
 namespace spillway {
 
+// Where a supervised child says once that it is ready (announce_ready); other processes have no such descriptor.
+inline constexpr int kReadyFd = 3;
+
 // Starts `executable` (a path; "/proc/self/exe" is this one) with `arguments` after argv[0]. The child has the default
-// signal mask and dies with the calling process (PR_SET_PDEATHSIG: call from its main thread). Throws SetupError when
-// it cannot fork.
-pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments);
+// signal mask and dies with the calling process (PR_SET_PDEATHSIG: call from its main thread). It gets `ready` as
+// descriptor kReadyFd where that is not -1. Throws SetupError when it cannot fork; a failed exec is said on stderr and
+// exits with kExitCannotStart.
+pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments, int ready = -1);
+
+// Tells the supervisor, if there is one (`ready_fd` >= 0), that this process is at work. Closes the descriptor.
+void announce_ready(int ready_fd);
 
 // SIGTERM to all, then SIGKILL to those still there after `grace_ms`; reaps them and sets their pid to -1.
 void stop_children(std::vector<pid_t>& pids, int grace_ms);

@@ -50,6 +50,7 @@ void add_node(CLI::App& command, Options& options) {
       ->required()
       ->check(CLI::ExistingDirectory);
   command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
+  command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work");
 }
 
 void add_serve(CLI::App& command, Options& options) {

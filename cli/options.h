@@ -29,6 +29,7 @@ struct Options {
   std::string gateway_endpoint;  // --gateway: control endpoint to bind (gateway) or to join (nodes)
   std::string run_dir;           // --run-dir: sockets of this run
   std::string name;              // --name: for logs and errors
+  int ready_fd = -1;             // --ready-fd: written once the process is at work; -1: nobody asks
 
   // One-shot commands.
   std::string prompt;            // -p, --prompt

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <string>
 
+#include "cli/child_process.h"
 #include "cli/node_runtime.h"
 #include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
@@ -94,6 +95,7 @@ int start_decode(const Options& options) {
   };
   ControlLoop loop(channel, runtime.waker(), {on_control, on_wake, [&] { return node.next_deadline(); }});
   const StopOnSignal stop(loop);
+  announce_ready(options.ready_fd);
   loop.run();
   spdlog::info("stopped requests={}", node.requests());
   return 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "cli/child_process.h"
 #include "cli/memory_plan.h"
 #include "cli/process_identity.h"
 #include "cli/secret_file.h"
@@ -92,6 +93,7 @@ int start_gateway(const Options& options) {
   ControlLoop loop(channel, waker,
                    {on_control, on_wake, [&] { return std::min(gateway.next_deadline(), publish_at); }});
   const StopOnSignal stop(loop);
+  announce_ready(options.ready_fd);
   loop.run();
   http.stop();
   spdlog::info("stopped");

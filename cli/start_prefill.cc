@@ -1,5 +1,6 @@
 #include "cli/start_prefill.h"
 
+#include "cli/child_process.h"
 #include "cli/node_runtime.h"
 #include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
@@ -83,6 +84,7 @@ int start_prefill(const Options& options) {
   };
   ControlLoop loop(channel, runtime.waker(), {on_control, on_wake, [&] { return node.next_deadline(); }});
   const StopOnSignal stop(loop);
+  announce_ready(options.ready_fd);
   loop.run();
   spdlog::info("stopped requests={}", node.requests());
   return 0;

@@ -1,5 +1,6 @@
 #include "cli/supervisor.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
@@ -15,7 +16,6 @@
 #include "cli/child_process.h"
 #include "common/check.h"
 #include "common/log.h"
-#include "common/unique_fd.h"
 
 namespace spillway {
 namespace {
@@ -23,6 +23,7 @@ namespace {
 std::string how_it_ended(int status) {
   if (WIFSIGNALED(status))
     return fmt::format("killed by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)));
+  if (WEXITSTATUS(status) == kExitCannotStart) return "exited with code 2 (its reason is above)";
   return fmt::format("exited with code {}", WEXITSTATUS(status));
 }
 
@@ -36,13 +37,37 @@ sigset_t supervised_signals() {
 }  // namespace
 
 Supervisor::Supervisor(const Config& config, std::vector<ChildSpec> specs) : config_(config) {
-  for (ChildSpec& spec : specs) children_.push_back({std::move(spec), -1, kNever});
+  for (ChildSpec& spec : specs) children_.push_back({std::move(spec), -1, {}, false, kNever});
 }
 
-void Supervisor::start(Child& child) {
+void Supervisor::start(Child& child, TimePoint now) {
   child.start_again = kNever;
-  child.pid = spawn_child("/proc/self/exe", child.spec.arguments);
-  spdlog::info("started {} pid={}", child.spec.name, child.pid);
+  try {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) throw SetupError(fmt::format("pipe: {}", std::strerror(errno)));
+    child.ready = UniqueFd(ends[0]);
+    const UniqueFd ready(ends[1]);
+    std::vector<std::string> arguments = child.spec.arguments;
+    arguments.insert(arguments.end(), {"--ready-fd", std::to_string(kReadyFd)});
+    child.pid = spawn_child(config_.executable, std::move(arguments), ready.get());
+    spdlog::info("started {} pid={}", child.spec.name, child.pid);
+  } catch (const SetupError& error) {
+    ended(child, true, error.what(), now);
+  }
+}
+
+void Supervisor::ended(Child& child, bool cannot_start, const std::string& how, TimePoint now) {
+  char byte = 0;
+  child.proven = child.proven || (child.ready && ::read(child.ready.get(), &byte, 1) == 1);
+  child.ready = UniqueFd();
+  if (cannot_start && !child.proven) {
+    spdlog::error("{} cannot start: {}", child.spec.name, how);
+    failed_ = true;
+    return;
+  }
+  child.start_again = now + config_.restart_delay;
+  spdlog::error("{} {}; its requests end in an error, it starts again in {:.1f} s", child.spec.name, how,
+                seconds(config_.restart_delay));
 }
 
 void Supervisor::reap(TimePoint now) {
@@ -50,14 +75,7 @@ void Supervisor::reap(TimePoint now) {
     int status = 0;
     if (child.pid < 0 || ::waitpid(child.pid, &status, WNOHANG) != child.pid) continue;
     child.pid = -1;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == kExitCannotStart) {
-      spdlog::error("{} cannot start (its reason is above)", child.spec.name);
-      failed_ = true;
-      continue;
-    }
-    child.start_again = now + config_.restart_delay;
-    spdlog::error("{} {}; its requests end in an error, it starts again in {:.1f} s", child.spec.name,
-                  how_it_ended(status), seconds(config_.restart_delay));
+    ended(child, WIFEXITED(status) && WEXITSTATUS(status) == kExitCannotStart, how_it_ended(status), now);
   }
 }
 
@@ -78,7 +96,8 @@ int Supervisor::run() {
   ::sigprocmask(SIG_BLOCK, &signals, nullptr);
   const UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) throw SetupError(fmt::format("signalfd: {}", std::strerror(errno)));
-  for (Child& child : children_) start(child);
+  for (Child& child : children_)
+    if (!failed_) start(child, steady_now());
 
   bool stopping = false;
   while (!stopping && !failed_) {
@@ -93,7 +112,7 @@ int Supervisor::run() {
     const TimePoint now = steady_now();
     reap(now);
     for (Child& child : children_)
-      if (child.start_again <= now) start(child);
+      if (child.start_again <= now) start(child, now);
   }
   stop_all();
   return failed_ ? kExitCannotStart : 0;
