@@ -85,7 +85,7 @@ void add_report(CLI::App& command, Options& options) {
 
 void add_fault(CLI::App& command, Options& options) {
   command.add_option("--fault", options.faults,
-                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point");
+                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it");
 }
 
 void add_secret(CLI::App& command, Options& options) {

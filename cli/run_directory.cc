@@ -41,9 +41,6 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   add("--max-sequences", std::to_string(options.max_sequences));
   if (!options.cache_dir.empty()) add("--cache-dir", options.cache_dir);
   add("--log-level", options.log_level);
-  // A fault point belongs to the first node of its role: "prefill-step:3" arms prefill 0 only.
-  for (const std::string& fault : options.faults)
-    if (index == 0 && fault.starts_with(role)) add("--fault", fault);
   return arguments;
 }
 

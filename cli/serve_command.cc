@@ -42,6 +42,14 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   return arguments;
 }
 
+// A fault point belongs to the first node of its role: "prefill-step:3" arms prefill 0 only.
+std::vector<std::string> fault_arguments(const Options& options, std::string_view role, uint32_t index) {
+  std::vector<std::string> arguments;
+  for (const std::string& fault : options.faults)
+    if (index == 0 && fault.starts_with(role)) arguments.insert(arguments.end(), {"--fault", fault});
+  return arguments;
+}
+
 }  // namespace
 
 int serve_command(const Options& options) {
@@ -58,10 +66,13 @@ int serve_command(const Options& options) {
   const RunDirectory run;
   std::vector<ChildSpec> specs;
   specs.push_back({"gateway", gateway_arguments(options, run)});
-  for (uint32_t index = 0; index < options.prefill; ++index)
-    specs.push_back({fmt::format("prefill {}", index), node_arguments(node, "prefill", index, run)});
-  for (uint32_t index = 0; index < options.decode; ++index)
-    specs.push_back({fmt::format("decode {}", index), node_arguments(node, "decode", index, run)});
+  const auto add_nodes = [&](const char* role, uint32_t count) {
+    for (uint32_t index = 0; index < count; ++index)
+      specs.push_back({fmt::format("{} {}", role, index), node_arguments(node, role, index, run),
+                       fault_arguments(options, role, index)});
+  };
+  add_nodes("prefill", options.prefill);
+  add_nodes("decode", options.decode);
   return Supervisor(Supervisor::Config{}, std::move(specs)).run();
 }
 

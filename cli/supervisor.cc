@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "cli/child_process.h"
 #include "common/check.h"
@@ -49,6 +50,8 @@ void Supervisor::start(Child& child, TimePoint now) {
     const UniqueFd ready(ends[1]);
     std::vector<std::string> arguments = child.spec.arguments;
     arguments.insert(arguments.end(), {"--ready-fd", std::to_string(kReadyFd)});
+    const auto first = std::exchange(child.spec.first_arguments, {});
+    arguments.insert(arguments.end(), first.begin(), first.end());
     child.pid = spawn_child(config_.executable, std::move(arguments), ready.get());
     spdlog::info("started {} pid={}", child.spec.name, child.pid);
   } catch (const SetupError& error) {

@@ -11,8 +11,9 @@
 namespace spillway {
 
 struct ChildSpec {
-  std::string name;                    // "prefill 0", for people
-  std::vector<std::string> arguments;  // after argv[0]; --ready-fd is added
+  std::string name;                               // "prefill 0", for people
+  std::vector<std::string> arguments;             // after argv[0]; --ready-fd is added
+  std::vector<std::string> first_arguments = {};  // after those, at its first start only
 };
 
 // Keeps child processes running: a child that ends, or could not be forked, is named with how and started again after

@@ -25,18 +25,23 @@ constexpr std::array<std::string_view, 10> kNames = {
     "decode-token",      // D: a Token message is about to be sent
 };
 
+constexpr std::string_view kStop = ":stop";
+
 }  // namespace
 
 std::span<const std::string_view> FaultPoints::names() { return kNames; }
 
 FaultPoints::FaultPoints(std::span<const std::string> specs) {
   for (const std::string& spec : specs) {
-    const size_t colon = spec.find(':');
-    const std::string_view name = std::string_view(spec).substr(0, colon);
+    std::string_view place = spec;
+    const bool stops = place.ends_with(kStop);
+    if (stops) place.remove_suffix(kStop.size());
+    const size_t colon = place.find(':');
+    const std::string_view name = place.substr(0, colon);
     uint64_t passes = 1;
-    if (colon != std::string::npos) {
-      const char* const end = spec.data() + spec.size();
-      const auto [stop, error] = std::from_chars(spec.data() + colon + 1, end, passes);
+    if (colon != std::string_view::npos) {
+      const char* const end = place.data() + place.size();
+      const auto [stop, error] = std::from_chars(place.data() + colon + 1, end, passes);
       if (error != std::errc{} || stop != end || passes == 0)
         throw SetupError("--fault " + spec + ": the part after ':' must be a count of at least 1");
     }
@@ -46,13 +51,13 @@ FaultPoints::FaultPoints(std::span<const std::string> specs) {
       for (const std::string_view one : kNames) list.append(list.empty() ? "" : ", ").append(one);
       throw SetupError("--fault " + spec + ": no such fault point; there are " + list);
     }
-    armed_.push_back({*known, passes});
+    armed_.push_back({*known, passes, stops ? SIGSTOP : SIGKILL});
   }
 }
 
 void FaultPoints::pass(std::string_view name) {
   for (Armed& armed : armed_)
-    if (armed.name == name && --armed.passes_left == 0) ::kill(::getpid(), SIGKILL);
+    if (armed.name == name && --armed.passes_left == 0) ::kill(::getpid(), armed.signal);
 }
 
 }  // namespace spillway

@@ -8,20 +8,22 @@
 
 namespace spillway {
 
-// Named places where a test may kill this process (`--fault NAME[:N]`: SIGKILL at the Nth pass). Off unless armed.
+// Named places where a test may kill this process (`--fault NAME[:N]`: SIGKILL at the Nth pass) or halt it there until
+// SIGCONT (`--fault NAME[:N]:stop`). Off unless armed.
 // Loop thread of one process; the names are one list, so that a typo is an error at start-up.
 class FaultPoints {
  public:
   static std::span<const std::string_view> names();
   // Throws SetupError naming the known points when `spec` names none of them.
   explicit FaultPoints(std::span<const std::string> specs);
-  // Marks a pass. REQUIRES: `name` is in names(). Does not return when this is the armed pass.
+  // Marks a pass. REQUIRES: `name` is in names(). Does not return when this is the pass armed to kill.
   void pass(std::string_view name);
 
  private:
   struct Armed {
     std::string_view name;
     uint64_t passes_left;
+    int signal;
   };
   std::vector<Armed> armed_;
 };

@@ -291,7 +291,7 @@ void Gateway::on_message(PeerId from, const Failed& failed, Turn& turn) {
     leg_lost(*request, from, {failed.code, fmt::format("{}: {}", name, failed.detail)}, turn);
     return;
   }
-  // Longer each time, so that attempts_max spans about as long as a request may wait.
+  // Longer each time, so that attempts_max spans about half a minute.
   const Duration pause = config_.refusal_pause * (1u << std::min(request->attempts - 1, kRefusalDoublings));
   nodes_.refused(from, turn.now + pause);
   close_leg(*request, leg);

@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
-"""kill -9 of a node at named fault points, in each phase of a request: the client gets an error or the right tokens within
-5 s and no block leaks; after a kill while idle the next request works. Usage: faults_test.py SPILLWAY MODEL"""
+"""kill -9 of each process: of a node at named fault points, in each phase of a request (the client gets an error or the
+right tokens within 5 s), while idle, while requests wait. The next request gives the right tokens and no block leaks.
+Usage: faults_test.py SPILLWAY MODEL"""
+import http.client
+import os
+import signal
 import sys
 import threading
 import time
@@ -15,40 +19,14 @@ FAULTS = [  # each phase: before work, in compute, in transfer, at the handover,
     "prefill-received", "prefill-step", "prefill-layer:5", "prefill-send:3", "prefill-done",
     "decode-reserved", "decode-landed:3", "decode-commit", "decode-step:2", "decode-token:3",
 ]
+LONG = 60  # tokens: time enough to kill something meanwhile
 
 
-def right_text():
+def right_texts(*token_counts):
     with server.Server(SPILLWAY, MODEL) as healthy:
-        status, body = healthy.complete(PROMPT, 12)
-        assert status == 200, body
-        return body["choices"][0]["text"]
-
-
-def stream_text(one, deadline):
-    """(text, error message or None) of a streamed request."""
-    import json
-    connection = one.connection()
-    try:
-        connection.request("POST", "/v1/completions", json.dumps({"prompt": PROMPT, "max_tokens": 12, "temperature": 0,
-                                                                  "ignore_eos": True, "stream": True}),
-                           {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        if response.status != 200:
-            return "", json.loads(response.read())["error"]["message"]
-        text, done = "", False
-        for line in response:
-            assert time.monotonic() < deadline, "the stream hangs"
-            if line.startswith(b"data: [DONE]"):
-                done = True
-            elif line.startswith(b"data: "):
-                chunk = json.loads(line[6:])
-                if "error" in chunk:
-                    return text, chunk["error"]["message"]
-                text += chunk["choices"][0]["text"] if chunk["choices"] else ""
-        assert done, "the stream ended without [DONE] or an error"
-        return text, None
-    finally:
-        connection.close()
+        answers = [healthy.complete(PROMPT, count) for count in token_counts]
+        assert all(status == 200 for status, _ in answers), answers
+        return [body["choices"][0]["text"] for _, body in answers]
 
 
 def kill_test(fault, stream, expected):
@@ -56,7 +34,7 @@ def kill_test(fault, stream, expected):
         with server.Server(SPILLWAY, MODEL, "--fault", fault) as one:
             start = time.monotonic()
             if stream:
-                text, error = stream_text(one, start + 30)
+                text, error = one.stream(PROMPT, 12).read()
             else:
                 status, body = one.complete(PROMPT, 12)
                 text, error = ("", body["error"]["message"]) if status != 200 else (body["choices"][0]["text"], None)
@@ -68,32 +46,99 @@ def kill_test(fault, stream, expected):
                 assert "prefill 0" in error or "decode 0" in error, f"the error names no node: {error}"
             assert took < ERROR_WITHIN_S, f"took {took:.1f} s"
             one.wait_log(f"{fault.split('-')[0]} 0 killed by signal 9")  # or the fault point was never passed
-            # The node is started again (with the same fault armed: it would die again, so one request is what we ask).
-            one.wait_ready(20)
-            one.wait_all_blocks_free()
+            one.wait_log("lost a node")
+            next_is_right(one, expected)
     test.__name__ = f"kill_at_{fault}_{'stream' if stream else 'whole'}"
     return test
 
 
-def killed_by_hand(role, expected):
-    """kill -9 from outside while idle: noticed, named, restarted; the next request gives the right text."""
+def next_is_right(one, expected):
+    """The next request waits for the restarted process if it must, and nothing is left of those before."""
+    status, body = one.complete(PROMPT, 12)
+    assert status == 200 and body["choices"][0]["text"] == expected, body
+    one.wait_ready(20)
+    one.wait_all_blocks_free()
+
+
+def killed_while_idle(role, expected):
     def test():
-        import os
-        import re
-        import signal
         with server.Server(SPILLWAY, MODEL) as one:
-            pid = int(re.search(rf"started {role} 0 pid=(\d+)", open(one.log_path).read()).group(1))
-            os.kill(pid, signal.SIGKILL)
-            deadline = time.monotonic() + 20
-            while one.get("/health/ready")[0] == 200 and time.monotonic() < deadline:
-                time.sleep(0.05)
-            one.wait_ready(20)
-            status, body = one.complete(PROMPT, 12)
-            assert status == 200 and body["choices"][0]["text"] == expected, body
-            assert f"{role} 0 killed by signal 9" in open(one.log_path).read()
-            one.wait_all_blocks_free()
+            os.kill(one.pid(f"{role} 0"), signal.SIGKILL)
+            server.wait_until(lambda: one.get("/health/ready")[0] != 200, "the loss is noticed", 20)
+            next_is_right(one, expected)
+            assert f"{role} 0 killed by signal 9" in one.log_text()
     test.__name__ = f"killed_{role}_is_restarted"
     return test
+
+
+def killed_prefill_does_not_end_what_decodes(expected_long):
+    """Token 1 comes from D, which has the whole prompt by then: P can die."""
+    def test():
+        with server.Server(SPILLWAY, MODEL) as one:
+            stream = one.stream(PROMPT, LONG)
+            stream.read(2)
+            os.kill(one.pid("prefill 0"), signal.SIGKILL)
+            one.wait_log("prefill 0 killed by signal 9")
+            one.wait_metric("spillway_requests_running", 1)  # or it is over already, and this shows nothing
+            assert stream.read() == (expected_long, None), stream.read()
+            one.wait_log("lost a node")
+            one.wait_ready(20)
+            one.wait_all_blocks_free()
+    test.__name__ = "killed_prefill_does_not_end_what_decodes"
+    return test
+
+
+def queued_requests_outlive_a_kill(role, expected):
+    """With one place, others wait in the gateway; the node dies, comes back, and they are served."""
+    def test():
+        with server.Server(SPILLWAY, MODEL, "--max-sequences", "1") as one:
+            first = one.stream(PROMPT, 1000)
+            first.read(2)
+            waiting = [one.stream(PROMPT, 12) for _ in range(3)]
+            one.wait_metric("spillway_requests_queued", 3)
+            os.kill(one.pid(f"{role} 0"), signal.SIGKILL)
+            if role == "decode":
+                text, error = first.read()
+                assert error and "decode 0" in error, (text, error)
+            else:
+                one.wait_log("lost a node")
+                first.leave()
+            for stream in waiting:
+                assert stream.read() == (expected, None), stream.read()
+            one.wait_ready(20)
+            one.wait_all_blocks_free()
+    test.__name__ = f"queued_requests_outlive_a_killed_{role}"
+    return test
+
+
+def killed_gateway_is_restarted(expected):
+    """The nodes live on, let go of its requests, and join the next one."""
+    def test():
+        with server.Server(SPILLWAY, MODEL) as one:
+            nodes = [one.pid("prefill 0"), one.pid("decode 0")]
+            stream = one.stream(PROMPT, 400)
+            stream.read(2)
+            os.kill(one.pid("gateway"), signal.SIGKILL)
+            one.wait_log("gateway killed by signal 9")
+            try:
+                stream.read()
+            except (OSError, http.client.HTTPException, AssertionError):
+                pass
+            else:
+                raise AssertionError("the stream ended as if nothing had happened")
+            one.wait_ready(20)
+            next_is_right(one, expected)
+            assert [one.pid("prefill 0"), one.pid("decode 0")] == nodes, "a node was restarted as well"
+    test.__name__ = "killed_gateway_is_restarted"
+    return test
+
+
+def killed_serve_takes_its_children_along():
+    with server.Server(SPILLWAY, MODEL) as one:
+        children = [one.pid(name) for name in ("gateway", "prefill 0", "decode 0")]
+        one.process.kill()
+        one.process.wait()
+        server.wait_until(lambda: all(server.process_state(pid) in (None, "Z") for pid in children), "children end", 5)
 
 
 def neighbours_survive(expected):
@@ -120,8 +165,11 @@ def neighbours_survive(expected):
 
 
 if __name__ == "__main__":
-    EXPECTED = right_text()
-    tests = [kill_test(fault, stream, EXPECTED) for fault in FAULTS for stream in (True,)]
+    EXPECTED, EXPECTED_LONG = right_texts(12, LONG)
+    tests = [kill_test(fault, True, EXPECTED) for fault in FAULTS]
     tests += [kill_test(fault, False, EXPECTED) for fault in ("prefill-layer:5", "decode-token:3")]
-    tests += [killed_by_hand("prefill", EXPECTED), killed_by_hand("decode", EXPECTED), neighbours_survive(EXPECTED)]
+    tests += [killed_while_idle("prefill", EXPECTED), killed_while_idle("decode", EXPECTED), neighbours_survive(EXPECTED),
+              killed_prefill_does_not_end_what_decodes(EXPECTED_LONG),
+              queued_requests_outlive_a_kill("prefill", EXPECTED), queued_requests_outlive_a_kill("decode", EXPECTED),
+              killed_gateway_is_restarted(EXPECTED), killed_serve_takes_its_children_along]
     sys.exit(server.run_tests(tests))

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A real server under its bad inputs, its limits and a real client. Usage: served_test.py SPILLWAY MODEL CLIENT_PYTHON"""
-import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 
 import server
 
@@ -50,30 +50,55 @@ def bad_requests():
         one.wait_all_blocks_free()
 
 
-def client_gone_in_each_phase():
-    """Clients that leave in queue, prefill and decode free everything; a neighbour gets its answer."""
-    with server.Server(SPILLWAY, MODEL, "--max-sequences", "2") as one:
-        expected = one.complete("A neighbour says", 8)[1]["choices"][0]["text"]
-        leavers = []
-        for _ in range(6):  # more than fit: some wait in the queue
-            connection = one.connection()
-            connection.request("POST", "/v1/completions", json.dumps({"prompt": "word " * 1500, "max_tokens": 400,
-                                                                      "ignore_eos": True, "stream": True}),
-                               {"Content-Type": "application/json"})
-            leavers.append(connection)
-        time.sleep(0.5)  # some are in prefill by now, the others queue
-        leavers[-1].close()
-        leavers[0].getresponse().readline()  # its first token is out: decoding
-        start = time.monotonic()
-        for connection in leavers[:-1]:
-            connection.close()
-        status, body = one.complete("A neighbour says", 8)
-        assert status == 200 and body["choices"][0]["text"] == expected, body
-        one.wait_all_blocks_free(10)
-        assert time.monotonic() - start < 20
+def leave(one, stream):
+    """The client goes away; returns once the gateway has noticed."""
+    before = one.metric("spillway_requests_cancelled_total")
+    stream.leave()
+    one.wait_metric("spillway_requests_cancelled_total", before + 1)
 
 
-def full_pool_queues_then_refuses():
+def neighbour_says(one):
+    status, body = one.complete("A neighbour says", 8)
+    assert status == 200, body
+    return body["choices"][0]["text"]
+
+
+def nothing_is_left(one):
+    one.wait_all_blocks_free()
+    assert neighbour_says(one) == EXPECTED
+
+
+def client_gone_while_queued_or_decoding():
+    with server.Server(SPILLWAY, MODEL, "--max-sequences", "1") as one:
+        decoding = one.stream("word " * 300, 1000)
+        decoding.read(3)
+        queued = one.stream("word " * 300, 1000)
+        one.wait_metric("spillway_requests_queued", 1)
+        leave(one, queued)
+        assert one.metric("spillway_requests_queued") == 0 and one.metric("spillway_requests_running") == 1
+        leave(one, decoding)
+        nothing_is_left(one)
+
+
+def client_gone_while_a_node_is_at(point, child, tokens_max):
+    """The node halts inside the phase, the client leaves, the node goes on (before it counts as lost)."""
+    def test():
+        with server.Server(SPILLWAY, MODEL, "--chunk-tokens", "64", "--fault", f"{point}:stop") as one:
+            pid = one.pid(child)
+            stream = one.stream("word " * 300, 400)
+            server.wait_until(lambda: server.process_state(pid) == "T", f"{child} halts at {point}")
+            try:
+                leave(one, stream)
+                assert one.metric("spillway_output_tokens_total") <= tokens_max
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            nothing_is_left(one)
+            assert "lost a node" not in one.log_text(), "it was away for too long: this shows nothing"
+    test.__name__ = f"client_gone_at_{point}"
+    return test
+
+
+def no_place_queues_then_refuses():
     with server.Server(SPILLWAY, MODEL, "--max-sequences", "1", "--queue-max", "2") as one:
         answers = []
         def ask(index):
@@ -89,9 +114,31 @@ def full_pool_queues_then_refuses():
         one.wait_all_blocks_free()
 
 
-def the_longest_queue_works():
-    with server.Server(SPILLWAY, MODEL, "--queue-max", "65536") as one:
+def full_pool_queues_then_refuses():
+    """KV blocks run out long before places do."""
+    with server.Server(SPILLWAY, MODEL, "--max-model-len", "1024", "--device-memory", "32MiB", "--queue-max", "2") as one:
+        blocks = one.metric("spillway_kv_blocks") / 2  # of each node
+        assert 16 <= blocks < 26, f"{blocks} blocks a node: the sizes below fit this test no more"
+        expected = one.complete("word " * 600, 2)[1]["choices"][0]["text"]
+        first = one.stream("Fill it:", 1000)  # 16 blocks on the decode node
+        first.read(2)
+        waiting = [one.stream("word " * 600, 2) for _ in range(2)]  # 10 blocks each
+        one.wait_metric("spillway_requests_queued", 2)
+        assert one.metric("spillway_requests_running") == 1
+        status, body = one.complete("One more", 900)
+        assert status == 429 and "2 requests wait already" in body["error"]["message"], (status, body)
+        leave(one, first)
+        for stream in waiting:
+            assert stream.read() == (expected, None), stream.read()
+        nothing_is_left(one)
+
+
+def a_long_queue_has_its_connections():
+    with server.Server(SPILLWAY, MODEL, "--queue-max", "1024") as one:
+        idle = [socket.create_connection(("127.0.0.1", one.port)) for _ in range(600)]
         assert one.complete("The queue is", 4)[0] == 200
+        for connection in idle:
+            connection.close()
 
 
 def another_model_is_refused_by_name():
@@ -126,6 +173,11 @@ def openai_client():
 
 
 if __name__ == "__main__":
-    sys.exit(server.run_tests([prompt_lengths, bad_requests, client_gone_in_each_phase, full_pool_queues_then_refuses,
-                               the_longest_queue_works,
-                               another_model_is_refused_by_name, too_small_settings_say_what_to_change, openai_client]))
+    with server.Server(SPILLWAY, MODEL) as healthy:
+        EXPECTED = neighbour_says(healthy)
+    sys.exit(server.run_tests([prompt_lengths, bad_requests, client_gone_while_queued_or_decoding,
+                               client_gone_while_a_node_is_at("prefill-layer:40", "prefill 0", 0),
+                               client_gone_while_a_node_is_at("decode-landed", "decode 0", 1),
+                               no_place_queues_then_refuses, full_pool_queues_then_refuses,
+                               a_long_queue_has_its_connections, another_model_is_refused_by_name,
+                               too_small_settings_say_what_to_change, openai_client]))

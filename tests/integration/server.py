@@ -29,9 +29,10 @@ class Server:
         self.folder = tempfile.TemporaryDirectory()
         self.log_path = os.path.join(self.folder.name, "log")
         self.command = [spillway, "serve", "-m", model, "--port", str(self.port), "--secret-file",
-                        os.path.join(self.folder.name, "secret"), "--max-model-len", "2048", *flags]
-        if "--device-memory" not in flags:
-            self.command += ["--device-memory", "256MiB"]
+                        os.path.join(self.folder.name, "secret"), *flags]
+        for flag, value in (("--max-model-len", "2048"), ("--device-memory", "256MiB")):
+            if flag not in flags:
+                self.command += [flag, value]
 
     def __enter__(self):
         self.log = open(self.log_path, "w")
@@ -69,11 +70,15 @@ class Server:
         raise AssertionError(f"not ready within {within} s")
 
     def wait_log(self, text, within=5):
-        deadline = time.monotonic() + within
-        while text not in open(self.log_path).read():
-            if time.monotonic() >= deadline:
-                raise AssertionError(f"the log does not say within {within} s: {text}")
-            time.sleep(0.05)
+        wait_until(lambda: text in self.log_text(), f"the log says: {text}", within)
+
+    def log_text(self):
+        with open(self.log_path) as log:
+            return log.read()
+
+    def pid(self, child):
+        """Of the process that runs as e.g. "prefill 0" now."""
+        return int(re.findall(rf"started {child} pid=(\d+)", self.log_text())[-1])
 
     def connection(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_WITHIN_S)
@@ -102,6 +107,13 @@ class Server:
         return self.post("/v1/completions", {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0,
                                              "ignore_eos": True, **fields})
 
+    def stream(self, prompt, max_tokens, **fields):
+        return Stream(self, {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True,
+                             "stream": True, **fields})
+
+    def wait_metric(self, name, value, within=10):
+        wait_until(lambda: self.metric(name) == value, f"{name} is {value}", within)
+
     def metric(self, name):
         """Sum over the samples of one metric."""
         text = self.get("/metrics")[1]
@@ -119,6 +131,58 @@ class Server:
                 return
             time.sleep(0.1)
         raise AssertionError(f"blocks leaked: {free:.0f} of {total:.0f} free")
+
+
+class Stream:
+    """A streamed completion: sent at once, read when asked."""
+
+    def __init__(self, server, body):
+        self.connection = server.connection()
+        self.connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        self.response, self.text, self.error, self.ended = None, "", None, False
+
+    def read(self, tokens=None):
+        """(text, error message or None) so far: after that many more tokens, or at the end. Raises when the connection
+        breaks before it."""
+        if self.response is None:
+            self.response = self.connection.getresponse()
+            if self.response.status != 200:
+                self.error, self.ended = json.loads(self.response.read())["error"]["message"], True
+        while not self.ended and tokens != 0:
+            line = self.response.readline()
+            assert line, "the stream ended without [DONE] or an error"
+            if line.startswith(b"data: [DONE]"):
+                self.ended = True
+            elif line.startswith(b"data: "):
+                chunk = json.loads(line[6:])
+                if "error" in chunk:
+                    self.error, self.ended = chunk["error"]["message"], True
+                elif chunk["choices"]:
+                    self.text += chunk["choices"][0]["text"]
+                    tokens = None if tokens is None else tokens - 1
+        return self.text, self.error
+
+    def leave(self):
+        if self.response is not None:
+            self.response.close()
+        self.connection.close()
+
+
+def wait_until(condition, what, within=10):
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {within} s: {what}")
+        time.sleep(0.02)
+
+
+def process_state(pid):
+    """One letter as in ps: T is halted, Z has ended; None: gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return None
 
 
 def run_tests(tests):
