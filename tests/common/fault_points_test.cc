@@ -1,6 +1,8 @@
 #include "common/fault_points.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <string>
@@ -28,6 +30,22 @@ TEST(FaultPointsDeathTest, ArmedPointKillsAtTheNthPass) {
       testing::KilledBySignal(SIGKILL), "");
 }
 
+TEST(FaultPoints, ArmedToStopHaltsOnceAndGoesOn) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    FaultPoints faults(std::vector<std::string>{"decode-step:2:stop"});
+    for (int pass = 0; pass < 4; ++pass) faults.pass("decode-step");
+    ::_exit(7);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, WUNTRACED), child);
+  EXPECT_TRUE(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+  ::kill(child, SIGCONT);
+  ASSERT_EQ(::waitpid(child, &status, WUNTRACED), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+}
+
 TEST(FaultPoints, UnknownNameOrCountNamesTheRemedy) {
   const auto message = [](const std::string& spec) -> std::string {
     try {
@@ -39,6 +57,7 @@ TEST(FaultPoints, UnknownNameOrCountNamesTheRemedy) {
   };
   EXPECT_NE(message("no-such-point").find("prefill-received"), std::string::npos);
   EXPECT_NE(message("decode-step:0").find("at least 1"), std::string::npos);
+  EXPECT_NE(message("decode-step:0:stop").find("at least 1"), std::string::npos);
   EXPECT_NE(message("decode-step:x").find("at least 1"), std::string::npos);
 }
 
