@@ -160,6 +160,7 @@ class Stream:
                 elif chunk["choices"]:
                     self.text += chunk["choices"][0]["text"]
                     tokens = None if tokens is None else tokens - 1
+        assert not tokens, f"the stream ended {tokens} tokens early: {self.error}"
         return self.text, self.error
 
     def leave(self):
