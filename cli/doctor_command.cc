@@ -1,26 +1,20 @@
 #include "cli/doctor_command.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "cli/local_model.h"
 #include "cli/memory_plan.h"
+#include "cli/serve_check.h"
 #include "cli/supervisor.h"
-#include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/memory.h"
-#include "common/unique_fd.h"
-#include "formats/gguf.h"
 #include "kernels/make_backend.h"
-#include "model/model_config.h"
 
 namespace spillway {
 namespace {
@@ -33,11 +27,12 @@ struct Finding {
 };
 
 Finding sealed_memory() {
-  const UniqueFd fd(::memfd_create("spillway-doctor", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!fd)
-    return {"shared memory", fmt::format("memfd_create fails: {}", std::strerror(errno)), "KV transfer needs it",
-            false};
-  return {"shared memory", "memfd with seals", "rings of the KV transfer"};
+  try {
+    check_shared_memory();
+    return {"shared memory", "memfd with seals", "rings of the KV transfer"};
+  } catch (const SetupError& error) {
+    return {"shared memory", "no memfd", error.what(), false};
+  }
 }
 
 Finding file_limit() {
@@ -68,14 +63,14 @@ int doctor_command(const Options& options) {
     good = good && finding.good;
   }
   if (!options.model.empty()) {
-    const GgufFile file = value_or_throw(GgufFile::open(options.model));
-    const ModelConfig config = value_or_throw(read_model_config(file));
+    const ModelFile file(options.model);
+    const ModelConfig& config = file.config();
     fmt::print(
         "model: {} layers, hidden {}, {} query and {} KV heads of {}, feed-forward {}, vocabulary {}, context {}\n",
         config.layer_count, config.hidden, config.heads, config.kv_heads, config.head_dim, config.feed_forward,
         config.vocab, config.context_max);
     std::fflush(stdout);
-    check_memory(options, config, options.prefill + options.decode);
+    check_served_model(options);
   }
   return good ? 0 : kExitFailed;
 }

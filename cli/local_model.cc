@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "cli/memory_plan.h"
+#include "common/log.h"
 #include "kernels/make_backend.h"
 #include "text/chat_template.h"
 
@@ -40,6 +42,10 @@ LocalModel::LocalModel(const ModelFile& file, const Limits& limits)
       backend_(make_backend({.isa = limits.isa, .threads = limits.threads})),
       weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.bytes()))),
       memory_(*backend_, file.config().kv_layout(), limits.kv_bytes),
-      decoder_(*backend_, file.config(), weights_, limits.rows_max, limits.logit_rows_max, limits.model_len) {}
+      decoder_(*backend_, file.config(), weights_, limits.rows_max, limits.logit_rows_max, limits.model_len) {
+  spdlog::info(
+      "memory: {}",
+      plan_memory(file.config(), limits.rows_max, limits.logit_rows_max, limits.model_len, limits.kv_bytes).one_line());
+}
 
 }  // namespace spillway

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "common/check.h"
@@ -11,14 +12,24 @@
 namespace spillway {
 namespace {
 
-constexpr uint64_t kRingBytesPerNode = uint64_t{64} << 20;  // shared-memory rings towards its peers, at most
-
 uint64_t weight_values(const ModelConfig& config) {
   const uint64_t head_rows = uint64_t{config.heads} + 2u * config.kv_heads;
   const uint64_t layer = head_rows * config.head_dim * config.hidden +
                          uint64_t{config.heads} * config.head_dim * config.hidden +
                          3ull * config.feed_forward * config.hidden;
   return layer * config.layer_count + uint64_t{config.vocab} * config.hidden;
+}
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+// As flags take them: not less, not more than `bytes`.
+std::string at_least(uint64_t bytes) { return fmt::format("{}MiB", (bytes + kMiB - 1) / kMiB); }
+std::string at_most(uint64_t bytes) { return fmt::format("{}MiB", bytes / kMiB); }
+
+// Of all nodes: each has the rings towards its own peers.
+uint64_t needed_bytes(const Options& options, const ModelConfig& config) {
+  return options.prefill * plan_node_memory(options, config, options.decode).total() +
+         options.decode * plan_node_memory(options, config, options.prefill).total();
 }
 
 }  // namespace
@@ -29,13 +40,24 @@ uint64_t MemoryPlan::total() const {
   return sum;
 }
 
-MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config) {
-  const uint32_t rows = options.chunk_tokens + options.max_sequences;
+std::string MemoryPlan::one_line() const {
+  std::string text;
+  for (const Line& line : lines) text += fmt::format("{} {}, ", line.what, human_bytes(line.bytes));
+  return text + "together " + human_bytes(total());
+}
+
+MemoryPlan plan_memory(const ModelConfig& config, uint32_t rows, uint32_t sequences, uint32_t model_len,
+                       uint64_t kv_bytes) {
   return {{{"weights packed as bf16", weight_values(config) * 2},
-           {"KV blocks (--device-memory)", options.device_memory},
-           {"activations",
-            Decoder::activation_bytes(config, rows, options.max_sequences, effective_model_len(options, config))},
-           {"transfer rings", kRingBytesPerNode}}};
+           {"KV blocks", kv_bytes},
+           {"activations", Decoder::activation_bytes(config, rows, sequences, model_len)}}};
+}
+
+MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config, uint32_t peers) {
+  MemoryPlan plan = plan_memory(config, options.chunk_tokens + options.max_sequences, options.max_sequences,
+                                effective_model_len(options, config), options.device_memory);
+  plan.lines.push_back({fmt::format("rings to {} peer{}", peers, peers == 1 ? "" : "s"), kRingBytes * peers});
+  return plan;
 }
 
 std::string human_bytes(uint64_t bytes) {
@@ -51,32 +73,42 @@ uint32_t effective_model_len(const Options& options, const ModelConfig& config) 
   return options.max_model_len;
 }
 
-void check_memory(const Options& options, const ModelConfig& config, uint32_t nodes) {
-  const MemoryPlan plan = plan_node_memory(options, config);
+std::optional<std::string> memory_shortage(const Options& options, const ModelConfig& config, uint64_t available) {
   const KvLayout layout = config.kv_layout();
   const uint32_t length = effective_model_len(options, config);
+  const uint64_t request = uint64_t{layout.blocks_for(length)} * layout.block_bytes();
   const uint64_t blocks = options.device_memory / layout.block_bytes();
-  fmt::print(stderr, "memory of {} node{}, each:\n", nodes, nodes == 1 ? "" : "s");
+  if (options.device_memory < request) {
+    const std::string shorter =
+        blocks == 0 ? "" : fmt::format("lower --max-model-len to {} or ", blocks * layout.block_tokens);
+    return fmt::format("one request of {} tokens needs {} of KV, --device-memory is {}: {}raise --device-memory to {}",
+                       length, human_bytes(request), human_bytes(options.device_memory), shorter, at_least(request));
+  }
+  const uint64_t nodes = uint64_t{options.prefill} + options.decode;
+  const uint64_t needed = needed_bytes(options, config);
+  if (needed <= available) return std::nullopt;
+  const uint64_t excess = (needed - available + nodes - 1) / nodes;  // of each node
+  const uint64_t lower = excess < options.device_memory ? (options.device_memory - excess) / kMiB * kMiB : 0;
+  return fmt::format("{} nodes need {}, {} is available: {}", nodes, human_bytes(needed), human_bytes(available),
+                     lower >= request
+                         ? fmt::format("lower --device-memory to {}", at_most(lower))
+                         : "start fewer nodes, or lower --max-model-len and --device-memory, or free memory");
+}
+
+void check_memory(const Options& options, const ModelConfig& config) {
+  const uint32_t nodes = options.prefill + options.decode;
+  const MemoryPlan plan = plan_node_memory(options, config, std::max(options.prefill, options.decode));
+  fmt::print(stderr, "memory of {} nodes, each at most:\n", nodes);
   for (const MemoryPlan::Line& line : plan.lines)
     fmt::print(stderr, "  {:<28} {:>9}\n", line.what, human_bytes(line.bytes));
-  const uint64_t needed = plan.total() * nodes;
   const uint64_t available = available_memory_bytes();
   fmt::print(stderr, "  {:<28} {:>9}   ({} in all, {} available)\n", "together", human_bytes(plan.total()),
-             human_bytes(needed), human_bytes(available));
+             human_bytes(needed_bytes(options, config)), human_bytes(available));
+  const KvLayout layout = config.kv_layout();
+  const uint64_t blocks = options.device_memory / layout.block_bytes();
   fmt::print(stderr, "KV: {} blocks of {} tokens = {} tokens a node\n", blocks, layout.block_tokens,
              blocks * layout.block_tokens);
-  if (blocks < layout.blocks_for(length))
-    throw SetupError(
-        fmt::format("one request of {} tokens needs {} of KV, --device-memory is {}: lower --max-model-len to {} or "
-                    "raise --device-memory",
-                    length, human_bytes(uint64_t{layout.blocks_for(length)} * layout.block_bytes()),
-                    human_bytes(options.device_memory), blocks * layout.block_tokens));
-  if (needed > available)
-    throw SetupError(fmt::format("{} nodes need {}, {} is available: lower --device-memory to {} or start fewer nodes",
-                                 nodes, human_bytes(needed), human_bytes(available),
-                                 human_bytes(options.device_memory > (needed - available) / nodes
-                                                 ? options.device_memory - (needed - available) / nodes
-                                                 : 0)));
+  if (const auto shortage = memory_shortage(options, config, available)) throw SetupError(*shortage);
 }
 
 }  // namespace spillway

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,9 @@
 
 namespace spillway {
 
-// What one process of a role will hold, in bytes, from the settings alone.
+inline constexpr uint64_t kRingBytes = uint64_t{16} << 20;  // shared memory that a node makes towards one peer
+
+// What one process will hold, in bytes, from the settings alone.
 struct MemoryPlan {
   struct Line {
     std::string what;
@@ -18,12 +21,20 @@ struct MemoryPlan {
   };
   std::vector<Line> lines;
   uint64_t total() const;
+  std::string one_line() const;  // for the log
 };
-MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config);
+// A process that computes: weights, KV memory, and activations for `rows` tokens of at most `sequences` a step.
+MemoryPlan plan_memory(const ModelConfig& config, uint32_t rows, uint32_t sequences, uint32_t model_len,
+                       uint64_t kv_bytes);
+// A node with rings towards `peers` nodes of the other role.
+MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config, uint32_t peers);
 
-// Prints the plan of `nodes` equal nodes on stderr; throws SetupError with numbers and remedy when it exceeds what is
-// free, or when the KV memory cannot hold one request of max_model_len.
-void check_memory(const Options& options, const ModelConfig& config, uint32_t nodes);
+// Why the nodes of `options` (prefill and decode) cannot run in `available` bytes or their KV memory cannot hold one
+// request of max_model_len, with a remedy that works; nothing when they can.
+std::optional<std::string> memory_shortage(const Options& options, const ModelConfig& config, uint64_t available);
+
+// Prints the plan of these nodes on stderr; throws SetupError with the shortage, if there is one.
+void check_memory(const Options& options, const ModelConfig& config);
 
 std::string human_bytes(uint64_t bytes);  // "1.5 GiB"
 

@@ -39,6 +39,10 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       weights_(value_or_throw(load_weights(file_, model_, *backend_, packed_.bytes()))),
       compute_events_(model_.layer_count + 2u, waker_),
       transfer_events_(transfer_events_max(options, model_), waker_) {
+  spdlog::info(
+      "memory: {}, and {} for each peer",
+      plan_memory(model_, rows_max(options), options.max_sequences, model_len_, options.device_memory).one_line(),
+      human_bytes(kRingBytes));
   const KvLayout layout = model_.kv_layout();
   memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
   decoder_ =
@@ -49,7 +53,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   engine_ = std::make_unique<Engine>(EngineConfig{limits, model_len_, role == Role::kPrefill, model_.vocab}, *cache_);
 
   std::unique_ptr<KvTransport> transport =
-      make_shm_transport({options.run_dir, kPeersMax, size_t{16} << 20, layout.part_bytes() * kLayersPerFrame});
+      make_shm_transport({options.run_dir, kPeersMax, kRingBytes, layout.part_bytes() * kLayersPerFrame});
   bulk_endpoint_.assign(transport->endpoint().begin(), transport->endpoint().end());
   executor_ = std::make_unique<Executor>(
       *backend_, *decoder_, memory_->arena(),

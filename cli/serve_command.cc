@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <thread>
 
-#include "cli/memory_plan.h"
 #include "cli/run_directory.h"
+#include "cli/serve_check.h"
 #include "cli/supervisor.h"
 #include "cli/value_or_throw.h"
 #include "common/fault_points.h"
@@ -50,17 +50,21 @@ std::vector<std::string> fault_arguments(const Options& options, std::string_vie
   return arguments;
 }
 
+// Before the nodes start, so that each finds them packed.
+void pack_weights_once(const Options& options) {
+  if (options.cache_dir.empty()) return;
+  const GgufFile file = value_or_throw(GgufFile::open(options.model));
+  (void)PackedWeights::find_or_make(options.cache_dir, file, value_or_throw(read_model_config(file)),
+                                    {options.isa, options.threads});
+}
+
 }  // namespace
 
 int serve_command(const Options& options) {
   const FaultPoints checked(options.faults);  // a typo ends here, not in a child
-  {
-    const GgufFile file = value_or_throw(GgufFile::open(options.model));
-    const ModelConfig config = value_or_throw(read_model_config(file));
-    check_memory(options, config, options.prefill + options.decode);
-    // Packed here once, so that the nodes find it.
-    (void)PackedWeights::find_or_make(options.cache_dir, file, config, {options.isa, options.threads});
-  }
+  check_shared_memory();
+  check_served_model(options);
+  pack_weights_once(options);
   Options node = options;
   node.threads = threads_per_node(options);
   const RunDirectory run;
