@@ -18,19 +18,28 @@ void add_engine(CLI::App& command, Options& options) {
   command.add_option("--isa", options.isa, "Instruction set of the kernels: auto, scalar, avx512bf16")
       ->check(CLI::IsMember({"auto", "scalar", "avx512bf16"}))
       ->capture_default_str();
+  command.add_option("--cache-dir", options.cache_dir,
+                     "Folder for the packed weights: written once, then mapped by every process. Default: none, each "
+                     "process packs its own");
+}
+
+void add_model_len(CLI::App& command, Options& options) {
   command
       .add_option("--max-model-len", options.max_model_len, "Prompt and output tokens of one request; 0: as trained")
       ->check(CLI::Range(0u, 1u << 20))
       ->capture_default_str();
+}
+
+void add_kv(CLI::App& command, Options& options) {
   command.add_option("--device-memory", options.device_memory, "KV memory of each node, e.g. 512MiB, 2GiB")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
   command.add_option("--chunk-tokens", options.chunk_tokens, "Prompt tokens of one request computed per step")
       ->check(CLI::Range(1u, 16384u))
       ->capture_default_str();
-  command.add_option("--cache-dir", options.cache_dir,
-                     "Folder for the packed weights: written once, then mapped by every process. Default: none, each "
-                     "process packs its own");
+}
+
+void add_batch(CLI::App& command, Options& options) {
   command.add_option("--max-sequences", options.max_sequences, "Requests in one node at once")
       ->check(CLI::Range(1u, 1024u))
       ->capture_default_str();
@@ -44,13 +53,16 @@ void add_http(CLI::App& command, Options& options) {
       ->capture_default_str();
 }
 
-void add_node(CLI::App& command, Options& options) {
+void add_join(CLI::App& command, Options& options) {
   command.add_option("--gateway", options.gateway_endpoint, "Control endpoint of the gateway: ipc://PATH")->required();
+  command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
+  command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work");
+}
+
+void add_run_dir(CLI::App& command, Options& options) {
   command.add_option("--run-dir", options.run_dir, "Folder for this run's sockets")
       ->required()
       ->check(CLI::ExistingDirectory);
-  command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
-  command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work");
 }
 
 void add_serve(CLI::App& command, Options& options) {
@@ -67,11 +79,20 @@ void add_prompt(CLI::App& command, Options& options) {
   command.add_option("--max-tokens", options.max_tokens, "Tokens to generate at most")
       ->check(CLI::Range(1u, 1u << 20))
       ->capture_default_str();
+  command.add_flag("--chat", options.chat, "Wrap the prompt in the model's chat template");
+}
+
+void add_sampling(CLI::App& command, Options& options) {
   command.add_option("--temperature", options.temperature, "0: greedy")
       ->check(CLI::Range(0.0f, 2.0f))
       ->capture_default_str();
   command.add_option("--seed", options.seed, "Seed for temperature > 0")->capture_default_str();
-  command.add_flag("--chat", options.chat, "Wrap the prompt in the model's chat template");
+}
+
+void add_bench(CLI::App& command, Options& options) {
+  command.add_option("what", options.bench, "What to measure: engine, the whole of one process")
+      ->check(CLI::IsMember({"engine"}))
+      ->capture_default_str();
 }
 
 void add_report(CLI::App& command, Options& options) {
@@ -81,6 +102,13 @@ void add_report(CLI::App& command, Options& options) {
   command.add_option("--repetitions", options.repetitions, "Measured runs of each line")
       ->check(CLI::Range(1u, 100u))
       ->capture_default_str();
+}
+
+void add_verify(CLI::App& command, Options& options) {
+  command.add_option("--max-tokens", options.verify_tokens, "Tokens to generate on each route")
+      ->check(CLI::Range(2u, 4096u))
+      ->capture_default_str();
+  command.add_flag("--flip-bit", options.flip_bit, "Flip one KV bit on the KV-cache route, which must then fail");
 }
 
 void add_fault(CLI::App& command, Options& options) {
@@ -103,17 +131,18 @@ void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>
       case FlagGroup::kOptionalModel:
         command.add_option("-m,--model", options.model, "Model file (GGUF)")->check(CLI::ExistingFile);
         break;
-      case FlagGroup::kVerify:
-        command.add_option("--max-tokens", options.max_tokens, "Tokens to generate on each route")
-            ->check(CLI::Range(1u, 4096u))
-            ->capture_default_str();
-        command.add_flag("--flip-bit", options.flip_bit, "Flip one KV bit on the KV-cache route, which must then fail");
-        break;
+      case FlagGroup::kVerify: add_verify(command, options); break;
       case FlagGroup::kEngine: add_engine(command, options); break;
+      case FlagGroup::kModelLen: add_model_len(command, options); break;
+      case FlagGroup::kKv: add_kv(command, options); break;
+      case FlagGroup::kBatch: add_batch(command, options); break;
       case FlagGroup::kHttp: add_http(command, options); break;
-      case FlagGroup::kNode: add_node(command, options); break;
+      case FlagGroup::kJoin: add_join(command, options); break;
+      case FlagGroup::kRunDir: add_run_dir(command, options); break;
       case FlagGroup::kServe: add_serve(command, options); break;
+      case FlagGroup::kBench: add_bench(command, options); break;
       case FlagGroup::kPrompt: add_prompt(command, options); break;
+      case FlagGroup::kSampling: add_sampling(command, options); break;
       case FlagGroup::kReport: add_report(command, options); break;
       case FlagGroup::kFault: add_fault(command, options); break;
       case FlagGroup::kSecret: add_secret(command, options); break;
@@ -136,29 +165,23 @@ std::string YamlConfig::to_config(const CLI::App* app, bool default_also, bool /
   return out.str();
 }
 
-std::vector<CLI::ConfigItem> YamlConfig::from_config(std::istream& input) const {
-  YAML::Node root;
-  try {
-    root = YAML::Load(input);
-  } catch (const YAML::Exception& error) {
-    throw CLI::ConversionError(std::string("--config is not YAML: ") + error.what());
-  }
+std::vector<CLI::ConfigItem> YamlConfig::from_config(std::istream& input) const try {
+  const YAML::Node root = YAML::Load(input);
   if (!root.IsMap() && !root.IsNull()) throw CLI::ConversionError("--config: expected a map of long flags to values");
   std::vector<CLI::ConfigItem> found;
   for (const auto& entry : root) {
     CLI::ConfigItem item;
-    item.parents = {subcommand_};
+    for (const CLI::App* command : app_.get_subcommands()) item.parents = {command->get_name()};
     item.name = entry.first.as<std::string>();
-    if (entry.second.IsScalar()) {
-      item.inputs.push_back(entry.second.as<std::string>());
-    } else if (entry.second.IsSequence()) {
-      for (const auto& value : entry.second) item.inputs.push_back(value.as<std::string>());
-    } else {
+    if (!entry.second.IsScalar() && !entry.second.IsSequence())
       throw CLI::ConversionError("--config: " + item.name + " must be a value or a list of values");
-    }
+    item.inputs = entry.second.IsScalar() ? std::vector{entry.second.as<std::string>()}
+                                          : entry.second.as<std::vector<std::string>>();
     found.push_back(std::move(item));
   }
   return found;
+} catch (const YAML::Exception& error) {
+  throw CLI::ConversionError(std::string("--config: ") + error.what());
 }
 
 }  // namespace spillway

@@ -13,11 +13,17 @@ namespace spillway {
 enum class FlagGroup : uint8_t {
   kModel,
   kOptionalModel,
-  kEngine,
+  kEngine,    // whoever computes: --threads, --isa, --cache-dir
+  kModelLen,  // --max-model-len
+  kKv,        // --device-memory, --chunk-tokens
+  kBatch,     // --max-sequences
   kHttp,
-  kNode,
+  kJoin,    // what serve tells every child
+  kRunDir,  // and those that move KV
   kServe,
+  kBench,
   kPrompt,
+  kSampling,
   kReport,
   kVerify,
   kFault,
@@ -31,13 +37,14 @@ void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>
 // (flag over file over default) and its checks; an unknown key is an error naming it.
 class YamlConfig final : public CLI::Config {
  public:
-  explicit YamlConfig(std::string subcommand) : subcommand_(std::move(subcommand)) {}
+  // `app` holds the subcommands; its command line is parsed before the file is read, wherever --config stands in it.
+  explicit YamlConfig(const CLI::App& app) : app_(app) {}
   std::string to_config(const CLI::App* app, bool default_also, bool write_description,
                         std::string prefix) const override;
   std::vector<CLI::ConfigItem> from_config(std::istream& input) const override;
 
  private:
-  std::string subcommand_;
+  const CLI::App& app_;
 };
 
 }  // namespace spillway

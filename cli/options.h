@@ -32,6 +32,8 @@ struct Options {
   int ready_fd = -1;             // --ready-fd: written once the process is at work; -1: nobody asks
 
   // One-shot commands.
+  std::string bench = "engine";  // what bench measures
+  uint32_t verify_tokens = 16;   // --max-tokens of verify
   std::string prompt;            // -p, --prompt
   uint32_t max_tokens = 64;      // --max-tokens
   float temperature = 0;         // --temperature

@@ -31,7 +31,6 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   };
   add("--model", options.model);
   add("--gateway", run.gateway_endpoint());
-  add("--run-dir", run.path());
   add("--name", "gateway");
   add("--host", options.host);
   add("--port", std::to_string(options.port));

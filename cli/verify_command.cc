@@ -68,7 +68,7 @@ std::string format_verification(std::span<const VerifyGroup> groups) {
 int verify_command(const Options& options) {
   const ModelFile file(options.model);
   const uint32_t model_len = effective_model_len(options, file.config());
-  const uint32_t tokens = std::max(options.max_tokens, 2u);
+  const uint32_t tokens = options.verify_tokens;
   if (model_len <= tokens)
     throw SetupError(
         fmt::format("{} tokens leave no room for a prompt in {} positions: lower --max-tokens", tokens, model_len));

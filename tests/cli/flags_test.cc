@@ -1,51 +1,132 @@
-#include "cli/flags.h"
-
+// The command line of the whole executable: which flags each subcommand takes, their bounds, and the config file.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
-#include <memory>
-#include <sstream>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+
+#include "cli/command_line.h"
 
 namespace spillway {
 namespace {
 
-std::vector<CLI::ConfigItem> parse_yaml(const std::string& text) {
-  std::istringstream input(text);
-  return YamlConfig("serve").from_config(input);
+struct Parsed {
+  std::string command;
+  Options options;
+};
+
+Parsed parse(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "spillway");
+  std::vector<const char*> pointers;
+  for (const std::string& argument : arguments) pointers.push_back(argument.c_str());
+  CommandLine command_line;
+  const std::string command = command_line.parse(static_cast<int>(pointers.size()), pointers.data()).name;
+  return {command, command_line.options()};
 }
 
-TEST(YamlConfig, KeysAreLongFlagsOfTheSubcommand) {
-  const auto items = parse_yaml("port: 9000\nfault: [decode-step, prefill-step]\n");
-  ASSERT_EQ(items.size(), 2u);
-  EXPECT_EQ(items[0].fullname(), "serve.port");
-  EXPECT_EQ(items[0].inputs, std::vector<std::string>{"9000"});
-  EXPECT_EQ(items[1].inputs.size(), 2u);
+class FlagsWithFile : public testing::Test {
+ protected:
+  std::string write(const std::string& text) {
+    std::ofstream(path_) << text;
+    return path_;
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+  const std::string path_ = testing::TempDir() + "/spillway-config-" + std::to_string(::getpid()) + ".yaml";
+  const std::string model_ = path_;  // any file that is there
+};
+
+using ConfigFile = FlagsWithFile;
+
+TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
+  const std::set<std::string> node{"model",        "threads",       "isa",      "max-model-len", "device-memory",
+                                   "chunk-tokens", "max-sequences", "gateway",  "name",          "ready-fd",
+                                   "run-dir",      "fault",         "log-level"};
+  const std::map<std::string, std::set<std::string>> expected{
+      {"serve",
+       {"model", "threads", "isa", "max-model-len", "device-memory", "chunk-tokens", "max-sequences", "host", "port",
+        "queue-max", "prefill", "decode", "secret-file", "fault", "log-level"}},
+      {"gateway",
+       {"model", "max-model-len", "host", "port", "queue-max", "gateway", "name", "ready-fd", "secret-file",
+        "log-level"}},
+      {"prefill", node},
+      {"decode", node},
+      {"run",
+       {"model", "threads", "isa", "max-model-len", "device-memory", "chunk-tokens", "prompt", "max-tokens", "chat",
+        "temperature", "seed", "log-level"}},
+      {"verify", {"model", "threads", "isa", "max-model-len", "max-tokens", "flip-bit", "log-level"}},
+      {"explain", {"model", "threads", "isa", "max-model-len", "prompt", "max-tokens", "chat", "log-level"}},
+      {"bench", {"what", "model", "threads", "isa", "format", "repetitions", "log-level"}},
+      {"doctor",
+       {"model", "max-model-len", "device-memory", "chunk-tokens", "max-sequences", "prefill", "decode", "log-level"}},
+  };
+  CommandLine command_line;
+  std::map<std::string, std::set<std::string>> found;
+  for (const CLI::App* command : command_line.app().get_subcommands([](CLI::App*) { return true; }))
+    for (const CLI::Option* option : command->get_options())
+      if (option != command->get_help_ptr()) found[command->get_name()].insert(option->get_single_name());
+  EXPECT_EQ(found, expected);
 }
 
-TEST(YamlConfig, RefusesWhatIsNotAMapOfValues) {
-  EXPECT_THROW(parse_yaml("- a\n- b\n"), CLI::ConversionError);
-  EXPECT_THROW(parse_yaml("port: {a: 1}\n"), CLI::ConversionError);
-  EXPECT_THROW(parse_yaml("port: [1\n"), CLI::ConversionError);
+TEST_F(ConfigFile, AFlagWinsOverTheFileAndTheFileOverTheDefault) {
+  const std::string file = write("port: 9000\nqueue-max: 7\nfault: [decode-step, prefill-step]\n");
+  const Options options = parse({"serve", "--config", file, "-m", model_, "--port", "9001"}).options;
+  EXPECT_EQ(options.port, 9001);
+  EXPECT_EQ(options.queue_max, 7u);
+  EXPECT_EQ(options.max_sequences, Options{}.max_sequences);
+  EXPECT_EQ(options.faults, (std::vector<std::string>{"decode-step", "prefill-step"}));
 }
 
-TEST(Flags, ValuesOutsideTheirBoundsAreRefused) {
-  for (const std::vector<std::string>& arguments : {std::vector<std::string>{"0", "--max-sequences"},
-                                                    {"1.5", "--queue-max"},
-                                                    {"sse9", "--isa"},
-                                                    {"70000", "--port"}}) {
-    Options options;
-    CLI::App app;
-    add_flags(app, options, {FlagGroup::kEngine, FlagGroup::kHttp});
-    std::vector<std::string> reversed = arguments;  // CLI11 takes them last first
-    EXPECT_THROW(app.parse(reversed), CLI::ParseError) << arguments[1];
+TEST_F(ConfigFile, IsReadWhereverItStandsInTheCommandLine) {
+  const std::string file = write("max-model-len: 77\nmodel: " + model_ + "\n");
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--config", file, "decode", "--gateway", "ipc://x", "--run-dir", "/tmp"},
+        {"decode", "--gateway", "ipc://x", "--config", file, "--run-dir", "/tmp"},
+        {"decode", "--gateway", "ipc://x", "--run-dir", "/tmp", "--config=" + file}}) {
+    const Parsed parsed = parse(arguments);
+    EXPECT_EQ(parsed.command, "decode");
+    EXPECT_EQ(parsed.options.max_model_len, 77u);
+    EXPECT_EQ(parsed.options.model, model_);
   }
 }
 
-TEST(Flags, SizesHaveUnits) {
-  Options options;
-  CLI::App app;
-  add_flags(app, options, {FlagGroup::kEngine});
-  app.parse(std::vector<std::string>{"2GiB", "--device-memory"});
-  EXPECT_EQ(options.device_memory, uint64_t{2} << 30);
+TEST_F(ConfigFile, WhatIsNotAMapOfThisSubcommandsFlagsIsRefused) {
+  for (const char* text : {"- a\n- b\n", "port: {a: 1}\n", "port: [1\n", "port: [[1]]\n", "[a]: 1\n", "{a: 1}: 1\n",
+                           "no-such-flag: 1\n", "run-dir: /tmp\n", "port: 70000\n"})
+    EXPECT_THROW(parse({"serve", "-m", model_, "--config", write(text)}), CLI::ParseError) << text;
+  EXPECT_THROW(parse({"serve", "-m", model_, "--config", path_ + ".absent"}), CLI::ParseError);
+  EXPECT_THROW(parse({"--config", write("port: 1\n")}), CLI::ParseError);
+}
+
+TEST_F(ConfigFile, EveryExampleIsOneOfServe) {
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(SPILLWAY_CONFIGS)) {
+    const Parsed parsed = parse({"serve", "--config", entry.path(), "-m", write("")});
+    EXPECT_EQ(parsed.options.max_model_len, 4096u) << entry.path();  // from the file: the default is 0
+    ++files;
+  }
+  EXPECT_GE(files, 2u);
+}
+
+TEST_F(FlagsWithFile, ValuesOutsideTheirBoundsAreRefused) {
+  const std::string model = write("");
+  for (const std::vector<std::string>& flag : {std::vector<std::string>{"--max-sequences", "0"},
+                                               {"--queue-max", "1.5"},
+                                               {"--isa", "sse9"},
+                                               {"--port", "70000"}})
+    EXPECT_THROW(parse({"serve", "-m", model, flag[0], flag[1]}), CLI::ParseError) << flag[0];
+}
+
+TEST_F(FlagsWithFile, SizesHaveUnits) {
+  EXPECT_EQ(parse({"serve", "-m", write(""), "--device-memory", "2GiB"}).options.device_memory, uint64_t{2} << 30);
+}
+
+TEST_F(FlagsWithFile, BenchMeasuresTheEngineWhetherNamedOrNot) {
+  const std::string model = write("");
+  EXPECT_EQ(parse({"bench", "engine", "-m", model}).options.bench, "engine");
+  EXPECT_EQ(parse({"bench", "-m", model}).options.bench, "engine");
+  EXPECT_THROW(parse({"bench", "weather", "-m", model}), CLI::ParseError);
 }
 
 }  // namespace
