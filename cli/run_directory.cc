@@ -11,11 +11,19 @@
 
 namespace spillway {
 
+namespace {
+
+constexpr size_t kPathMax = 80;  // a socket's path ends after 107 bytes (unix(7)), and its name comes after this
+
+}  // namespace
+
 RunDirectory::RunDirectory() {
   const char* const runtime = std::getenv("XDG_RUNTIME_DIR");
-  path_ = std::string(runtime != nullptr && *runtime != '\0' ? runtime : "/tmp") + "/spillway-XXXXXX";
-  if (::mkdtemp(path_.data()) == nullptr)
-    throw SetupError(fmt::format("cannot make a run folder {}: {}", path_, std::strerror(errno)));
+  for (const std::string parent : {runtime == nullptr ? "" : runtime, "/tmp"}) {
+    path_ = parent + "/spillway-XXXXXX";
+    if (!parent.empty() && path_.size() <= kPathMax && ::mkdtemp(path_.data()) != nullptr) return;
+  }
+  throw SetupError(fmt::format("cannot make a run folder {}: {}", path_, std::strerror(errno)));
 }
 
 RunDirectory::~RunDirectory() {

@@ -8,8 +8,8 @@
 
 namespace spillway {
 
-// The folder of one run's sockets, readable by this user only (the user's runtime folder, else /tmp); removed with this
-// object. Throws SetupError when it cannot be made.
+// The folder of one run's sockets, readable by this user only, in the user's runtime folder or, where that cannot be
+// used, in /tmp; removed with this object. Throws SetupError when it cannot be made.
 class RunDirectory {
  public:
   RunDirectory();
