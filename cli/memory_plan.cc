@@ -26,10 +26,13 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 std::string at_least(uint64_t bytes) { return fmt::format("{}MiB", (bytes + kMiB - 1) / kMiB); }
 std::string at_most(uint64_t bytes) { return fmt::format("{}MiB", bytes / kMiB); }
 
-// Of all nodes: each has the rings towards its own peers.
+uint64_t weight_bytes(const ModelConfig& config) { return 2 * weight_values(config); }
+
+// Of all nodes: each has the rings towards its own peers, and its weights unless --cache-dir makes them one mapping.
 uint64_t needed_bytes(const Options& options, const ModelConfig& config) {
+  const uint64_t shared = options.cache_dir.empty() ? 0 : (options.prefill + options.decode - 1) * weight_bytes(config);
   return options.prefill * plan_node_memory(options, config, options.decode).total() +
-         options.decode * plan_node_memory(options, config, options.prefill).total();
+         options.decode * plan_node_memory(options, config, options.prefill).total() - shared;
 }
 
 }  // namespace
@@ -48,7 +51,7 @@ std::string MemoryPlan::one_line() const {
 
 MemoryPlan plan_memory(const ModelConfig& config, uint32_t rows, uint32_t sequences, uint32_t model_len,
                        uint64_t kv_bytes) {
-  return {{{"weights packed as bf16", weight_values(config) * 2},
+  return {{{"weights packed as bf16", weight_bytes(config)},
            {"KV blocks", kv_bytes},
            {"activations", Decoder::activation_bytes(config, rows, sequences, model_len)}}};
 }

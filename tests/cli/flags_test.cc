@@ -40,24 +40,25 @@ class FlagsWithFile : public testing::Test {
 using ConfigFile = FlagsWithFile;
 
 TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
-  const std::set<std::string> node{"model",        "threads",       "isa",      "max-model-len", "device-memory",
-                                   "chunk-tokens", "max-sequences", "gateway",  "name",          "ready-fd",
-                                   "run-dir",      "fault",         "log-level"};
+  const std::set<std::string> node{"model",         "threads",      "isa",           "cache-dir", "max-model-len",
+                                   "device-memory", "chunk-tokens", "max-sequences", "gateway",   "name",
+                                   "ready-fd",      "run-dir",      "fault",         "log-level"};
   const std::map<std::string, std::set<std::string>> expected{
       {"serve",
-       {"model", "threads", "isa", "max-model-len", "device-memory", "chunk-tokens", "max-sequences", "host", "port",
-        "queue-max", "prefill", "decode", "secret-file", "fault", "log-level"}},
+       {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
+        "host", "port", "queue-max", "prefill", "decode", "secret-file", "fault", "log-level"}},
       {"gateway",
        {"model", "max-model-len", "host", "port", "queue-max", "gateway", "name", "ready-fd", "secret-file",
         "log-level"}},
       {"prefill", node},
       {"decode", node},
       {"run",
-       {"model", "threads", "isa", "max-model-len", "device-memory", "chunk-tokens", "prompt", "max-tokens", "chat",
-        "temperature", "seed", "log-level"}},
-      {"verify", {"model", "threads", "isa", "max-model-len", "max-tokens", "flip-bit", "log-level"}},
-      {"explain", {"model", "threads", "isa", "max-model-len", "prompt", "max-tokens", "chat", "log-level"}},
-      {"bench", {"what", "model", "threads", "isa", "format", "repetitions", "log-level"}},
+       {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "prompt",
+        "max-tokens", "chat", "temperature", "seed", "log-level"}},
+      {"verify", {"model", "threads", "isa", "cache-dir", "max-model-len", "max-tokens", "flip-bit", "log-level"}},
+      {"explain",
+       {"model", "threads", "isa", "cache-dir", "max-model-len", "prompt", "max-tokens", "chat", "log-level"}},
+      {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
       {"doctor",
        {"model", "max-model-len", "device-memory", "chunk-tokens", "max-sequences", "prefill", "decode", "log-level"}},
   };

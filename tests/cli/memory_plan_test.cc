@@ -48,6 +48,17 @@ TEST(MemoryPlan, EveryPeerOfTheOtherRoleHasARing) {
   EXPECT_TRUE(memory_shortage(options, config(), needed - 1));
 }
 
+TEST(MemoryPlan, WeightsInACacheFolderCountOnce) {
+  Options options = nodes(1, 2, 64 * kMiB);
+  uint64_t apart = 0;  // the least that suffices
+  while (memory_shortage(options, config(), apart)) apart += kMiB;
+  options.cache_dir = "somewhere";
+  uint64_t shared = 0;
+  while (memory_shortage(options, config(), shared)) shared += kMiB;
+  const uint64_t weights = plan_node_memory(options, config(), 0).lines.front().bytes;
+  EXPECT_NEAR(static_cast<double>(apart - shared), 2.0 * static_cast<double>(weights), 2.0 * kMiB);
+}
+
 TEST(MemoryPlan, AShorterLengthIsProposedOnlyWhereABlockFitsAndThenWorks) {
   Options options = nodes(1, 1, 10 * kMiB);
   const auto shortage = memory_shortage(options, config(), kPlenty);
