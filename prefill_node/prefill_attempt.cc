@@ -73,7 +73,7 @@ void PrefillNode::start(PeerId from, const Prefill& prefill, SequenceId sequence
   record.arrived = turn.now;
   PrefillRequest& request = requests_.insert(std::move(record));
   const uint32_t block_count = layout.blocks_for(checked_cast<uint32_t>(work.prompt.size()));
-  sender_.begin(work.attempt.transfer, work.attempt.epoch, PeerId{}, block_count);
+  sender_.begin(work.attempt.transfer, work.attempt.epoch, block_count);
   const LayerRange all{0, checked_cast<uint16_t>(sender_.config().layer_count)};
   for (uint32_t block = 0; block < opened.cached_tokens / layout.block_tokens; ++block) {
     sender_.offer(work.attempt.transfer, block, opened.blocks[block].slot(), all);
@@ -134,8 +134,7 @@ void PrefillNode::take_grant(PrefillRequest& request, PeerId from, uint32_t firs
 }
 
 void PrefillNode::start_streaming(PrefillRequest& request, PeerId to) {
-  sender_.set_peer(request.attempt.transfer, to);
-  sender_.grant(request.attempt.transfer, request.attempt.epoch, *request.first_block);
+  sender_.grant(request.attempt.transfer, request.attempt.epoch, to, *request.first_block);
   request.streaming = true;
 }
 

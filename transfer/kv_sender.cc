@@ -17,27 +17,21 @@ KvSender::Transfer* KvSender::find(TransferId transfer) {
   return serial == serials_.end() ? nullptr : &transfers_.at(serial->second);
 }
 
-void KvSender::begin(TransferId transfer, Epoch epoch, PeerId to, uint32_t block_count) {
+void KvSender::begin(TransferId transfer, Epoch epoch, uint32_t block_count) {
   CHECK(!knows(transfer) && has_room());
   Transfer entry;
   entry.id = transfer;
   entry.epoch = epoch;
-  entry.to = to;
   entry.blocks.resize(block_count);
   serials_.emplace(transfer, next_serial_);
   transfers_.emplace(next_serial_++, std::move(entry));
 }
 
-void KvSender::set_peer(TransferId transfer, PeerId to) {
-  Transfer* const entry = find(transfer);
-  CHECK(entry != nullptr && !entry->first_block);
-  entry->to = to;
-}
-
-void KvSender::grant(TransferId transfer, Epoch epoch, uint32_t first_block) {
+void KvSender::grant(TransferId transfer, Epoch epoch, PeerId to, uint32_t first_block) {
   Transfer* const entry = find(transfer);
   if (entry == nullptr || entry->epoch != epoch || entry->first_block) return;
   CHECK(first_block <= entry->blocks.size());
+  entry->to = to;
   entry->first_block = first_block;
   for (uint32_t block = 0; block < first_block; ++block) entry->blocks[block] = Block{};
   std::erase_if(entry->offers, [&](const Offer& offer) { return offer.block_index < first_block; });

@@ -27,12 +27,10 @@ class KvSender {
   KvSender(const Config& config, KvCache& cache);
 
   // The KV of `block_count` blocks will be offered. REQUIRES: !knows(transfer), has_room().
-  void begin(TransferId transfer, Epoch epoch, PeerId to, uint32_t block_count);
-  // The peer's handle, where begin() did not know it yet. REQUIRES: knows(transfer), not granted.
-  void set_peer(TransferId transfer, PeerId to);
-  // The receiver wants blocks first_block.. (idempotent; a stale epoch or unknown transfer is ignored).
+  void begin(TransferId transfer, Epoch epoch, uint32_t block_count);
+  // The receiver `to` wants blocks first_block.. (idempotent; a stale epoch or unknown transfer is ignored).
   // REQUIRES: first_block <= block_count.
-  void grant(TransferId transfer, Epoch epoch, uint32_t first_block);
+  void grant(TransferId transfer, Epoch epoch, PeerId to, uint32_t first_block);
   // These parts of a block lie complete in `slot`. Parts offered before are skipped (a step may run twice and appends
   // the same bytes), so are blocks that the receiver holds. REQUIRES: knows(transfer), indices inside.
   void offer(TransferId transfer, uint32_t block_index, SlotId slot, LayerRange layers);
@@ -70,7 +68,7 @@ class KvSender {
   struct Transfer {
     TransferId id;
     Epoch epoch{};
-    PeerId to{};
+    PeerId to{};                          // set by grant()
     std::optional<uint32_t> first_block;  // set by grant()
     std::vector<Block> blocks;
     std::deque<Offer> offers;

@@ -73,7 +73,7 @@ struct Interleaving {
     for (uint32_t layer = 0; layer < range.count; ++layer) offered.emplace(block, range.first + layer);
   }
   void grant() {
-    f.sender.grant(kTransfer, kEpoch, first_block);
+    f.sender.grant(kTransfer, kEpoch, kPeer, first_block);
     granted = true;
   }
   void plan() {
@@ -113,7 +113,7 @@ struct Interleaving {
 TEST(KvSender, EveryWantedPartIsSentExactlyOnceInAnyInterleaving) {
   EXPECT_TRUE(rc::check([] {
     Interleaving run;
-    run.f.sender.begin(kTransfer, kEpoch, kPeer, run.blocks);
+    run.f.sender.begin(kTransfer, kEpoch, run.blocks);
     for (int steps = *rc::gen::inRange(0, 60); steps > 0; --steps) {
       RC_ASSERT(!run.f.sender.all_sent(kTransfer) || run.first_block == run.blocks ||
                 run.sent.size() == size_t{run.blocks - run.first_block} * run.layers);
@@ -137,7 +137,7 @@ TEST(KvSender, EveryWantedPartIsSentExactlyOnceInAnyInterleaving) {
 TEST(KvSender, PinsOfPartsInFlightOutliveTheTransferAndThenReturn) {
   EXPECT_TRUE(rc::check([] {
     Interleaving run;
-    run.f.sender.begin(kTransfer, kEpoch, kPeer, run.blocks);
+    run.f.sender.begin(kTransfer, kEpoch, run.blocks);
     for (int steps = *rc::gen::inRange(0, 40); steps > 0; --steps) {
       switch (*rc::gen::inRange(0, 4)) {
         case 0: run.random_offer(); break;
@@ -160,20 +160,20 @@ TEST(KvSender, PinsOfPartsInFlightOutliveTheTransferAndThenReturn) {
 
 TEST(KvSender, NothingLeavesBeforeTheGrant) {
   Fixture f(3, 2, 8, 1);
-  f.sender.begin(kTransfer, kEpoch, kPeer, 2);
+  f.sender.begin(kTransfer, kEpoch, 2);
   f.offer(0, f.all);
   EXPECT_TRUE(f.plan().empty());
-  f.sender.grant(kTransfer, Epoch{2}, 0);  // stale
-  f.sender.grant(TransferId{BootId{1}, 2}, kEpoch, 0);
+  f.sender.grant(kTransfer, Epoch{2}, kPeer, 0);  // stale
+  f.sender.grant(TransferId{BootId{1}, 2}, kEpoch, kPeer, 0);
   EXPECT_TRUE(f.plan().empty());
-  f.sender.grant(kTransfer, kEpoch, 0);
+  f.sender.grant(kTransfer, kEpoch, kPeer, 0);
   EXPECT_EQ(f.plan().size(), 3u);
 }
 
 TEST(KvSender, AFullWindowMakesFramesLongerInsteadOfMore) {
   Fixture f(6, 1, 1, 4);
-  f.sender.begin(kTransfer, kEpoch, kPeer, 1);
-  f.sender.grant(kTransfer, kEpoch, 0);
+  f.sender.begin(kTransfer, kEpoch, 1);
+  f.sender.grant(kTransfer, kEpoch, kPeer, 0);
   f.offer(0, {0, 1});
   const auto first = f.plan();
   ASSERT_EQ(first.size(), 1u);
@@ -189,10 +189,10 @@ TEST(KvSender, AFullWindowMakesFramesLongerInsteadOfMore) {
 TEST(KvSender, OlderTransfersGoFirst) {
   Fixture f(1, 2, 1, 1);
   const TransferId younger{BootId{0}, 0};  // smaller id, begun later
-  f.sender.begin(kTransfer, kEpoch, kPeer, 1);
-  f.sender.begin(younger, kEpoch, kPeer, 1);
-  f.sender.grant(younger, kEpoch, 0);
-  f.sender.grant(kTransfer, kEpoch, 0);
+  f.sender.begin(kTransfer, kEpoch, 1);
+  f.sender.begin(younger, kEpoch, 1);
+  f.sender.grant(younger, kEpoch, kPeer, 0);
+  f.sender.grant(kTransfer, kEpoch, kPeer, 0);
   f.sender.offer(younger, 0, f.owners[1].slot(), f.all);
   f.offer(0, f.all);
   const auto jobs = f.plan();
@@ -202,8 +202,8 @@ TEST(KvSender, OlderTransfersGoFirst) {
 
 TEST(KvSender, AFailedSendIsReportedAndNeverCountsAsSent) {
   Fixture f(1, 1, 2, 1);
-  f.sender.begin(kTransfer, kEpoch, kPeer, 1);
-  f.sender.grant(kTransfer, kEpoch, 0);
+  f.sender.begin(kTransfer, kEpoch, 1);
+  f.sender.grant(kTransfer, kEpoch, kPeer, 0);
   f.offer(0, f.all);
   const auto jobs = f.plan();
   ASSERT_EQ(jobs.size(), 1u);
@@ -216,23 +216,23 @@ TEST(KvSender, AFailedSendIsReportedAndNeverCountsAsSent) {
 
 TEST(KvSender, AnAnswerOfAnEndedTransferDoesNotReachItsNamesake) {
   Fixture f(1, 1, 2, 1);
-  f.sender.begin(kTransfer, kEpoch, kPeer, 1);
-  f.sender.grant(kTransfer, kEpoch, 0);
+  f.sender.begin(kTransfer, kEpoch, 1);
+  f.sender.grant(kTransfer, kEpoch, kPeer, 0);
   f.offer(0, f.all);
   const auto jobs = f.plan();
   ASSERT_EQ(jobs.size(), 1u);
   f.sender.end(kTransfer);
-  f.sender.begin(kTransfer, Epoch{4}, kPeer, 1);
-  f.sender.grant(kTransfer, Epoch{4}, 0);
+  f.sender.begin(kTransfer, Epoch{4}, 1);
+  f.sender.grant(kTransfer, Epoch{4}, kPeer, 0);
   EXPECT_FALSE(f.sender.on(PartsSent{jobs[0].send, TransferStatus::kOk}));
   EXPECT_FALSE(f.sender.all_sent(kTransfer));
 }
 
 TEST(KvSender, NothingIsLeftToSendWhereTheReceiverHoldsEveryBlock) {
   Fixture f(2, 2, 2, 1);
-  f.sender.begin(kTransfer, kEpoch, kPeer, 2);
+  f.sender.begin(kTransfer, kEpoch, 2);
   f.offer(0, f.all);
-  f.sender.grant(kTransfer, kEpoch, 2);
+  f.sender.grant(kTransfer, kEpoch, kPeer, 2);
   f.offer(1, f.all);
   EXPECT_TRUE(f.plan().empty());
   EXPECT_TRUE(f.sender.all_sent(kTransfer));
