@@ -48,9 +48,12 @@ void pass_fault_points(FaultPoints& faults, const PrefillEvent& event) {
 
 int start_prefill(const Options& options) {
   NodeRuntime runtime(options, Role::kPrefill);
-  KvSender sender(
-      {runtime.model().layer_count, runtime.requests_max(), NodeRuntime::kSendWindow, NodeRuntime::kLayersPerFrame},
-      runtime.cache());
+  KvSender sender({.layer_count = runtime.model().layer_count,
+                   .transfers_max = runtime.requests_max(),
+                   .window = NodeRuntime::kSendWindow,
+                   .sends_max = NodeRuntime::kSendsMax,
+                   .layers_per_frame = NodeRuntime::kLayersPerFrame},
+                  runtime.cache());
   PrefillConfig config;
   config.requests_max = runtime.requests_max();
   config.vocab = runtime.model().vocab;

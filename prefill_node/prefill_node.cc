@@ -27,8 +27,8 @@ PrefillNode::PrefillNode(const PrefillConfig& config, Engine& engine, KvSender& 
 }
 
 size_t PrefillNode::effects_max() const {
-  // Per request two messages (both ends told), per peer one Load and one bulk job, the window, one step.
-  return size_t{2} * config_.requests_max + size_t{2} * config_.peers_max + sender_.config().window + 4;
+  // Per request two messages (both ends told), per peer one Load and one bulk job, the sends, one step.
+  return size_t{2} * config_.requests_max + size_t{2} * config_.peers_max + sender_.config().sends_max + 4;
 }
 
 void PrefillNode::on(const PrefillEvent& event, TimePoint now, BoundedVector<PrefillEffect>& effects) {
@@ -51,6 +51,13 @@ void PrefillNode::on_deadline(TimePoint now, BoundedVector<PrefillEffect>& effec
     send_decode(request, Lease{request.attempt, checked_cast<uint32_t>(ms)}, turn);
   }
   while (!early_grants_.empty() && early_grants_.front().expires <= now) early_grants_.pop_front();
+  const Error silent{ErrorCode::kPeerLost, fmt::format("the decode node took no blocks for {:.0f} ms",
+                                                       milliseconds(sender_.config().answer_max))};
+  for (const PeerId peer : sender_.give_up_silent(now)) {
+    if (peers_.hello(peer) == nullptr) continue;  // its link was ended when it went
+    emit(DisconnectBulk{peer}, turn);
+    fail_streaming(peer, silent, turn);
+  }
   std::vector<ConnectBulk> links;
   peers_.retry_bulk(now, links);
   for (ConnectBulk& link : links) emit(std::move(link), turn);
@@ -58,7 +65,7 @@ void PrefillNode::on_deadline(TimePoint now, BoundedVector<PrefillEffect>& effec
 }
 
 TimePoint PrefillNode::next_deadline() const {
-  TimePoint earliest = peers_.next_deadline();
+  TimePoint earliest = std::min(peers_.next_deadline(), sender_.next_deadline());
   if (!early_grants_.empty()) earliest = std::min(earliest, early_grants_.front().expires);
   for (const auto& [id, request] : requests_.records()) {
     earliest = std::min({earliest, request.lease_due, request.hold_until});
@@ -69,7 +76,7 @@ TimePoint PrefillNode::next_deadline() const {
 // What may follow from any event: parts to send, a step to compute, a load to announce.
 void PrefillNode::finish_turn(Turn& turn) {
   jobs_.clear();
-  sender_.plan(jobs_);
+  sender_.plan(turn.now, jobs_);
   for (const SendParts& job : jobs_) emit(job, turn);
   if (std::optional<StepPlan> plan = engine_.plan()) {
     for (const StepShare& share : plan->shares) {
@@ -145,10 +152,14 @@ void PrefillNode::handle(const BulkReady& ready, Turn&) {
 
 void PrefillNode::handle(const BulkLost& lost, Turn& turn) {
   if (!peers_.on(lost, turn.now)) return;
+  fail_streaming(lost.peer, {ErrorCode::kPeerLost, "the bulk link to the decode node broke"}, turn);
+}
+
+// What still depends on the bulk link to `to`.
+void PrefillNode::fail_streaming(PeerId to, const Error& error, Turn& turn) {
   const auto depends = [&](const PrefillRequest& one) {
-    return one.streaming && peers_.is_process(lost.peer, one.decode) && !sender_.all_sent(one.attempt.transfer);
+    return one.streaming && peers_.is_process(to, one.decode) && !sender_.all_sent(one.attempt.transfer);
   };
-  const Error error{ErrorCode::kPeerLost, "the bulk link to the decode node broke"};
   for (const RequestId id : requests_.select(depends)) fail_both(*requests_.find(id), error, turn);
 }
 

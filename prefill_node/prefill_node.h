@@ -37,7 +37,8 @@ using PrefillEffect = std::variant<SendMessage, ConnectPeer, ConnectBulk, Discon
 // 0, hold until committed. Loop thread. No clock, socket, thread or payload byte: the same events give the same
 // effects. Messages about unknown, older or ended attempts, or from a process that is not the attempt's, change
 // nothing. Every exit tells those who may hold something: G and D by Failed, D by PrefillDone. PrefillDone and Leases
-// wait for the Grant, which proves that D knows the attempt. Owns every sequence of `engine` and every transfer of
+// wait for the Grant, which proves that D knows the attempt. A D that leaves parts unanswered for KvSender's limit
+// loses its bulk link, and only what streams to it fails. Owns every sequence of `engine` and every transfer of
 // `sender`.
 class PrefillNode {
  public:
@@ -82,6 +83,7 @@ class PrefillNode {
   void take_early_grant(PrefillRequest& request, Turn& turn);
   void take_grant(PrefillRequest& request, PeerId from, uint32_t first_block, Turn& turn);
   void start_streaming(PrefillRequest& request, PeerId to);
+  void fail_streaming(PeerId to, const Error& error, Turn& turn);
   void offer_step(LayerRange layers);
   void take_token(PrefillRequest& request, const EngineToken& token, Turn& turn);
   void send_done(PrefillRequest& request, Turn& turn);

@@ -51,10 +51,11 @@ struct BulkStalls {  // one peer's frames to this process are held up
 struct BulkResumes {
   ProcessId process{};
 };
-struct StepAbandoned {  // the step in flight, or the next one, is not completed
+struct TransferHangs {  // a node's transfer thread does nothing for so long; its loop goes on
   ProcessId process{};
+  Duration duration{};
 };
 using Happening = std::variant<ClientArrives, ClientLeaves, ProcessDies, ProcessStarts, ConnectionBreaks, BulkBreaks,
-                               BulkCorrupts, BulkStalls, BulkResumes, StepAbandoned>;
+                               BulkCorrupts, BulkStalls, BulkResumes, TransferHangs>;
 
 }  // namespace spillway

@@ -148,7 +148,7 @@ class Drawing {
         return;
       }
       case 3: return at(time, BulkBreaks{some_process(1)});
-      case 4: return at(time, StepAbandoned{some_process(1)});
+      case 4: return at(time, TransferHangs{some_process(1), random_.between(Duration(100ms), Duration(9s))});
       case 5: return at(time, ClientLeaves{{BootId{~config_.seed}, random_.between(1, clients_)}});
       default: return at(time, BulkCorrupts{some_prefill()});
     }

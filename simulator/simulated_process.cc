@@ -19,6 +19,8 @@ struct IsAlternative;
 template <class One, class... All>
 struct IsAlternative<One, std::variant<All...>> : std::bool_constant<(std::same_as<One, All> || ...)> {};
 
+constexpr uint32_t kSendWindows = 4;  // full windows in flight
+
 SlotArena arena_over(std::vector<std::byte>& memory, const KvLayout& layout, uint32_t slots) {
   const auto address = reinterpret_cast<uintptr_t>(memory.data());
   return {memory.data() + (kPageBytes - address % kPageBytes) % kPageBytes, 0, layout, slots};
@@ -149,8 +151,11 @@ std::unique_ptr<SimulatedProcess> make_simulated_prefill(const SimulatedNodeConf
   core.lease = config.lease;
   core.hold_max = config.hold_max;
   core.vocab = SyntheticModel::kVocab;
-  const KvSender::Config sender{config.model.layout.layer_count, config.requests_max, config.send_window,
-                                config.layers_per_frame};
+  const KvSender::Config sender{.layer_count = config.model.layout.layer_count,
+                                .transfers_max = config.requests_max,
+                                .window = config.send_window,
+                                .sends_max = kSendWindows * config.send_window,
+                                .layers_per_frame = config.layers_per_frame};
   return std::make_unique<PrefillProcess>(config, core, sender, true, std::move(transport));
 }
 

@@ -145,10 +145,15 @@ void World::answer(Process& process, const TransferEvent& event) {
   process.running->on_transfer(event, now_);
 }
 
+// The transfer thread looks within so long, if it does not hang.
+void World::wake(Process& process, Duration within) {
+  const TimePoint at = now_ + random_.between(Duration(1), within);
+  process.bulk_at = std::min(process.bulk_at, std::max(at, process.hangs_until));
+}
+
 void World::wake_workers() {
   for (Process& process : processes_) {
-    if (process.running == nullptr || process.running->parts() == nullptr) continue;
-    process.bulk_at = std::min(process.bulk_at, now_ + random_.between(Duration(1us), config_.bulk_delay_max));
+    if (process.running != nullptr && process.running->parts() != nullptr) wake(process, config_.bulk_delay_max);
   }
 }
 
@@ -216,12 +221,13 @@ bool World::run(Duration limit) {
 
 bool World::settle(Duration limit) {
   network_.end_faults();
-  for (const Process& process : processes_) {
+  for (Process& process : processes_) {
     if (process.running == nullptr) {
       start(process.id);
-    } else if (NodeParts* const parts = process.running->parts()) {
+    } else if (process.running->parts() != nullptr) {
       process.transport->corrupt_next(false);
-      parts->executor.abandon_one(false);
+      process.hangs_until = now_;
+      wake(process, config_.bulk_delay_max);
     }
   }
   return run(limit);

@@ -68,6 +68,7 @@ class World {
     std::unique_ptr<SimulatedProcess> running;  // nullptr: dead
     FaultyTransport* transport = nullptr;       // owned by running
     TimePoint bulk_at = kNever;                 // the transfer thread's next look
+    TimePoint hangs_until{};                    // the transfer thread
     std::multimap<TimePoint, TransferJob> late_jobs;
     std::deque<TransferEvent> answers;              // of the interceptor, due at once
     std::map<TransferId, uint32_t> open_transfers;  // OpenTransfer posted, TransferClosed not yet back
@@ -83,6 +84,7 @@ class World {
   void deliver(const SimulatedNetwork::Delivery& delivery);
   void turn_worker(Process& process);
   void answer(Process& process, const TransferEvent& event);
+  void wake(Process& process, Duration within);
   void wake_workers();
 
   void happens(const ClientArrives& what);
@@ -94,7 +96,7 @@ class World {
   void happens(const BulkCorrupts& what);
   void happens(const BulkStalls& what);
   void happens(const BulkResumes& what);
-  void happens(const StepAbandoned& what);
+  void happens(const TransferHangs& what);
 
   void carry_out(Process& process);
   void effect(Process& process, SendMessage& effect);

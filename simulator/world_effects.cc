@@ -1,6 +1,7 @@
 // What happens to the world's processes, and what they do to it.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "common/check.h"
@@ -96,12 +97,14 @@ void World::happens(const BulkResumes& what) {
   wake_workers();
 }
 
-void World::happens(const StepAbandoned& what) {
-  const Process& process = at(what.process);
+void World::happens(const TransferHangs& what) {
+  Process& process = at(what.process);
   if (process.running == nullptr) return;
   ++faults_met_;
-  log(fmt::format("a step of {} is abandoned", static_cast<uint32_t>(what.process)));
-  process.running->parts()->executor.abandon_one(true);
+  log(fmt::format("the transfer thread of {} hangs", static_cast<uint32_t>(what.process)));
+  oracle_.touch_on({what.process}, "a transfer thread that hangs");
+  process.hangs_until = now_ + what.duration;
+  if (process.bulk_at != kNever) process.bulk_at = std::max(process.bulk_at, process.hangs_until);
 }
 
 void World::carry_out(Process& process) {
@@ -126,7 +129,11 @@ void World::effect(Process& process, SendMessage& effect) {
 
 void World::note_placement(Process& gateway, const SendMessage& sent) {
   const bool places = std::holds_alternative<Prefill>(sent.message) || std::holds_alternative<Reserve>(sent.message);
-  if (places) oracle_.placed(*attempt_of(sent.message), network_.process_of(gateway.id, sent.to).value());
+  if (!places) return;
+  const Attempt& attempt = *attempt_of(sent.message);
+  const ProcessId node = network_.process_of(gateway.id, sent.to).value();
+  oracle_.placed(attempt, node);
+  if (at(node).hangs_until > now_) oracle_.touch(attempt, "a transfer thread that hangs");
 }
 
 void World::effect(Process& process, ConnectPeer& effect) { network_.connect(process.id, effect.endpoint, now_); }
@@ -149,7 +156,7 @@ void World::effect(Process& process, TransferJob& effect) {
 void World::post(Process& process, TransferJob job) {
   if (const auto* const send = std::get_if<SendParts>(&job)) oracle_.sent_parts(*send);
   process.running->parts()->worker.submit(std::move(job));
-  process.bulk_at = std::min(process.bulk_at, now_ + random_.between(Duration(1), config_.bulk_delay_max / 8));
+  wake(process, config_.bulk_delay_max / 8);
 }
 
 void World::effect(Process& process, StepPlan& effect) {

@@ -9,7 +9,7 @@ namespace spillway {
 
 KvSender::KvSender(const Config& config, KvCache& cache) : config_(config), cache_(cache) {
   CHECK(config.layer_count > 0 && config.layer_count <= UINT16_MAX);
-  CHECK(config.window > 0 && config.layers_per_frame > 0);
+  CHECK(config.window > 0 && config.sends_max >= config.window && config.layers_per_frame > 0);
 }
 
 KvSender::Transfer* KvSender::find(TransferId transfer) {
@@ -79,24 +79,49 @@ bool KvSender::next_run(Transfer& transfer, Offer& run) {
   return false;
 }
 
-SendParts KvSender::start(uint64_t serial, Transfer& transfer, const Offer& run) {
+SendParts KvSender::start(uint64_t serial, Transfer& transfer, const Offer& run, TimePoint now) {
   Block& block = transfer.blocks[run.block_index];
   const SlotId slot = block.pin.slot();
   const auto first = block.parts.begin() + run.layers.first;
   std::fill(first, first + run.layers.count, Part::kInFlight);
   block.ready -= run.layers.count;
   const SendId send{next_send_++};
-  in_flight_.emplace(send, InFlight{serial, run.block_index, run.layers, cache_.pin(slot, PinKind::kReader)});
+  in_flight_.emplace(send, InFlight{serial, transfer.to, now + config_.answer_max, run.block_index, run.layers,
+                                    cache_.pin(slot, PinKind::kReader)});
+  ++peers_[transfer.to].in_flight;
   if (block.ready == 0) block.pin.release();
   return {send, transfer.to, transfer.id, transfer.epoch, run.block_index, slot, run.layers};
 }
 
-void KvSender::plan(std::vector<SendParts>& jobs) {
+bool KvSender::may_send(PeerId to) const {
+  if (in_flight_.size() >= config_.sends_max) return false;
+  const auto peer = peers_.find(to);
+  return peer == peers_.end() || (!peer->second.given_up && peer->second.in_flight < config_.window);
+}
+
+void KvSender::plan(TimePoint now, std::vector<SendParts>& jobs) {
   for (auto& [serial, transfer] : transfers_) {
     if (!transfer.first_block) continue;
     Offer run;
-    while (in_flight_.size() < config_.window && next_run(transfer, run)) jobs.push_back(start(serial, transfer, run));
+    while (may_send(transfer.to) && next_run(transfer, run)) jobs.push_back(start(serial, transfer, run, now));
   }
+}
+
+std::vector<PeerId> KvSender::give_up_silent(TimePoint now) {
+  std::vector<PeerId> silent;
+  for (const auto& [send, parts] : in_flight_) {
+    if (parts.answer_by > now) break;
+    Peer& peer = peers_.at(parts.to);
+    if (!std::exchange(peer.given_up, true)) silent.push_back(parts.to);
+  }
+  return silent;
+}
+
+TimePoint KvSender::next_deadline() const {
+  for (const auto& [send, parts] : in_flight_) {
+    if (!peers_.at(parts.to).given_up) return parts.answer_by;
+  }
+  return kNever;
 }
 
 std::optional<KvSender::Outcome> KvSender::on(const PartsSent& sent) {
@@ -104,6 +129,8 @@ std::optional<KvSender::Outcome> KvSender::on(const PartsSent& sent) {
   if (entry == in_flight_.end()) return std::nullopt;
   const InFlight done = std::move(entry->second);
   in_flight_.erase(entry);
+  const auto peer = peers_.find(done.to);
+  if (--peer->second.in_flight == 0) peers_.erase(peer);
   const auto transfer = transfers_.find(done.serial);
   if (transfer == transfers_.end()) return std::nullopt;
   if (sent.status == TransferStatus::kOk) {
@@ -131,8 +158,14 @@ void KvSender::end(TransferId transfer) {
 
 void KvSender::check_conservation() const {
   CHECK(serials_.size() == transfers_.size() && transfers_.size() <= config_.transfers_max);
-  CHECK(in_flight_.size() <= config_.window);
+  CHECK(in_flight_.size() <= config_.sends_max);
   for (const auto& [send, parts] : in_flight_) CHECK(parts.pin);
+  size_t counted = 0;
+  for (const auto& [id, peer] : peers_) {
+    CHECK(peer.in_flight > 0 && peer.in_flight <= config_.window);
+    counted += peer.in_flight;
+  }
+  CHECK(counted == in_flight_.size());
   for (const auto& [serial, transfer] : transfers_) {
     CHECK(serials_.at(transfer.id) == serial);
     uint64_t sent = 0;

@@ -117,6 +117,64 @@ TEST(PrefillExit, AFailedSendFailsTheAttemptOnceAndAllElseGoesOn) {
   }
 }
 
+// Its control loop lives, so no PeerGone comes.
+TEST(PrefillExit, ADecodeNodeThatTakesNoPartsLosesItsLinkAtTheLimitAndOthersAreServed) {
+  PrefillScript p({.window = 2});
+  p.connect();
+  p.on(BulkReady{kStranger});
+  p.prefill(130, attempt(1));
+  p.from(kGateway, Prefill{work(attempt(2), 130), kStrangerBoot});
+  p.from(kDecodePeer, Grant{attempt(1), 0});
+  p.from(kStranger, Grant{attempt(2), 0});
+  const TimePoint sent = p.now;
+  while (p.step) p.finish_step();
+  const auto answer_other = [&] {
+    for (bool any = true; any;) {
+      any = false;
+      for (auto job = p.sends.begin(); job != p.sends.end() && !any; ++job) {
+        if (job->to == kDecodePeer) continue;
+        const SendId send = job->send;
+        p.sends.erase(job);
+        p.on(PartsSent{send, TransferStatus::kOk});
+        any = true;
+      }
+    }
+  };
+  answer_other();
+  EXPECT_TRUE(p.sender.all_sent(attempt(2).transfer));
+  p.from(kStranger, Committed{attempt(2)});
+  EXPECT_EQ(p.node.requests(), 1u);
+  p.forget_messages();
+  p.links.clear();
+
+  const TimePoint limit = sent + p.sender.config().answer_max;
+  while (p.node.next_deadline() < limit) {  // Leases
+    p.now = p.node.next_deadline();
+    p.deadline();
+  }
+  EXPECT_TRUE(p.links.empty());
+  EXPECT_TRUE(p.sent<Failed>().empty());
+  ASSERT_EQ(p.node.next_deadline(), limit);
+  p.now = limit;
+  p.deadline();
+  ASSERT_EQ(p.links.size(), 1u);
+  EXPECT_EQ(std::get<DisconnectBulk>(p.links[0]).peer, kDecodePeer);
+  const auto failed = p.sent<Failed>();
+  ASSERT_EQ(failed.size(), 2u);
+  for (const auto& [to, message] : failed) {
+    EXPECT_EQ(message.attempt, attempt(1));
+    EXPECT_EQ(message.code, ErrorCode::kPeerLost);
+  }
+  p.answer_sends(TransferStatus::kPeerLost);
+  p.on(BulkLost{kDecodePeer});
+  EXPECT_EQ(p.links.size(), 1u);
+  p.pass(p.config.bulk_retry);
+  ASSERT_EQ(p.links.size(), 2u);  // and the link is tried again
+  EXPECT_EQ(std::get<ConnectBulk>(p.links[1]).peer, kDecodePeer);
+  EXPECT_EQ(p.sent<Failed>().size(), 2u);
+  EXPECT_TRUE(p.empty());
+}
+
 TEST(PrefillExit, WithoutACommitItLetsGoAfterHoldMaxAndTellsTheDecodeNodeOnly) {
   PrefillScript p;
   p.connect();

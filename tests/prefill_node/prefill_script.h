@@ -24,7 +24,12 @@ class PrefillScript {
   explicit PrefillScript(const Options& options)
       : cache(cache_config(options.slots)),
         engine(engine_config(true), cache),
-        sender({kLayers, 8, options.window, options.layers_per_frame}, cache),
+        sender({.layer_count = kLayers,
+                .transfers_max = 8,
+                .window = options.window,
+                .sends_max = 2 * options.window,
+                .layers_per_frame = options.layers_per_frame},
+               cache),
         config{.requests_max = options.requests_max, .vocab = kVocab, .peers_max = 8},
         node(config, engine, sender),
         effects_(node.effects_max()) {}

@@ -93,6 +93,45 @@ TEST(Simulation, WithoutFaultsEveryRequestEndsWell) {
   }
 }
 
+// One P, two D, one of which takes no block for minutes while its loop lives.
+TEST(Simulation, AHungTransferThreadStopsOnlyItsOwnNode) {
+  WorldConfig config;
+  config.prefill = 1;
+  SimulatedNodeConfig& node = config.node;
+  node.model.layout = {.layer_count = 3, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+  node.slots = 256;
+  node.limits = {.tokens_max = 64, .chunk_tokens = 32, .sequences_max = 6};
+  node.requests_max = 32;
+  node.max_model_len = 160;
+  node.send_window = 1;
+  config.happenings.emplace(5ms, TransferHangs{ProcessId{2}, 300s});
+  constexpr uint64_t kRequests = 40;
+  for (uint64_t request = 1; request <= kRequests; ++request) {
+    ClientArrives arrival;
+    arrival.work.request = {BootId{1}, request};
+    for (TokenId token = 0; token < 40; ++token) {
+      arrival.work.prompt.push_back(static_cast<TokenId>((token * 7 + request * 131) % SyntheticModel::kVocab));
+    }
+    arrival.work.output_tokens_max = 4;
+    config.happenings.emplace(20ms + request * 500ms, arrival);
+  }
+  Interceptor nobody;
+  World world(config, nobody);
+  ASSERT_TRUE(world.run(600s)) << world.log_tail() << *world.oracle().first_breach();
+  world.check_at_rest();
+  EXPECT_FALSE(world.oracle().first_breach()) << *world.oracle().first_breach();
+  uint32_t on_other = 0, failed = 0;
+  for (uint64_t request = 1; request <= kRequests; ++request) {
+    const RequestId id{BootId{1}, request};
+    if (world.oracle().outcome(id) == Oracle::Outcome::kFailed) ++failed;
+    if (world.oracle().nodes_of(id).contains(ProcessId{2})) continue;
+    ++on_other;
+    EXPECT_EQ(world.oracle().outcome(id), Oracle::Outcome::kEnded) << "request " << request;
+  }
+  EXPECT_GE(on_other, kRequests / 3);
+  EXPECT_GE(failed, 1u);  // it did hang
+}
+
 // Watches one prompt cross from P to D.
 class Watch final : public Interceptor {
  public:

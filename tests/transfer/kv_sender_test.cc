@@ -4,6 +4,7 @@
 #include <rapidcheck.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <utility>
@@ -14,7 +15,9 @@ namespace {
 
 constexpr TransferId kTransfer{BootId{1}, 1};
 constexpr Epoch kEpoch{3};
-constexpr PeerId kPeer{7};
+constexpr PeerId kPeer{7}, kOther{8};
+constexpr TransferId kOtherTransfer{BootId{1}, 2};
+constexpr Duration kAnswerMax = std::chrono::seconds(5), kTick = std::chrono::milliseconds(1);
 
 KvCacheConfig cache_config(uint16_t layers) {
   KvCacheConfig config;
@@ -36,14 +39,19 @@ std::vector<Part> parts_of(const SendParts& job) {
 struct Fixture {
   Fixture(uint16_t layers, uint32_t blocks, uint32_t window, uint32_t layers_per_frame)
       : cache(cache_config(layers)),
-        sender({.layer_count = layers, .transfers_max = 4, .window = window, .layers_per_frame = layers_per_frame},
+        sender({.layer_count = layers,
+                .transfers_max = 4,
+                .window = window,
+                .sends_max = 2 * window,
+                .layers_per_frame = layers_per_frame,
+                .answer_max = kAnswerMax},
                cache),
         all{0, layers} {
     EXPECT_TRUE(cache.reserve(blocks, owners));
   }
   std::vector<SendParts> plan() {
     std::vector<SendParts> jobs;
-    sender.plan(jobs);
+    sender.plan(now, jobs);
     sender.check_conservation();
     return jobs;
   }
@@ -53,6 +61,7 @@ struct Fixture {
   std::vector<SlotPin> owners;
   KvSender sender;
   LayerRange all;
+  TimePoint now{std::chrono::seconds(1000)};
 };
 
 // Any order of offers (doubled ones too), grant, plans and answers, then what is left.
@@ -198,6 +207,87 @@ TEST(KvSender, OlderTransfersGoFirst) {
   const auto jobs = f.plan();
   ASSERT_EQ(jobs.size(), 1u);
   EXPECT_EQ(jobs[0].transfer, kTransfer);
+}
+
+// Two peers with a transfer of four parts each, all offered and granted; window 2.
+struct TwoPeers : Fixture {
+  TwoPeers() : Fixture(4, 2, 2, 1) {
+    sender.begin(kTransfer, kEpoch, 1);
+    sender.begin(kOtherTransfer, kEpoch, 1);
+    sender.grant(kTransfer, kEpoch, kPeer, 0);
+    sender.grant(kOtherTransfer, kEpoch, kOther, 0);
+    offer(0, all);
+    sender.offer(kOtherTransfer, 0, owners[1].slot(), all);
+  }
+  // Answers all sends to kOther as they come, until there are no more.
+  void serve_other(std::vector<SendParts> jobs) {
+    for (; !jobs.empty(); jobs = plan()) {
+      for (const SendParts& job : jobs) {
+        EXPECT_EQ(job.to, kOther);
+        sender.on(PartsSent{job.send, TransferStatus::kOk});
+      }
+    }
+  }
+};
+
+TEST(KvSender, APeerThatAnswersNothingTakesItsOwnWindowOnly) {
+  TwoPeers f;
+  std::vector<SendParts> jobs = f.plan();
+  ASSERT_EQ(jobs.size(), 4u);
+  EXPECT_EQ(std::ranges::count(jobs, kPeer, &SendParts::to), 2);
+  std::erase_if(jobs, [](const SendParts& job) { return job.to == kPeer; });
+  f.serve_other(jobs);
+  EXPECT_TRUE(f.sender.all_sent(kOtherTransfer));
+  EXPECT_FALSE(f.sender.all_sent(kTransfer));
+}
+
+TEST(KvSender, AllPeersTogetherStayInsideTheTotal) {
+  Fixture f(4, 3, 2, 1);  // window 2, 4 in all
+  for (uint32_t peer = 0; peer < 3; ++peer) {
+    const TransferId transfer{BootId{1}, 10 + peer};
+    f.sender.begin(transfer, kEpoch, 1);
+    f.sender.grant(transfer, kEpoch, PeerId{10 + peer}, 0);
+    f.sender.offer(transfer, 0, f.owners[peer].slot(), f.all);
+  }
+  EXPECT_EQ(f.plan().size(), 4u);
+}
+
+TEST(KvSender, ASilentPeerIsGivenUpAtTheLimitAndNotBefore) {
+  TwoPeers f;
+  const TimePoint sent = f.now;
+  std::vector<SendParts> jobs = f.plan();
+  std::vector<SendParts> silent;
+  std::ranges::copy_if(jobs, std::back_inserter(silent), [](const SendParts& job) { return job.to == kPeer; });
+  std::erase_if(jobs, [](const SendParts& job) { return job.to == kPeer; });
+  f.now += kAnswerMax / 2;
+  f.serve_other(jobs);
+  EXPECT_EQ(f.sender.next_deadline(), sent + kAnswerMax);
+  EXPECT_TRUE(f.sender.give_up_silent(sent + kAnswerMax - kTick).empty());
+  EXPECT_EQ(f.sender.give_up_silent(sent + kAnswerMax), std::vector{kPeer});
+  EXPECT_TRUE(f.sender.give_up_silent(sent + 2 * kAnswerMax).empty());  // named once
+  EXPECT_EQ(f.sender.next_deadline(), kNever);
+
+  f.sender.on(PartsSent{silent[0].send, TransferStatus::kPeerLost});
+  EXPECT_TRUE(f.plan().empty());  // the other one may still be read
+  f.sender.on(PartsSent{silent[1].send, TransferStatus::kPeerLost});
+  f.sender.end(kTransfer);
+  const TransferId later{BootId{1}, 3};  // over a new link to the same peer
+  f.sender.begin(later, kEpoch, 1);
+  f.sender.grant(later, kEpoch, kPeer, 0);
+  f.sender.offer(later, 0, f.owners[0].slot(), f.all);
+  EXPECT_EQ(f.plan().size(), 2u);
+  EXPECT_EQ(f.sender.next_deadline(), f.now + kAnswerMax);
+}
+
+TEST(KvSender, AnAnswerStartsTheNextSendsLimit) {
+  TwoPeers f;
+  f.sender.end(kOtherTransfer);
+  const std::vector<SendParts> first = f.plan();
+  f.now += kAnswerMax - kTick;
+  for (const SendParts& job : first) f.sender.on(PartsSent{job.send, TransferStatus::kOk});
+  EXPECT_EQ(f.plan().size(), 2u);
+  EXPECT_TRUE(f.sender.give_up_silent(f.now + kTick).empty());
+  EXPECT_EQ(f.sender.next_deadline(), f.now + kAnswerMax);
 }
 
 TEST(KvSender, AFailedSendIsReportedAndNeverCountsAsSent) {
