@@ -163,7 +163,10 @@ void DecodeNode::on_message(PeerId from, const Failed& failed, Turn& turn) {
   if (peers_.is(from, Role::kGateway)) {
     end_by_gateway(from, attempt, turn);
   } else if (DecodeRequest* const request = uncommitted(attempt, from)) {
-    send(request->gateway, failed, turn);  // P may know no gateway any more, or have told only us
+    // P may know no gateway any more, or have told only us. A refusal it told G itself, and from us it would be ours: G
+    // would let this node rest, not P. The same holds for the answer to a Grant that came after the refusal.
+    const bool told = failed.code == ErrorCode::kNoSpace || failed.code == ErrorCode::kCancelled;
+    if (!told) send(request->gateway, failed, turn);
     release(*request, turn);
   } else if (peers_.is(from, Role::kPrefill) && requests_.find(attempt.request) == nullptr) {
     ended_.add(attempt.request, attempt.epoch);  // it overtook its Reserve, which would wait in vain

@@ -173,6 +173,21 @@ TEST(DecodeExit, AFailureOfThePrefillNodeReachesTheGatewayUnlessCommitted) {
   }
 }
 
+TEST(DecodeExit, ARefusalOfThePrefillNodeIsNotPassedOnAsItsOwn) {
+  for (const ErrorCode code : {ErrorCode::kNoSpace, ErrorCode::kCancelled}) {
+    DecodeScript d;
+    d.connect();
+    d.reserve(64);
+    d.forget_messages();
+    d.from(kPrefillPeer, Failed{attempt(), code, "the prefill node holds 4 requests, its limit"});
+    EXPECT_TRUE(d.messages.empty());
+    d.answer_closes();
+    EXPECT_TRUE(d.empty());
+    d.reserve(64, attempt(1, 6));  // the next placement
+    EXPECT_EQ(d.node.requests(), 1u);
+  }
+}
+
 TEST(DecodeExit, ARefusalThatOvertakesTheReserveKeepsItFromStarting) {
   DecodeScript d;
   d.connect();
