@@ -62,7 +62,8 @@ struct ControlChannel::State {
   void deliver(PeerId id, Envelope& envelope, TimePoint now);
   void on_hang_ups(TimePoint now);
   void dial_and_greet(TimePoint now);
-  void keep_alive(TimePoint now);
+  void send_heartbeats(TimePoint now);
+  void judge_silence(TimePoint now);
   Connection* connection_of(DealerId dealer);
 
   const ControlConfig config;
@@ -230,6 +231,9 @@ void ControlChannel::State::dial_and_greet(TimePoint now) {
       const Result<DealerId> dealer = sockets.dial(endpoint);
       if (dealer) {
         connection.dealer = *dealer;
+      } else if (dealer.error().code == ErrorCode::kNoSpace) {
+        spdlog::warn("control connection put off reason=\"{}\"", dealer.error().detail);
+        connection.next_dial = now + config.heartbeat_interval;
       } else {
         spdlog::warn("control connection given up reason=\"{}\"", dealer.error().detail);
         connection.refused = true;
@@ -245,17 +249,21 @@ void ControlChannel::State::dial_and_greet(TimePoint now) {
   }
 }
 
-void ControlChannel::State::keep_alive(TimePoint now) {
-  std::vector<std::pair<PeerId, std::string>> lost;
+void ControlChannel::State::send_heartbeats(TimePoint now) {
+  std::vector<PeerId> lost;
   for (auto& [id, peer] : peers) {
-    if (now - peer.last_heard > config.silence_max) {
-      lost.emplace_back(id, fmt::format("silent for {:.1f} s", seconds(now - peer.last_heard)));
-    } else if (now >= peer.next_heartbeat) {
-      peer.next_heartbeat = now + config.heartbeat_interval;
-      if (!send(peer.route, Heartbeat{})) lost.emplace_back(id, "cannot be reached");
-    }
+    if (now < peer.next_heartbeat) continue;
+    peer.next_heartbeat = now + config.heartbeat_interval;
+    if (!send(peer.route, Heartbeat{})) lost.push_back(id);
   }
-  for (const auto& [id, reason] : lost) gone(id, reason);
+  for (const PeerId id : lost) gone(id, "cannot be reached");
+}
+
+void ControlChannel::State::judge_silence(TimePoint now) {
+  std::vector<std::pair<PeerId, Duration>> silent;
+  for (const auto& [id, peer] : peers)
+    if (now - peer.last_heard > config.silence_max) silent.emplace_back(id, now - peer.last_heard);
+  for (const auto& [id, span] : silent) gone(id, fmt::format("silent for {:.1f} s", seconds(span)));
 }
 
 ControlChannel::ControlChannel(const ControlConfig& config, Hello self)
@@ -264,17 +272,6 @@ ControlChannel::ControlChannel(const ControlConfig& config, Hello self)
 ControlChannel::~ControlChannel() = default;
 
 void ControlChannel::connect(const std::string& endpoint) { state_->connections.try_emplace(endpoint); }
-
-void ControlChannel::disconnect(PeerId peer) {
-  const auto found = state_->peers.find(peer);
-  if (found == state_->peers.end()) return;
-  const Route route = found->second.route;
-  state_->by_route.erase(route);
-  state_->peers.erase(found);
-  if (!route.dealer) return;
-  std::erase_if(state_->connections, [&](const auto& entry) { return entry.second.dealer == route.dealer; });
-  state_->sockets.hang_up(*route.dealer);
-}
 
 ControlChannel::SendStatus ControlChannel::send(PeerId peer, const Message& message) {
   const auto found = state_->peers.find(peer);
@@ -303,10 +300,11 @@ void ControlChannel::receive(TimePoint now, std::vector<ControlEvent>& events, s
       state.drained = true;
     }
   }
-  if (!state.drained) return;  // judge nobody's silence before all that was said is read
+  if (!state.drained) return state.send_heartbeats(now);  // judge nobody before all that was said is read
   state.on_hang_ups(now);
   state.dial_and_greet(now);
-  state.keep_alive(now);
+  state.judge_silence(now);
+  state.send_heartbeats(now);
   hand_over();
 }
 

@@ -21,7 +21,9 @@ struct PeerMessage {  // never a Hello or Heartbeat
   PeerId peer{};
   Message message;
 };
-struct PeerGone {  // its last event; a later connection of the same process is a new PeerId
+// Its last event. A later connection of the same process is a new PeerId, whose PeerUp may come before this one's
+// PeerGone or after it: who holds state by BootId must stand either order.
+struct PeerGone {
   PeerId peer{};
   std::string reason;
 };
@@ -58,11 +60,10 @@ class ControlChannel {
   // one connection; what is not an endpoint is logged and forgotten. Two processes that connect to each other are two
   // peers.
   void connect(const std::string& endpoint);
-  // Drops the peer; no PeerGone follows.
-  void disconnect(PeerId peer);
   enum class SendStatus : uint8_t { kSent, kPeerLost };  // kPeerLost: PeerGone follows at the next receive()
   SendStatus send(PeerId peer, const Message& message);
-  // Takes what has arrived (at most `events_max`), sends due heartbeats, notices silence.
+  // Takes what has arrived (at most `events_max`) and sends due heartbeats; once all that arrived is taken, notices
+  // hang-ups and silence and makes connections.
   void receive(TimePoint now, std::vector<ControlEvent>& events, size_t events_max);
   // When heartbeats, silence or work left over need the next receive(): also right after a send(), which may have
   // swallowed an edge of fds().

@@ -40,9 +40,9 @@ ControlSockets::ControlSockets(const std::string& bind_endpoint, uint32_t messag
     if (holder != 0)
       throw SetupError(fmt::format("{} is held by process {}: stop it or use another endpoint", bind_endpoint, holder));
   }
-  router_.emplace(make(zmq::socket_type::router));
-  router_->socket.set(zmq::sockopt::router_mandatory, true);
   try {
+    router_.emplace(make(zmq::socket_type::router));
+    router_->socket.set(zmq::sockopt::router_mandatory, true);
     router_->socket.bind(bind_endpoint);
   } catch (const zmq::error_t& error) {
     throw SetupError(fmt::format("cannot bind the control endpoint {}: {}{}", bind_endpoint, error.what(),
@@ -59,21 +59,22 @@ ControlSockets::Watched ControlSockets::make(zmq::socket_type type) {
   made.socket.set(zmq::sockopt::maxmsgsize, kMessageBytesMax);
   made.monitor.set(zmq::sockopt::linger, 0);
   const std::string address = fmt::format("inproc://monitor-{}", next_monitor_++);
-  CHECK(::zmq_socket_monitor(made.socket.handle(), address.c_str(), ZMQ_EVENT_DISCONNECTED) == 0);
+  if (::zmq_socket_monitor(made.socket.handle(), address.c_str(), ZMQ_EVENT_DISCONNECTED) != 0) throw zmq::error_t();
   made.monitor.connect(address);
   return made;
 }
 
 Result<DealerId> ControlSockets::dial(const std::string& endpoint) {
-  Watched made = make(zmq::socket_type::dealer);
   try {
+    Watched made = make(zmq::socket_type::dealer);
     made.socket.connect(endpoint);
+    const DealerId id{next_dealer_++};
+    dealers_.emplace(id, std::move(made));
+    return id;
   } catch (const zmq::error_t& error) {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("cannot connect to \"{}\": {}", endpoint, error.what()));
+    return fail(error.num() == EMFILE ? ErrorCode::kNoSpace : ErrorCode::kInvalidArgument,
+                fmt::format("cannot connect to \"{}\": {}", endpoint, error.what()));
   }
-  const DealerId id{next_dealer_++};
-  dealers_.emplace(id, std::move(made));
-  return id;
 }
 
 void ControlSockets::hang_up(DealerId dealer) { dealers_.erase(dealer); }

@@ -32,7 +32,8 @@ class ControlSockets {
   // Empty `bind_endpoint`: accepts nobody. Throws SetupError when it cannot be bound, naming the holder where known.
   ControlSockets(const std::string& bind_endpoint, uint32_t messages_queued_max);
 
-  // kInvalidArgument: not an endpoint. The connection is made, and made again, in the background.
+  // kInvalidArgument: not an endpoint; kNoSpace: no more sockets now. The connection is made, and made again, in the
+  // background.
   Result<DealerId> dial(const std::string& endpoint);
   void hang_up(DealerId dealer);
   // False: no connection, or its queue is at the high-water mark.
@@ -50,7 +51,7 @@ class ControlSockets {
   struct Watched {
     zmq::socket_t socket, monitor;
   };
-  Watched make(zmq::socket_type type);
+  Watched make(zmq::socket_type type);  // throws zmq::error_t: no more sockets
   static std::optional<zmq::message_t> receive_body(zmq::socket_t& socket, std::string* identity);
   static bool hung_up(zmq::socket_t& monitor);
 

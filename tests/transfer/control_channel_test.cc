@@ -203,12 +203,22 @@ TEST_F(ControlChannelTest, APeerThatStopsReadingIsLostAtTheHighWaterMark) {
   EXPECT_EQ(a_->all<PeerGone>().size(), 1u);
 }
 
-TEST_F(ControlChannelTest, ADisconnectedPeerIsNotReportedHereButGoneThere) {
+TEST_F(ControlChannelTest, HeartbeatsGoOutWhileMessagesKeepComing) {
   connect();
-  b_->channel.disconnect(b_->peer());
-  ASSERT_TRUE(both([&] { return !a_->all<PeerGone>().empty(); }));
-  EXPECT_EQ(b_->events.size(), 1u);
-  EXPECT_EQ(b_->channel.send(b_->peer(), load(1)), ControlChannel::SendStatus::kPeerLost);
+  for (uint32_t number = 0; number < 300; ++number)
+    ASSERT_EQ(a_->channel.send(a_->peer(), load(number)), ControlChannel::SendStatus::kSent);
+  ASSERT_TRUE(run_until({b_.get()}, [&] { return b_->events.size() > 3; }));
+  for (int round = 0; round < 20; ++round) {  // five times the silence limit
+    a_->skew += kSilence / 4;
+    b_->skew += kSilence / 4;
+    b_->receive();  // three of the many that wait
+    std::vector<pollfd> sources;
+    for (const int fd : a_->channel.fds()) sources.push_back({fd, POLLIN, 0});
+    ::poll(sources.data(), sources.size(), 50);
+    for (int turn = 0; turn < 3; ++turn) a_->receive();
+  }
+  EXPECT_LT(b_->all<PeerMessage>().size(), 300u);
+  EXPECT_TRUE(a_->all<PeerGone>().empty());
 }
 
 TEST_F(ControlChannelTest, AnEndpointHeldByALivingProcessIsNotTaken) {
@@ -221,6 +231,15 @@ TEST_F(ControlChannelTest, AnEndpointHeldByALivingProcessIsNotTaken) {
   }
   EXPECT_THROW(ControlChannel({.bind_endpoint = "nonsense"}, Hello{}), SetupError);
   EXPECT_THROW(ControlChannel({.bind_endpoint = endpoint(std::string(200, 'x'))}, Hello{}), SetupError);
+}
+
+TEST_F(ControlChannelTest, OutOfSocketsIsANamedFailure) {
+  ControlSockets sockets("", 8);
+  Result<DealerId> dealer = sockets.dial(endpoint("nobody"));
+  for (int dials = 0; dealer && dials < 5000; ++dials) dealer = sockets.dial(endpoint("nobody"));
+  ASSERT_FALSE(dealer);
+  EXPECT_EQ(dealer.error().code, ErrorCode::kNoSpace);
+  EXPECT_NE(dealer.error().detail.find(endpoint("nobody")), std::string::npos);
 }
 
 TEST_F(ControlChannelTest, WhatIsNotAnEndpointIsForgotten) {
