@@ -39,7 +39,6 @@ struct SampledToken {
 };
 struct StepDone {  // after all LayerDone of the step
   StepId step{};
-  bool completed = true;  // false: the gate gave up; plan it again
   std::vector<SampledToken> sampled;
   Duration elapsed{};
 };

@@ -191,17 +191,15 @@ void Engine::on(const StepDone& done, std::vector<EngineToken>& tokens) {
   in_flight_.reset();
   size_t sampled = 0;
   for (const StepShare& share : answered.shares) {
-    if (done.completed) {
-      const SampledToken* token = nullptr;
-      if (share.samples) {
-        CHECK(sampled < done.sampled.size() && done.sampled[sampled].sequence == share.sequence);
-        token = &done.sampled[sampled++];
-      }
-      advance(share, token, tokens);
+    const SampledToken* token = nullptr;
+    if (share.samples) {
+      CHECK(sampled < done.sampled.size() && done.sampled[sampled].sequence == share.sequence);
+      token = &done.sampled[sampled++];
     }
+    advance(share, token, tokens);
     if (rows_[used_row(share.sequence)].sequence.state == Sequence::State::kClosing) free_row(share.sequence);
   }
-  CHECK(!done.completed || sampled == done.sampled.size());
+  CHECK(sampled == done.sampled.size());
 }
 
 void Engine::advance(const StepShare& share, const SampledToken* sampled, std::vector<EngineToken>& tokens) {

@@ -58,8 +58,8 @@ StepDone Executor::execute(const StepPlan& plan) {
   AnnouncingGate announcing(plan.step, backend_, events_);
   LayerGate& gate = plan.announce_layers ? static_cast<LayerGate&>(announcing) : resident;
   const std::optional<TensorView> logits = decoder_.forward(batch, kv_, gate);
-  StepDone done{.step = plan.step, .completed = logits.has_value(), .sampled = {}, .elapsed = {}};
-  if (logits) done.sampled = sample(plan, *logits);
+  CHECK(logits);  // neither gate gives up
+  StepDone done{.step = plan.step, .sampled = sample(plan, *logits), .elapsed = {}};
   done.elapsed = steady_now() - start;
   return done;
 }

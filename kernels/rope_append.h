@@ -11,8 +11,8 @@ namespace spillway {
 
 // Rotates interleaved pairs (2i, 2i+1) of q and k by position * theta_base^(-2i/head_dim) (Su et al. 2021, in the pair
 // order of GGUF "llama"), rounds to bf16, and writes k, v into the open blocks. Angles are computed in f64 and rounded
-// once. Writing token row 0 of a block first zeroes that block's part, so unused rows are always zero. Appends are
-// idempotent.
+// once. Writing token row 0 of a block first zeroes that block's part, so unused rows are always zero. Appending again
+// leaves the same bytes, but nobody may read the block meanwhile.
 struct RopeAppendArgs {
   TensorView qkv;          // f32 [rows, (heads + 2 * kv_heads) * head_dim]
   TensorView block_table;  // u32 [sequences, blocks_max]

@@ -9,7 +9,7 @@ class LayerGate {
  public:
   virtual void after_append(uint16_t layer) = 0;  // this layer's new K and V are enqueued: record, announce
   // Orders compute after every KV part this layer reads; may sleep until the step's deadline. false: a block proved bad
-  // or late; the step is abandoned and planned anew (appends are idempotent).
+  // or late, and forward() returns nothing.
   [[nodiscard]] virtual bool before_attention(uint16_t layer) = 0;
 
  protected:

@@ -122,7 +122,7 @@ void PrefillNode::handle(const StepDone& done, Turn& turn) {
   const StepPlan* const step = engine_.step_in_flight();
   if (step == nullptr || step->step != done.step) return;
   // Whatever was not announced layer by layer.
-  if (done.completed) offer_step({0, checked_cast<uint16_t>(sender_.config().layer_count)});
+  offer_step({0, checked_cast<uint16_t>(sender_.config().layer_count)});
   std::vector<EngineToken> tokens;
   engine_.on(done, tokens);
   for (const EngineToken& token : tokens) {

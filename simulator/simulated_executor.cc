@@ -67,9 +67,8 @@ StepDone SimulatedExecutor::finish() {
   StepDone done;
   done.step = plan_->step;
   done.elapsed = elapsed_;
-  done.completed = !std::exchange(abandon_, false);
   for (const StepShare& share : plan_->shares) {
-    if (done.completed && share.samples) done.sampled.push_back(sample(share));
+    if (share.samples) done.sampled.push_back(sample(share));
   }
   plan_.reset();
   return done;

@@ -24,8 +24,6 @@ class SimulatedExecutor {
   TimePoint next_event() const;              // kNever: idle
   // What is due at next_event(). REQUIRES: a step is in flight.
   ComputeEvent advance();
-  // The step in flight, or the next one, ends as not completed.
-  void abandon_one(bool abandon) { abandon_ = abandon; }
 
  private:
   void append_layer(uint16_t layer);
@@ -39,7 +37,6 @@ class SimulatedExecutor {
   TimePoint started_{};
   Duration elapsed_{};
   uint16_t layers_done_ = 0;
-  bool abandon_ = false;
 };
 
 }  // namespace spillway

@@ -35,8 +35,8 @@ class KvSender {
   // The receiver `to` wants blocks first_block.. (idempotent; a stale epoch or unknown transfer is ignored).
   // REQUIRES: first_block <= block_count.
   void grant(TransferId transfer, Epoch epoch, PeerId to, uint32_t first_block);
-  // These parts of a block lie complete in `slot`. Parts offered before are skipped (a step may run twice and appends
-  // the same bytes), so are blocks that the receiver holds. REQUIRES: knows(transfer), indices inside.
+  // These parts of a block lie complete in `slot`. Parts offered before are skipped, so are blocks that the
+  // receiver holds. What is offered is not written any more. REQUIRES: knows(transfer), indices inside.
   void offer(TransferId transfer, uint32_t block_index, SlotId slot, LayerRange layers);
   // Appends the jobs that may go now: oldest transfer first, parts in the order of their offers.
   void plan(TimePoint now, std::vector<SendParts>& jobs);

@@ -63,7 +63,7 @@ class DecodeScript {
   }
   void finish_step(TokenId token = 8, bool finite = true) {
     ASSERT_TRUE(step);
-    StepDone answer{step->step, true, {}, 2 * kMs};
+    StepDone answer{step->step, {}, 2 * kMs};
     for (const StepShare& share : step->shares) answer.sampled.push_back({share.sequence, token, 11, finite});
     step.reset();
     on(answer);

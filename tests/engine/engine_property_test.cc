@@ -15,12 +15,12 @@ constexpr uint32_t kSlots = 12;
 constexpr uint32_t kSequences = 3;
 
 struct Operation {
-  enum class Kind : uint8_t { kOpen, kPlan, kAnswer, kAbandon, kClose } kind{};
+  enum class Kind : uint8_t { kOpen, kPlan, kAnswer, kClose } kind{};
   uint32_t prompt_tokens = 0, output_tokens = 0, family = 0, which = 0;
 };
 
 void showValue(const Operation& operation, std::ostream& os) {
-  static constexpr const char* kNames[] = {"open", "plan", "answer", "abandon", "close"};
+  static constexpr const char* kNames[] = {"open", "plan", "answer", "close"};
   os << kNames[static_cast<size_t>(operation.kind)] << "(prompt " << operation.prompt_tokens << ", output "
      << operation.output_tokens << ", family " << operation.family << ", which " << operation.which << ")";
 }
@@ -33,10 +33,9 @@ rc::Gen<std::vector<Operation>> operations() {
   return rc::gen::scale(
       2.0,
       rc::gen::container<std::vector<Operation>>(rc::gen::build<Operation>(
-          rc::gen::set(
-              &Operation::kind,
-              rc::gen::weightedElement<Kind>(
-                  {{4, Kind::kOpen}, {8, Kind::kPlan}, {8, Kind::kAnswer}, {1, Kind::kAbandon}, {1, Kind::kClose}})),
+          rc::gen::set(&Operation::kind,
+                       rc::gen::weightedElement<Kind>(
+                           {{4, Kind::kOpen}, {8, Kind::kPlan}, {8, Kind::kAnswer}, {1, Kind::kClose}})),
           rc::gen::set(&Operation::prompt_tokens, full(1, 80)), rc::gen::set(&Operation::output_tokens, full(1, 40)),
           rc::gen::set(&Operation::family, full(0, 3)), rc::gen::set(&Operation::which, full(0, kSequences)))));
 }
@@ -58,7 +57,6 @@ class Driver {
     if (operation.kind == Kind::kOpen) open(operation);
     if (operation.kind == Kind::kPlan) plan();
     if (operation.kind == Kind::kAnswer && in_flight_) answer(executor_.run(*in_flight_));
-    if (operation.kind == Kind::kAbandon && in_flight_) answer(executor_.abandon(*in_flight_));
     if (operation.kind == Kind::kClose && !open_.empty()) close(operation.which % open_.size());
     engine_.check_conservation();
     RC_ASSERT(engine_.open_sequences() == open_.size());

@@ -201,36 +201,6 @@ TEST(Engine, ClosedBetweenStepsReturnsItsSlotsAtOnce) {
   EXPECT_EQ(server.cache.counts().free, 4u);
 }
 
-TEST(Engine, AbandonedStepIsPlannedAgainUnchanged) {
-  Server server(64);
-  const auto prompt = prompt_of(300);
-  const SequenceId sequence = server.start(prompt, 20);
-  std::vector<TokenId> generated;
-  std::vector<EngineToken> tokens;
-  while (const auto plan = server.engine.plan()) {
-    server.engine.on(server.executor.abandon(*plan), tokens);
-    ASSERT_TRUE(tokens.empty());
-    const auto again = server.engine.plan();
-    ASSERT_TRUE(again && same_content(*plan, *again));
-    EXPECT_LT(plan->step, again->step);
-    server.engine.on(server.executor.run(*again), tokens);
-    for (const EngineToken& token : tokens) generated.push_back(token.token);
-    tokens.clear();
-  }
-  EXPECT_EQ(generated, fake_reference(prompt, 20, 0));
-  EXPECT_EQ(server.engine.sequence(sequence).computed_tokens, 319u);
-}
-
-TEST(Engine, AbandonedStepFreesWhatWasClosedMeanwhile) {
-  Server server(8);
-  const SequenceId sequence = server.start(prompt_of(100), 5);
-  const auto plan = server.engine.plan();
-  server.engine.close(sequence);
-  std::vector<EngineToken> tokens;
-  server.engine.on(server.executor.abandon(*plan), tokens);
-  EXPECT_EQ(server.cache.counts().free, 8u);  // nothing half computed was published
-}
-
 TEST(Engine, OneStepInFlight) {
   Server server(8);
   server.start(prompt_of(10), 5);

@@ -54,11 +54,6 @@ class FakeExecutor {
     }
     return done;
   }
-  // The gate gives up when about half the rows are written.
-  StepDone abandon(const StepPlan& plan) {
-    for (const StepShare& share : plan.shares) append(plan, share, share.token_count / 2);
-    return {.step = plan.step, .completed = false, .sampled = {}};
-  }
   std::span<uint64_t> block(SlotId slot) {
     return std::span(rows_).subspan(size_t{static_cast<uint32_t>(slot)} * block_tokens_, block_tokens_);
   }

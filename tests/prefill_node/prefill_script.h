@@ -57,7 +57,7 @@ class PrefillScript {
     end_step(token, finite);
   }
   void end_step(TokenId token = 7, bool finite = true) {
-    StepDone done{step->step, true, {}, kMs};
+    StepDone done{step->step, {}, kMs};
     for (const StepShare& share : step->shares) {
       if (share.samples) done.sampled.push_back({share.sequence, token, 11, finite});
     }

@@ -112,23 +112,6 @@ TEST(PrefillWalk, StepsThatAnnounceNoLayersStillSendEverythingOnce) {
   expect_each_part_once(p, attempt(), 0, 2);
 }
 
-TEST(PrefillWalk, AnAbandonedStepIsPlannedAgainAndItsPartsAreSentOnce) {
-  PrefillScript p;
-  p.connect();
-  p.prefill(128);
-  p.from(kDecodePeer, Grant{attempt(), 0});
-  for (uint16_t layer = 0; layer < 10; ++layer) p.layer_done(layer);
-  const StepId abandoned = p.step->step;
-  p.step.reset();
-  p.on(StepDone{abandoned, false, {}, kMs});
-  ASSERT_TRUE(p.step);
-  EXPECT_NE(p.step->step, abandoned);
-  p.finish_steps();
-  p.answer_sends();
-  expect_each_part_once(p, attempt(), 0, 2);
-  EXPECT_EQ(p.sent<Token>().size(), 1u);
-}
-
 TEST(PrefillWalk, AGrantThatOvertakesItsPrefillIsKept) {
   PrefillScript p;
   p.connect();
