@@ -127,10 +127,6 @@ void Oracle::touch_on(const std::vector<ProcessId>& nodes, const std::string& by
   }
 }
 
-void Oracle::touch_all(const std::string& by) {
-  for (auto& [id, request] : requests_) touch(request, by);
-}
-
 void Oracle::sent_parts(const SendParts& job) {
   // A Prefill and a Reserve that both come again, seconds after the answer, may run the attempt again.
   if (requests_.at(transfers_.at(job.transfer)).outcome != Outcome::kOpen) return;

@@ -37,7 +37,6 @@ class Oracle {
   void touch(const Attempt& attempt, const std::string& by);
   void touch(TransferId transfer, const std::string& by);
   void touch_on(const std::vector<ProcessId>& nodes, const std::string& by);  // placed on all of `nodes`
-  void touch_all(const std::string& by);
 
   // What a process did.
   void sent_parts(const SendParts& job);

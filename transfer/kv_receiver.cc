@@ -42,8 +42,7 @@ KvReceiver::Landing KvReceiver::on(const PartsLanded& landed) {
     ++fresh;
   }
   entry.landed_count += fresh;
-  if (fresh == 0) return Landing::kIgnored;
-  return entry.landed_count == entry.landed.size() ? Landing::kComplete : Landing::kCounted;
+  return fresh == 0 ? Landing::kIgnored : Landing::kCounted;
 }
 
 bool KvReceiver::complete(TransferId transfer) const {

@@ -26,12 +26,7 @@ class KvReceiver {
   // has_room(), slots are held. The job, if any, must reach the transfer thread before the Grant leaves.
   std::optional<OpenTransfer> open(TransferId transfer, Epoch epoch, PeerId from, uint32_t first_block,
                                    std::vector<SlotId> slots);
-  enum class Landing : uint8_t {
-    kIgnored,
-    kCounted,
-    kComplete,
-    kCorrupt
-  };  // kIgnored: unknown, closed, stale or doubled
+  enum class Landing : uint8_t { kIgnored, kCounted, kCorrupt };  // kIgnored: unknown, closed, stale or doubled
   Landing on(const PartsLanded& landed);
   bool complete(TransferId transfer) const;  // every wanted part landed; false for an unknown or closing transfer
   // Nothing more is wanted; returns the job to post where one is due (idempotent).
