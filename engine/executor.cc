@@ -41,7 +41,6 @@ void Executor::run() {
     const std::optional<Command> command = inbox_.take();
     if (!command) {
       waker_.wait(-1);
-      waker_.drain();
       continue;
     }
     if (command->kind == Command::Kind::kStop) return;

@@ -21,7 +21,7 @@ ControlLoop::ControlLoop(ControlChannel& channel, EventFdWaker& waker, Role role
 
 void ControlLoop::run() {
   std::vector<ControlEvent> events;
-  while (!stopping_.load(std::memory_order_acquire)) {
+  for (;;) {
     const TimePoint now = steady_now();
     channel_.receive(now, events, kEventsPerTurn);
     if (!channel_.refused_reason().empty())
@@ -30,7 +30,7 @@ void ControlLoop::run() {
     events.clear();
     // Every turn: a mailbox may have filled up since, whatever ended the sleep.
     waker_.drain();
-    // A stop() since the loop's condition may have lost its wake-up to the drain; it stored its flag before that.
+    // After the drain, which may have taken the wake-up of a stop(): it stored its flag before that.
     if (stopping_.load(std::memory_order_acquire)) return;
     role_.on_wake(now);
     sleep();

@@ -27,8 +27,10 @@ struct TransferThread::State {
 
   void run() {
     std::vector<TransferEvent> answers;
-    while (!stopping.load(std::memory_order_acquire)) {
+    for (;;) {
       waker.drain();
+      // After the drain, which may have taken the wake-up of a stop: it stored its flag before that.
+      if (stopping.load(std::memory_order_acquire)) return;
       while (std::optional<TransferJob> job = jobs.take()) worker.submit(std::move(*job));
       const size_t done = worker.turn(answers);
       for (TransferEvent& answer : answers) events.push(answer);

@@ -22,8 +22,13 @@ FAULTS = [  # each phase: before work, in compute, in transfer, at the handover,
 LONG = 60  # tokens: time enough to kill something meanwhile
 
 
+def serve(*flags):
+    """Steps are short, so that an answer within seconds of a kill does not depend on how fast this machine computes."""
+    return server.Server(SPILLWAY, MODEL, "--chunk-tokens", "64", *flags)
+
+
 def right_texts(*token_counts):
-    with server.Server(SPILLWAY, MODEL) as healthy:
+    with serve() as healthy:
         answers = [healthy.complete(PROMPT, count) for count in token_counts]
         assert all(status == 200 for status, _ in answers), answers
         return [body["choices"][0]["text"] for _, body in answers]
@@ -31,21 +36,20 @@ def right_texts(*token_counts):
 
 def kill_test(fault, stream, expected):
     def test():
-        with server.Server(SPILLWAY, MODEL, "--fault", fault) as one:
-            start = time.monotonic()
+        with serve("--fault", fault) as one:
             if stream:
                 text, error = one.stream(PROMPT, 12).read()
             else:
                 status, body = one.complete(PROMPT, 12)
                 text, error = ("", body["error"]["message"]) if status != 200 else (body["choices"][0]["text"], None)
-            took = time.monotonic() - start
+            answered = time.time()
             if error is None:
                 assert text == expected, f"wrong text: {text!r}"
             else:
                 assert expected.startswith(text), f"wrong text before the error: {text!r}"
                 assert "prefill 0" in error or "decode 0" in error, f"the error names no node: {error}"
-            assert took < ERROR_WITHIN_S, f"took {took:.1f} s"
-            one.wait_log(f"{fault.split('-')[0]} 0 killed by signal 9")  # or the fault point was never passed
+            killed = one.logged_at(f"{fault.split('-')[0]} 0 killed by signal 9")  # else the fault point was never passed
+            assert answered - killed < ERROR_WITHIN_S, f"answered {answered - killed:.1f} s after the kill"
             one.wait_log("lost a node")
             next_is_right(one, expected)
     test.__name__ = f"kill_at_{fault}_{'stream' if stream else 'whole'}"
@@ -62,7 +66,7 @@ def next_is_right(one, expected):
 
 def killed_while_idle(role, expected):
     def test():
-        with server.Server(SPILLWAY, MODEL) as one:
+        with serve() as one:
             os.kill(one.pid(f"{role} 0"), signal.SIGKILL)
             server.wait_until(lambda: one.get("/health/ready")[0] != 200, "the loss is noticed", 20)
             next_is_right(one, expected)
@@ -74,7 +78,7 @@ def killed_while_idle(role, expected):
 def killed_prefill_does_not_end_what_decodes(expected_long):
     """Token 1 comes from D, which has the whole prompt by then: P can die."""
     def test():
-        with server.Server(SPILLWAY, MODEL) as one:
+        with serve() as one:
             stream = one.stream(PROMPT, LONG)
             stream.read(2)
             os.kill(one.pid("prefill 0"), signal.SIGKILL)
@@ -91,7 +95,7 @@ def killed_prefill_does_not_end_what_decodes(expected_long):
 def queued_requests_outlive_a_kill(role, expected):
     """With one place, others wait in the gateway; the node dies, comes back, and they are served."""
     def test():
-        with server.Server(SPILLWAY, MODEL, "--max-sequences", "1") as one:
+        with serve("--max-sequences", "1") as one:
             first = one.stream(PROMPT, 1000)
             first.read(2)
             waiting = [one.stream(PROMPT, 12) for _ in range(3)]
@@ -114,7 +118,7 @@ def queued_requests_outlive_a_kill(role, expected):
 def killed_gateway_is_restarted(expected):
     """The nodes live on, let go of its requests, and join the next one."""
     def test():
-        with server.Server(SPILLWAY, MODEL) as one:
+        with serve() as one:
             nodes = [one.pid("prefill 0"), one.pid("decode 0")]
             stream = one.stream(PROMPT, 400)
             stream.read(2)
@@ -134,7 +138,7 @@ def killed_gateway_is_restarted(expected):
 
 
 def killed_serve_takes_its_children_along():
-    with server.Server(SPILLWAY, MODEL) as one:
+    with serve() as one:
         children = [one.pid(name) for name in ("gateway", "prefill 0", "decode 0")]
         one.process.kill()
         one.process.wait()
@@ -144,7 +148,7 @@ def killed_serve_takes_its_children_along():
 def neighbours_survive(expected):
     """2P2D: one node dies in the middle of many requests; every request ends right or in an error, others go on."""
     def test():
-        with server.Server(SPILLWAY, MODEL, "--prefill", "2", "--decode", "2", "--threads", "1", "--device-memory", "128MiB",
+        with serve("--prefill", "2", "--decode", "2", "--threads", "1", "--device-memory", "128MiB",
                            "--fault", "decode-token:20") as one:
             answers = []
             def ask():

@@ -72,6 +72,16 @@ class Server:
     def wait_log(self, text, within=5):
         wait_until(lambda: text in self.log_text(), f"the log says: {text}", within)
 
+    def logged_at(self, text, within=5):
+        """When the log said so, in seconds of time.time()."""
+        self.wait_log(text, within)
+        line = next(line for line in self.log_text().splitlines() if text in line)
+        clock = time.strptime(line.split(".")[0], "%H:%M:%S")
+        now = time.time()
+        today = time.localtime(now)
+        said = time.mktime((*today[:3], *clock[3:6], *today[6:])) + float("0." + line.split(".")[1][:3])
+        return said if said <= now + 1 else said - 86400  # yesterday's last second
+
     def log_text(self):
         with open(self.log_path) as log:
             return log.read()
