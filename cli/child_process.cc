@@ -60,6 +60,13 @@ void announce_ready(int ready_fd) {
   if (fd && ::write(fd.get(), &byte, 1) != 1) spdlog::warn("the supervisor does not hear: {}", std::strerror(errno));
 }
 
+std::string how_it_ended(int status) {
+  if (WIFSIGNALED(status))
+    return fmt::format("killed by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)));
+  if (WEXITSTATUS(status) == kExitCannotStart) return "exited with code 2 (its reason is above)";
+  return fmt::format("exited with code {}", WEXITSTATUS(status));
+}
+
 void stop_children(std::vector<pid_t>& pids, int grace_ms) {
   for (const pid_t pid : pids)
     if (pid > 0) ::kill(pid, SIGTERM);

@@ -19,6 +19,9 @@ pid_t spawn_child(const std::string& executable, std::vector<std::string> argume
 // Tells the supervisor, if there is one (`ready_fd` >= 0), that this process is at work. Closes the descriptor.
 void announce_ready(int ready_fd);
 
+// Of a status from waitpid(), for people: "exited with code 1".
+std::string how_it_ended(int status);
+
 // SIGTERM to all, then SIGKILL to those still there after `grace_ms`; reaps them and sets their pid to -1.
 void stop_children(std::vector<pid_t>& pids, int grace_ms);
 

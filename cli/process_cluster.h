@@ -3,13 +3,16 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "cli/options.h"
 #include "cli/run_directory.h"
+#include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
 #include "common/ids.h"
 #include "common/result.h"
@@ -22,8 +25,8 @@ namespace spillway {
 // requests through it and may kill nodes. One thread; every wait has a deadline.
 class ProcessCluster {
  public:
-  // Starts the nodes of `options` (prefill x decode) from `executable` and waits until all have joined; throws
-  // SetupError naming who did not come within a minute.
+  // Starts the nodes of `options` (prefill x decode) from `executable` and waits until all have joined. Throws
+  // SetupError, here and below: a node ended, something took too long, or SIGINT or SIGTERM came.
   ProcessCluster(const Options& options, const std::string& executable);
   ProcessCluster(const ProcessCluster&) = delete;
   ProcessCluster& operator=(const ProcessCluster&) = delete;
@@ -33,30 +36,42 @@ class ProcessCluster {
     std::vector<TokenId> tokens;
     std::vector<uint64_t> logits_digests;  // one per token
     Waterfall waterfall;
+    std::set<PeerId> nodes;  // that sent a token
   };
-  // Greedy; ends after `tokens_max` tokens whatever they are.
-  Result<Generated> generate(const std::vector<TokenId>& prompt, uint32_t tokens_max);
+  // `copies` equal requests at the same moment, which the placement spreads over idle nodes. Greedy; each ends after
+  // `tokens_max` tokens whatever they are.
+  std::vector<Result<Generated>> generate(const std::vector<TokenId>& prompt, uint32_t tokens_max, uint32_t copies);
+  uint32_t block_tokens() const { return block_tokens_; }
   // kill -9 of decode node `index`, then starts it again and waits until it has joined.
   void kill_and_restart_decode(uint32_t index);
 
  private:
+  struct Open {
+    Generated generated;
+    std::optional<Result<Waterfall>> ended;
+  };
   pid_t start_node(const std::string& role, uint32_t index);
+  void stop_nodes();
+  void wait_joined();
+  void throw_if_ended(std::vector<pid_t>& pids, const char* role);
   void wait_until(const std::function<bool()>& done, Duration at_most, const std::string& what);
   void turn();
+  void note_sender(const ControlEvent& event);
   void handle(GatewayEvent event);
   void carry_out();  // what the gateway decided, before it is asked again
 
+  const NotedStopSignal stop_;  // instead of dying of it, which would leave the run folder behind
   const Options options_;
   const std::string executable_;
   const RunDirectory run_;
   std::vector<pid_t> prefill_pids_, decode_pids_;
+  uint32_t block_tokens_ = 0;
   BootId boot_;
   std::unique_ptr<ControlChannel> channel_;
   Gateway gateway_;
   BoundedVector<GatewayEffect> effects_;
   uint64_t requests_ = 0;
-  Generated current_;
-  std::optional<Result<Waterfall>> ended_;
+  std::map<RequestId, Open> open_;
 };
 
 }  // namespace spillway

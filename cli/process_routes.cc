@@ -1,14 +1,35 @@
 #include "cli/process_routes.h"
 
+#include <fmt/format.h>
+
+#include <optional>
+#include <set>
+
 #include "cli/process_cluster.h"
 
 namespace spillway {
 namespace {
 
-Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request) {
-  return cluster.generate(request.prompt, request.tokens_max).map([](const ProcessCluster::Generated& generated) {
-    return route_result(generated.tokens, generated.logits_digests);
-  });
+// The answers of `copies` equal requests at the same moment, each of which must have had nodes of its own.
+Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request, uint32_t copies) {
+  std::optional<RouteResult> first;
+  std::set<PeerId> nodes;
+  for (const auto& answer : cluster.generate(request.prompt, request.tokens_max, copies)) {
+    if (!answer) return tl::unexpected<Error>(answer.error());
+    const RouteResult result = route_result(answer->tokens, answer->logits_digests);
+    if (first && result != *first) return fail(ErrorCode::kInternal, "requests at the same moment differ");
+    first = result;
+    nodes.insert(answer->nodes.begin(), answer->nodes.end());
+  }
+  if (nodes.size() != 2u * copies)
+    return fail(ErrorCode::kInternal, fmt::format("{} nodes served, not {}", nodes.size(), 2u * copies));
+  return *first;
+}
+
+Result<RouteResult> served_from_cache(ProcessCluster& cluster, const VerifyRequest& request) {
+  const auto answer = std::move(cluster.generate(request.prompt, request.tokens_max, 1).front());
+  if (!answer) return tl::unexpected<Error>(answer.error());
+  return check_prefix_hit(answer->waterfall).map([&] { return route_result(answer->tokens, answer->logits_digests); });
 }
 
 // Runs `routes` against `expected`, whose own row is not among the outcomes.
@@ -31,26 +52,32 @@ Options node_options(const Options& options, const VerifyRequest& request, uint3
 
 }  // namespace
 
+Result<void> check_prefix_hit(const Waterfall& waterfall) {
+  if (waterfall.prefill_cached_tokens > 0 && waterfall.decode_cached_tokens > 0) return {};
+  return fail(ErrorCode::kInternal,
+              fmt::format("prompt tokens found in caches: {} by prefill, {} by decode; both should have some",
+                          waterfall.prefill_cached_tokens, waterfall.decode_cached_tokens));
+}
+
 std::vector<RouteOutcome> verify_processes(const Options& options, const std::string& executable,
                                            const VerifyRequest& request, const RouteResult& expected) {
   std::vector<RouteOutcome> outcomes;
   {
     ProcessCluster cluster(node_options(options, request, 1), executable);
-    run_against(expected,
-                {{"1P1D", [&] { return served(cluster, request); }},
-                 {"1P1D prefix hit", [&] { return served(cluster, request); }},
-                 {"1P1D D restarted",
-                  [&] {
-                    cluster.kill_and_restart_decode(0);
-                    return served(cluster, request);
-                  }}},
-                outcomes);
+    std::vector<VerifyRoute> routes{{"1P1D", [&] { return served(cluster, request, 1); }}};
+    if (request.prompt.size() > cluster.block_tokens())
+      routes.push_back({"1P1D prefix hit", [&] { return served_from_cache(cluster, request); }});
+    routes.push_back({"1P1D D restarted", [&] {
+                        cluster.kill_and_restart_decode(0);
+                        return served(cluster, request, 1);
+                      }});
+    run_against(expected, std::move(routes), outcomes);
   }
   ProcessCluster cluster(node_options(options, request, 2), executable);
-  run_against(
-      expected,
-      {{"2P2D", [&] { return served(cluster, request); }}, {"2P2D again", [&] { return served(cluster, request); }}},
-      outcomes);
+  run_against(expected,
+              {{"2P2D, both pairs", [&] { return served(cluster, request, 2); }},
+               {"2P2D again", [&] { return served(cluster, request, 2); }}},
+              outcomes);
   return outcomes;
 }
 

@@ -5,13 +5,18 @@
 
 #include "cli/options.h"
 #include "cli/verify_routes.h"
+#include "common/result.h"
+#include "gateway/request_table.h"
 
 namespace spillway {
 
-// The same request through real processes started from `executable`: 1P1D cold, with its prefix cached, with the decode
-// node killed and restarted between two requests, and 2P2D. Each outcome is compared with `expected`. Throws SetupError
-// when the nodes do not start.
+// The same request through real processes started from `executable`: 1P1D cold, with its prefix cached (where the
+// prompt fills a block), with the decode node killed and restarted between two requests, and 2P2D as two requests at
+// once, one for each pair. Each outcome is compared with `expected`. Throws SetupError as ProcessCluster does.
 std::vector<RouteOutcome> verify_processes(const Options& options, const std::string& executable,
                                            const VerifyRequest& request, const RouteResult& expected);
+
+// An error unless both nodes found a part of the prompt in their cache.
+Result<void> check_prefix_hit(const Waterfall& waterfall);
 
 }  // namespace spillway

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <signal.h>
+
 #include "transfer/control_loop.h"
 
 namespace spillway {
@@ -12,6 +14,19 @@ class StopOnSignal {
   StopOnSignal(const StopOnSignal&) = delete;
   StopOnSignal& operator=(const StopOnSignal&) = delete;
   ~StopOnSignal();
+};
+
+// While it lives, SIGTERM and SIGINT are noted and end nothing. One at a time per process, not beside a StopOnSignal.
+class NotedStopSignal {
+ public:
+  NotedStopSignal();
+  NotedStopSignal(const NotedStopSignal&) = delete;
+  NotedStopSignal& operator=(const NotedStopSignal&) = delete;
+  ~NotedStopSignal();  // what was done at these signals before is done again
+  bool seen() const;
+
+ private:
+  struct sigaction before_[2]{};
 };
 
 }  // namespace spillway

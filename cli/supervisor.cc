@@ -21,13 +21,6 @@
 namespace spillway {
 namespace {
 
-std::string how_it_ended(int status) {
-  if (WIFSIGNALED(status))
-    return fmt::format("killed by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)));
-  if (WEXITSTATUS(status) == kExitCannotStart) return "exited with code 2 (its reason is above)";
-  return fmt::format("exited with code {}", WEXITSTATUS(status));
-}
-
 sigset_t supervised_signals() {
   sigset_t signals;
   ::sigemptyset(&signals);

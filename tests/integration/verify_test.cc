@@ -1,12 +1,18 @@
 // Placement invariance inside one process: every way to compute, on tiny models in full and on the real one.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <set>
 #include <string>
 
+#include "cli/process_cluster.h"
+#include "cli/process_routes.h"
 #include "cli/verify_command.h"
 #include "kernels/make_backend.h"
 #include "tests/support/tiny_model.h"
@@ -71,6 +77,70 @@ TEST(Verify, TheCommandExitsByWhatItFound) {
   EXPECT_TRUE(WIFEXITED(good) && WEXITSTATUS(good) == 0) << good;
   const int flipped = std::system((command + " --flip-bit").c_str());
   EXPECT_TRUE(WIFEXITED(flipped) && WEXITSTATUS(flipped) == 1) << flipped;
+}
+
+Options cluster_options(const TinyModelFile& tiny, uint32_t nodes_per_role) {
+  Options options;
+  options.model = tiny.path();
+  options.prefill = options.decode = nodes_per_role;
+  options.threads = 1;
+  options.log_level = "warning";
+  options.device_memory = uint64_t{16} << 20;
+  return options;
+}
+
+TEST(Verify, TwoRequestsAtOnceAreServedByBothPairs) {
+  const TinyModelFile tiny({.seed = 26, .context = 200});
+  const VerifyRequest request = verify_request(ModelFile(tiny.path()), 100, 4);
+  ProcessCluster cluster(cluster_options(tiny, 2), SPILLWAY_EXECUTABLE);
+  std::set<PeerId> nodes;
+  for (const auto& answer : cluster.generate(request.prompt, request.tokens_max, 2)) {
+    ASSERT_TRUE(answer) << answer.error().detail;
+    EXPECT_EQ(answer->nodes.size(), 2u);
+    nodes.insert(answer->nodes.begin(), answer->nodes.end());
+  }
+  EXPECT_EQ(nodes.size(), 4u);
+}
+
+TEST(Verify, APrefixHitThatFoundNothingIsAnError) {
+  EXPECT_FALSE(check_prefix_hit({}));
+  EXPECT_FALSE(check_prefix_hit({.prefill_cached_tokens = 64}));
+  EXPECT_FALSE(check_prefix_hit({.decode_cached_tokens = 64}));
+  EXPECT_TRUE(check_prefix_hit({.prefill_cached_tokens = 64, .decode_cached_tokens = 64}));
+}
+
+TEST(Verify, ANodeThatEndsWhileStartingIsNamedAtOnce) {
+  const TinyModelFile tiny({.seed = 27});
+  const TimePoint start = steady_now();
+  try {
+    const ProcessCluster cluster(cluster_options(tiny, 1), "/bin/false");
+    FAIL();
+  } catch (const SetupError& error) {
+    EXPECT_EQ(std::string(error.what()), "prefill 0 exited with code 1 before it joined");
+  }
+  EXPECT_LT(seconds(steady_now() - start), 30);
+}
+
+// Interrupted while its nodes run: no folder is left behind.
+TEST(Verify, AnInterruptedCommandRemovesItsRunFolder) {
+  const TinyModelFile tiny({.seed = 28});
+  std::string runtime = testing::TempDir() + "spillway-verify-XXXXXX";
+  ASSERT_NE(::mkdtemp(runtime.data()), nullptr);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::setenv("XDG_RUNTIME_DIR", runtime.c_str(), 1);
+    ::execl(SPILLWAY_EXECUTABLE, "spillway", "verify", "-m", tiny.path().c_str(), "--threads", "1", nullptr);
+    ::_exit(127);
+  }
+  const TimePoint deadline = steady_now() + std::chrono::seconds(100);
+  while (std::filesystem::is_empty(runtime) && steady_now() < deadline) ::poll(nullptr, 0, 5);
+  EXPECT_FALSE(std::filesystem::is_empty(runtime));
+  ::kill(pid, SIGINT);
+  int status = 0;
+  ASSERT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 2) << status;
+  EXPECT_TRUE(std::filesystem::is_empty(runtime));
+  std::filesystem::remove_all(runtime);
 }
 
 TEST(Verify, ARouteThatFailsIsNotEqual) {
