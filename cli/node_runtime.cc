@@ -11,7 +11,6 @@
 namespace spillway {
 namespace {
 
-constexpr uint32_t kPeersMax = 32;
 constexpr uint32_t kTransferJobsMax = 4096;
 
 // What TransferThread may have answered before the loop looks: each job once, each link twice more, and every part of

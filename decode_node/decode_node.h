@@ -22,9 +22,9 @@ namespace spillway {
 
 struct DecodeConfig {
   uint32_t requests_max = 0;
-  Duration lease = std::chrono::seconds(5);              // how long a reservation lives without a sign from P
-  uint32_t vocab = 0;                                    // token ids are below it; at most EngineConfig::vocab
-  uint32_t peers_max = 64;                               // as ControlConfig::peers_max
+  Duration lease = std::chrono::seconds(5);  // how long a reservation lives without a sign from P
+  uint32_t vocab = 0;                        // token ids are below it; at most EngineConfig::vocab
+  uint32_t peers_max = kPeersMax;
   Duration bulk_retry = std::chrono::milliseconds(250);  // a lost bulk link of a living peer is tried again after this
 };
 

@@ -26,7 +26,7 @@ struct PrefillConfig {
   Duration lease = std::chrono::seconds(5);      // what D is asked to hold; renewed every lease / 4
   Duration hold_max = std::chrono::seconds(10);  // from token 0 until Committed; then let go
   uint32_t vocab = 0;                            // prompt ids are below it; at most EngineConfig::vocab
-  uint32_t peers_max = 64;                       // as ControlConfig::peers_max
+  uint32_t peers_max = kPeersMax;
   Duration bulk_retry = std::chrono::milliseconds(250);  // a lost bulk link of a living peer is tried again after this
 };
 

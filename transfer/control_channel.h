@@ -38,9 +38,12 @@ struct ConnectPeer {  // begin a control connection
 
 using ControlEvent = std::variant<PeerUp, PeerMessage, PeerGone>;
 
+// Processes that one may be connected to: on the control channel, in a node's table and by bulk links alike.
+inline constexpr uint32_t kPeersMax = 64;
+
 struct ControlConfig {
   std::string bind_endpoint;  // ipc://... or tcp://127.0.0.1:...; empty: accepts nobody
-  uint32_t peers_max = 64;
+  uint32_t peers_max = kPeersMax;
   Duration heartbeat_interval = std::chrono::milliseconds(250);
   Duration silence_max = std::chrono::milliseconds(3000);  // then the peer is lost
   uint32_t messages_queued_max = 4096;                     // per peer, each way (ZeroMQ high-water marks)

@@ -18,7 +18,7 @@ namespace spillway {
 class PeerTable {
  public:
   struct Config {
-    uint32_t peers_max = 0;  // as ControlConfig::peers_max; more are not taken
+    uint32_t peers_max = 0;  // more are not taken
     Role bulk_role{};        // bulk links go to peers of this role that announce an endpoint
     Duration bulk_retry{};
   };

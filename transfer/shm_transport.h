@@ -10,7 +10,7 @@ namespace spillway {
 
 struct ShmConfig {
   std::string socket_directory;  // AF_UNIX sockets through which ring descriptors (memfd) are passed; made 0700
-  uint32_t peers_max = 16;
+  uint32_t peers_max = 0;
   size_t ring_bytes = size_t{4} << 20;  // memory of one direction of one peer; whole pages, holds the largest frame
   size_t frame_bytes_max = 0;           // largest payload
   Duration establish_max = std::chrono::seconds(5);  // from connect() to PeerReady, else PeerLost
