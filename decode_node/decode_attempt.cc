@@ -71,8 +71,20 @@ Result<SequenceId> DecodeNode::open(const Work& work) {
                        .digest_logits = work.digest_logits});
 }
 
-// P is connected: names the destinations, then tells P which blocks are wanted.
+// P is connected: names the destinations, then tells P which blocks are wanted. Parts land as they come, so P must lay
+// them out as this node does.
 void DecodeNode::start_receiving(DecodeRequest& request, PeerId from, Turn& turn) {
+  const BlockEncoding& theirs = peers_.hello(from)->encoding;
+  const BlockEncoding& ours = engine_.cache().config().encoding;
+  if (theirs.order != ours.order || theirs.dtype != ours.dtype) {
+    fail_both(request,
+              {ErrorCode::kUnsupported,
+               fmt::format("\"{}\" stores KV blocks in order {}, dtype {}; the decode node reads order {}, dtype {}",
+                           peers_.hello(from)->name, static_cast<int>(theirs.order), static_cast<int>(theirs.dtype),
+                           static_cast<int>(ours.order), static_cast<int>(ours.dtype))},
+              turn);
+    return;
+  }
   const Attempt& attempt = request.attempt;
   const std::vector<SlotPin>& blocks = engine_.sequence(*request.sequence).blocks;
   const uint32_t prompt_tokens = checked_cast<uint32_t>(request.work.prompt.size());

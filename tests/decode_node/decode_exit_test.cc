@@ -173,6 +173,28 @@ TEST(DecodeExit, AFailureOfThePrefillNodeReachesTheGatewayUnlessCommitted) {
   }
 }
 
+TEST(DecodeExit, APrefillNodeThatLaysItsBlocksOutOtherwiseIsRefusedByName) {
+  for (const bool reserve_first : {true, false}) {
+    DecodeScript d;
+    d.connect_gateway();
+    Hello other = hello(Role::kPrefill, kPrefillBoot);
+    other.name = "prefill 7";
+    other.encoding.order = BlockEncoding::Order::kCanonical;
+    if (reserve_first) d.reserve(64);
+    d.on(PeerUp{kPrefillPeer, other});
+    if (!reserve_first) d.reserve(64);
+    EXPECT_TRUE(d.opened.empty());
+    EXPECT_TRUE(d.sent<Grant>().empty());
+    const auto failed = d.sent<Failed>();
+    ASSERT_EQ(failed.size(), 2u);  // G and P
+    for (const auto& [to, message] : failed) {
+      EXPECT_EQ(message.code, ErrorCode::kUnsupported);
+      EXPECT_NE(message.detail.find("prefill 7"), std::string::npos);
+    }
+    EXPECT_TRUE(d.empty());
+  }
+}
+
 TEST(DecodeExit, ARefusalOfThePrefillNodeIsNotPassedOnAsItsOwn) {
   for (const ErrorCode code : {ErrorCode::kNoSpace, ErrorCode::kCancelled}) {
     DecodeScript d;
