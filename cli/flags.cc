@@ -105,7 +105,9 @@ void add_report(CLI::App& command, Options& options) {
 }
 
 void add_verify(CLI::App& command, Options& options) {
-  command.add_option("--max-tokens", options.verify_tokens, "Tokens to generate on each route")
+  command
+      .add_option("--max-tokens", options.verify_tokens,
+                  "Tokens to generate on each route; scalar kernels with a large model: 2")
       ->check(CLI::Range(2u, 4096u))
       ->capture_default_str();
   command.add_flag("--flip-bit", options.flip_bit, "Flip one KV bit on the KV-cache route, which must then fail");

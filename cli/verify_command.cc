@@ -14,7 +14,8 @@ namespace spillway {
 namespace {
 
 constexpr uint32_t kPromptTokens = 300;  // over one attention split and four blocks, with a partial one
-// A slow level proves itself on tiny models in full; a large one is given this much.
+// The slow level, and any but the main one, proves itself on tiny models in full; a large one is given less.
+constexpr const char* kSlowLevel = "scalar";
 constexpr uint64_t kLargeModelBytes = uint64_t{16} << 20;
 constexpr uint32_t kShortPromptTokens = 66, kShortTokens = 2;  // one block and two tokens: there is a prefix to hit
 
@@ -72,11 +73,13 @@ int verify_command(const Options& options) {
   if (model_len <= tokens)
     throw SetupError(
         fmt::format("{} tokens leave no room for a prompt in {} positions: lower --max-tokens", tokens, model_len));
-  VerifyRequest request = verify_request(file, std::min(kPromptTokens, model_len - tokens), tokens);
-  request.flip_bit = options.flip_bit;
   const bool large = file.file().bytes().size() > kLargeModelBytes;
+  const VerifyRequest request_full = verify_request(file, std::min(kPromptTokens, model_len - tokens), tokens);
   const VerifyRequest request_other =
-      large ? verify_request(file, std::min(kShortPromptTokens, model_len - kShortTokens), kShortTokens) : request;
+      large ? verify_request(file, std::min(kShortPromptTokens, model_len - kShortTokens), kShortTokens) : request_full;
+  const std::string main_level = options.isa == "auto" ? available_isa_levels().back() : options.isa;
+  VerifyRequest request = main_level == kSlowLevel ? request_other : request_full;
+  request.flip_bit = options.flip_bit;
   std::vector<VerifyGroup> groups = verify_locally(file, options.isa, options.threads, request, request_other);
   if (const Result<RouteResult>& expected = groups.front().outcomes.front().result) {
     for (RouteOutcome& outcome : verify_processes(options, "/proc/self/exe", request, *expected))
