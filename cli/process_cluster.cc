@@ -135,6 +135,12 @@ void ProcessCluster::wait_until(const std::function<bool()>& done, Duration at_m
 
 std::vector<Result<ProcessCluster::Generated>> ProcessCluster::generate(const std::vector<TokenId>& prompt,
                                                                         uint32_t tokens_max, uint32_t copies) {
+  // What nodes last said of an earlier request would place this one otherwise.
+  const auto idle = [&] {
+    const GatewayCounters counters = gateway_.counters();
+    return counters.blocks_free == counters.blocks_total;
+  };
+  wait_until(idle, kStartMax, "all nodes to be idle");
   open_.clear();
   for (uint32_t copy = 0; copy < copies; ++copy) {
     GenerateRequest work;

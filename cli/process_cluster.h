@@ -38,8 +38,8 @@ class ProcessCluster {
     Waterfall waterfall;
     std::set<PeerId> nodes;  // that sent a token
   };
-  // `copies` equal requests at the same moment, which the placement spreads over idle nodes. Greedy; each ends after
-  // `tokens_max` tokens whatever they are.
+  // Once all nodes are idle, `copies` equal requests at the same moment, which spread over them. Greedy; each ends
+  // after `tokens_max` tokens whatever they are.
   std::vector<Result<Generated>> generate(const std::vector<TokenId>& prompt, uint32_t tokens_max, uint32_t copies);
   uint32_t block_tokens() const { return block_tokens_; }
   // kill -9 of decode node `index`, then starts it again and waits until it has joined.
