@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <xmmintrin.h>
 
+#include <system_error>
+
 #include "common/check.h"
 #include "common/clock.h"
 
@@ -38,7 +40,14 @@ FlushDenormals::~FlushDenormals() { _mm_setcsr(saved_); }
 WorkerPool::WorkerPool(uint32_t threads) : WorkerPool() {
   CHECK(threads >= 1 && threads <= kThreadsMax);
   for (uint32_t thread = 1; thread < threads; ++thread) {
-    workers_.push_back(std::make_unique<Thread>(fmt::format("worker {}", thread), [this, thread] { work(thread); }));
+    try {
+      workers_.push_back(std::make_unique<Thread>(fmt::format("worker {}", thread), [this, thread] { work(thread); }));
+    } catch (const std::system_error& error) {
+      throw SetupError(
+          fmt::format("cannot start compute thread {} of {}: {}; lower --threads, or raise the limits on "
+                      "processes and memory (ulimit -u, ulimit -v)",
+                      thread + 1, threads, error.what()));
+    }
   }
 }
 

@@ -30,7 +30,8 @@ class FlushDenormals {
 // chance: bodies must not let it change a result.
 class WorkerPool {
  public:
-  explicit WorkerPool(uint32_t threads);  // REQUIRES 1 <= threads <= kThreadsMax
+  // REQUIRES 1 <= threads <= kThreadsMax. SetupError when the system gives no thread; those had till then are joined.
+  explicit WorkerPool(uint32_t threads);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;

@@ -1,13 +1,20 @@
 #include "kernels/cpu/worker_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <set>
 #include <thread>
 #include <vector>
+
+#include "common/check.h"
 
 namespace spillway::cpu {
 namespace {
@@ -84,6 +91,30 @@ TEST(WorkerPool, WorkersFlushDenormalsAsTheOwnerDoes) {
   EXPECT_EQ(halves[0], 0.0f);  // outside the scope: within it a denormal would compare equal to zero
   EXPECT_EQ(halves[1], 0.0f);
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need address space of their own
+// Leaves this process room for no further stack, then asks for more threads than glibc keeps old stacks for.
+void ask_for_threads_without_memory() {
+  std::ifstream sizes("/proc/self/statm");
+  size_t pages = 0;
+  sizes >> pages;
+  rlimit limit{};
+  ::getrlimit(RLIMIT_AS, &limit);
+  limit.rlim_cur = pages * static_cast<size_t>(::sysconf(_SC_PAGESIZE)) + (size_t{1} << 20);
+  ::setrlimit(RLIMIT_AS, &limit);
+  try {
+    const WorkerPool pool(WorkerPool::kThreadsMax);
+  } catch (const SetupError& error) {
+    std::fputs(error.what(), stderr);
+    std::_Exit(1);
+  }
+  std::_Exit(0);
+}
+
+TEST(WorkerPoolDeathTest, AThreadThatCannotBeHadIsASetupErrorWithARemedy) {
+  EXPECT_EXIT(ask_for_threads_without_memory(), testing::ExitedWithCode(1), "of 256: .*lower --threads");
+}
+#endif
 
 }  // namespace
 }  // namespace spillway::cpu
