@@ -23,7 +23,7 @@ class Tokenizer {
   static Result<std::unique_ptr<Tokenizer>> from_gguf(const GgufFile& file);
   virtual ~Tokenizer() = default;
   // Adds no BOS or EOS. kInvalidArgument when text is longer than text_bytes_max() or not valid UTF-8. Bytes
-  // that the vocabulary has no token for are dropped. Working memory: up to 40 bytes a byte of text.
+  // that the vocabulary has no token for are dropped. Working memory: up to 50 resident bytes a byte of text.
   virtual Result<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special) const = 0;
   // The bytes a token stands for; may be part of a UTF-8 character. Special tokens give their text. The view lives as
   // long as the tokenizer. REQUIRES, as is_special(): token < vocab_size().
