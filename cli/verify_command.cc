@@ -74,10 +74,11 @@ int verify_command(const Options& options) {
     throw SetupError(
         fmt::format("{} tokens leave no room for a prompt in {} positions: lower --max-tokens", tokens, model_len));
   const bool large = file.file().bytes().size() > kLargeModelBytes;
-  const VerifyRequest request_full = verify_request(file, std::min(kPromptTokens, model_len - tokens), tokens);
-  const VerifyRequest request_other =
+  VerifyRequest request_full = verify_request(file, std::min(kPromptTokens, model_len - tokens), tokens);
+  VerifyRequest request_other =
       large ? verify_request(file, std::min(kShortPromptTokens, model_len - kShortTokens), kShortTokens) : request_full;
   const std::string main_level = options.isa == "auto" ? available_isa_levels().back() : options.isa;
+  request_full.cache_dir = request_other.cache_dir = options.cache_dir;
   VerifyRequest request = main_level == kSlowLevel ? request_other : request_full;
   request.flip_bit = options.flip_bit;
   std::vector<VerifyGroup> groups = verify_locally(file, options.isa, options.threads, request, request_other);

@@ -152,7 +152,8 @@ LocalModel::Limits verify_limits(const ModelConfig& config, const VerifyRequest&
           .rows_max = std::max(kChunkTokens + kBatch, positions),
           .logit_rows_max = std::max(kBatch, positions),  // without cache every row reaches the classifier
           .model_len = positions,
-          .kv_bytes = blocks * layout.block_bytes()};
+          .kv_bytes = blocks * layout.block_bytes(),
+          .cache_dir = request.cache_dir};
 }
 
 std::vector<VerifyRoute> local_routes(LocalModel& model, const VerifyRequest& request) {

@@ -91,7 +91,8 @@ Result<void> check_rope(const GgufFile& file) {
     return fail(ErrorCode::kUnsupported,
                 fmt::format("{} is {}, supported is no scaling (\"none\" or absent)", kType, quote_foreign(*type)));
   }
-  for (const std::string_view key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"}) {
+  for (const std::string_view key :
+       {"llama.rope.scaling.factor", "llama.rope.scale_linear", "llama.rope.scaling.attn_factor"}) {
     if (!file.contains(key)) continue;
     const Result<double> factor = file.get_float(key);
     if (!factor) return tl::unexpected<Error>(factor.error());
