@@ -79,6 +79,8 @@ TemplateDict TemplateEvaluator::loop_state(const TemplateList& items, size_t ind
           {"first", {at == 0}},
           {"last", {at + 1 == count}},
           {"length", {count}},
+          {"depth", {int64_t{1}}},  // of recursive loops, which are not supported
+          {"depth0", {int64_t{0}}},
           {"previtem", at == 0 ? outside : items[index - 1]},
           {"nextitem", at + 1 == count ? outside : items[index + 1]}};
 }

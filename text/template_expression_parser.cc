@@ -124,26 +124,26 @@ Ptr TemplateExpressionParser::parse_concatenation() {
 }
 
 Ptr TemplateExpressionParser::parse_product() {
-  Ptr value = parse_unary(true);
+  Ptr value = parse_unary();
   for (;;) {
     if (tokens_.at_operator("/") || tokens_.at_operator("**"))
       return unsupported(tokens_.current().position, fmt::format("the operator \"{}\"", tokens_.current().text));
     if (!tokens_.at_operator("*") && !tokens_.at_operator("//") && !tokens_.at_operator("%")) return value;
     const TemplateToken sign = tokens_.take();
-    value = make(Kind::kArithmetic, sign.position, list_of(std::move(value), parse_unary(true)));
+    value = make(Kind::kArithmetic, sign.position, list_of(std::move(value), parse_unary()));
     value->operators = {sign.text};
   }
 }
 
 // As in jinja2 filters and tests bind less than the sign: -x|string is (-x)|string.
-Ptr TemplateExpressionParser::parse_unary(bool with_filters) {
+Ptr TemplateExpressionParser::parse_unary() {
   std::vector<TemplatePosition> signs;
   while (tokens_.at_operator("-")) signs.push_back(tokens_.take().position);
   if (tokens_.at_operator("+")) return unsupported(tokens_.current().position, "the sign \"+\"");
   Ptr value = parse_postfix(parse_primary());
   for (; !signs.empty() && !tokens_.failed(); signs.pop_back())
     value = make(Kind::kNegate, signs.back(), list_of(std::move(value)));
-  return with_filters ? parse_filters(std::move(value)) : std::move(value);
+  return parse_filters(std::move(value));
 }
 
 Ptr TemplateExpressionParser::parse_primary() {

@@ -33,7 +33,7 @@ class TemplateExpressionParser {
   TemplateExpressionPtr parse_sum();
   TemplateExpressionPtr parse_concatenation();
   TemplateExpressionPtr parse_product();
-  TemplateExpressionPtr parse_unary(bool with_filters);
+  TemplateExpressionPtr parse_unary();
   TemplateExpressionPtr parse_primary();
   TemplateExpressionPtr parse_string();
   TemplateExpressionPtr parse_list();

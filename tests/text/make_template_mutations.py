@@ -36,6 +36,13 @@ EDITS = [
     ("length_before_content", "message['content']", "(message['content'] | length) ~ ':' ~ message['content']"),
     ("empty_content_replaced", "message['content']", "(message['content'] or '(nothing)')"),
     ("assistant_renamed", "message['role'] +", "('bot' if message['role'] == 'assistant' else message['role']) +"),
+    ("counted_down", "'<|im_start|>' + message", "loop.revindex0 ~ '<|im_start|>' + message"),
+    ("depth_shown", "'<|im_start|>' + message", "'<' ~ loop.depth ~ loop.depth0 ~ '|im_start|>' + message"),
+    ("change_of_role_marked", "message['role'] +",
+     "('*' if loop.previtem is defined and loop.previtem.role != message.role else '') + message['role'] +"),
+    ("next_announced", "'<|im_end|>' + '\n'}}",
+     "'<|im_end|>' + (loop.nextitem.role if loop.nextitem is defined else 'end') + '\n'}}"),
+    ("every_second", "for message in messages", "for message in messages[::2]"),
     ("first_only", "for message in messages", "for message in messages if loop is not defined and message == messages[0]"),
 ]
 
