@@ -130,12 +130,17 @@ void PrefillNode::take_grant(PrefillRequest& request, PeerId from, uint32_t firs
     }
   }
   // With nothing to send the link does not matter.
-  if (first_block == block_count || peers_.bulk_ready(from)) start_streaming(request, from);
+  if (first_block == block_count || peers_.bulk_ready(from)) {
+    start_streaming(request, from);
+  } else {
+    request.link_until = turn.now + sender_.config().answer_max;
+  }
 }
 
 void PrefillNode::start_streaming(PrefillRequest& request, PeerId to) {
   sender_.grant(request.attempt.transfer, request.attempt.epoch, to, *request.first_block);
   request.streaming = true;
+  request.link_until = kNever;
 }
 
 // Offers `layers` of every prompt block that the step in flight completes.

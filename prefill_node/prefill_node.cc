@@ -27,8 +27,8 @@ PrefillNode::PrefillNode(const PrefillConfig& config, Engine& engine, KvSender& 
 }
 
 size_t PrefillNode::effects_max() const {
-  // Per request two messages (both ends told), per peer one Load and one bulk job, the sends, one step.
-  return size_t{2} * config_.requests_max + size_t{2} * config_.peers_max + sender_.config().sends_max + 4;
+  // Per request a Lease and two messages (both ends told), per peer one Load and one bulk job, the sends, one step.
+  return size_t{3} * config_.requests_max + size_t{2} * config_.peers_max + sender_.config().sends_max + 4;
 }
 
 void PrefillNode::on(const PrefillEvent& event, TimePoint now, BoundedVector<PrefillEffect>& effects) {
@@ -51,8 +51,13 @@ void PrefillNode::on_deadline(TimePoint now, BoundedVector<PrefillEffect>& effec
     send_decode(request, Lease{request.attempt, checked_cast<uint32_t>(ms)}, turn);
   }
   while (!early_grants_.empty() && early_grants_.front().expires <= now) early_grants_.pop_front();
-  const Error silent{ErrorCode::kPeerLost, fmt::format("the decode node took no blocks for {:.0f} ms",
-                                                       milliseconds(sender_.config().answer_max))};
+  const double limit_ms = milliseconds(sender_.config().answer_max);
+  const Error no_link{ErrorCode::kPeerLost, fmt::format("no bulk link to the decode node for {:.0f} ms", limit_ms)};
+  for (const RequestId id : requests_.select([&](const PrefillRequest& one) { return one.link_until <= now; })) {
+    fail_both(*requests_.find(id), no_link, turn);
+  }
+  const Error silent{ErrorCode::kPeerLost,
+                     fmt::format("blocks sent to the decode node were not answered for {:.0f} ms", limit_ms)};
   for (const PeerId peer : sender_.give_up_silent(now)) {
     if (peers_.hello(peer) == nullptr) continue;  // its link was ended when it went
     emit(DisconnectBulk{peer}, turn);
@@ -68,7 +73,7 @@ TimePoint PrefillNode::next_deadline() const {
   TimePoint earliest = std::min(peers_.next_deadline(), sender_.next_deadline());
   if (!early_grants_.empty()) earliest = std::min(earliest, early_grants_.front().expires);
   for (const auto& [id, request] : requests_.records()) {
-    earliest = std::min({earliest, request.lease_due, request.hold_until});
+    earliest = std::min({earliest, request.lease_due, request.hold_until, request.link_until});
   }
   return earliest;
 }

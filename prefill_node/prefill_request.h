@@ -21,6 +21,7 @@ struct PrefillRequest {
   std::optional<SequenceId> sequence;   // while computing
   std::optional<uint32_t> first_block;  // the Grant: what D wants starts here
   bool streaming = false;               // the sender knows the Grant
+  TimePoint link_until = kNever;        // granted, but without a bulk link to stream on: until when one is waited for
   bool done_sent = false;               // PrefillDone left
   std::vector<SlotPin> held;            // kReader; the prompt's blocks while holding
   TokenId first_token = 0;              // while holding

@@ -29,6 +29,17 @@ pid_t ipc_holder(std::string_view path) {
   return ::getsockopt(probe.get(), SOL_SOCKET, SO_PEERCRED, &holder, &bytes) == 0 ? holder.pid : 0;
 }
 
+// False: nothing has arrived. A handled signal may interrupt even this.
+bool receive_part(zmq::socket_t& socket, zmq::message_t& part) {
+  for (;;) {
+    try {
+      return socket.recv(part, zmq::recv_flags::dontwait).has_value();
+    } catch (const zmq::error_t& error) {
+      if (error.num() != EINTR) throw;
+    }
+  }
+}
+
 }  // namespace
 
 ControlSockets::ControlSockets(const std::string& bind_endpoint, uint32_t messages_queued_max)
@@ -65,14 +76,16 @@ ControlSockets::Watched ControlSockets::make(zmq::socket_type type) {
 }
 
 Result<DealerId> ControlSockets::dial(const std::string& endpoint) {
+  bool made_socket = false;
   try {
     Watched made = make(zmq::socket_type::dealer);
+    made_socket = true;
     made.socket.connect(endpoint);
     const DealerId id{next_dealer_++};
     dealers_.emplace(id, std::move(made));
     return id;
   } catch (const zmq::error_t& error) {
-    return fail(error.num() == EMFILE ? ErrorCode::kNoSpace : ErrorCode::kInvalidArgument,
+    return fail(made_socket ? ErrorCode::kInvalidArgument : ErrorCode::kNoSpace,
                 fmt::format("cannot connect to \"{}\": {}", endpoint, error.what()));
   }
 }
@@ -98,7 +111,7 @@ bool ControlSockets::send(const Route& route, std::span<const std::byte> body) {
 // All parts of one message, kept if it has exactly one body. Nothing: drained.
 std::optional<zmq::message_t> ControlSockets::receive_body(zmq::socket_t& socket, std::string* identity) {
   zmq::message_t part, body;
-  if (!socket.recv(part, zmq::recv_flags::dontwait)) return std::nullopt;
+  if (!receive_part(socket, part)) return std::nullopt;
   size_t bodies = 0;
   if (identity != nullptr) {
     *identity = part.to_string();
@@ -107,7 +120,7 @@ std::optional<zmq::message_t> ControlSockets::receive_body(zmq::socket_t& socket
     ++bodies;
   }
   while (socket.get(zmq::sockopt::rcvmore)) {
-    if (!socket.recv(part, zmq::recv_flags::dontwait)) break;
+    if (!receive_part(socket, part)) break;
     body.move(part);
     ++bodies;
   }

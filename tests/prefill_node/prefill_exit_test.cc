@@ -118,6 +118,27 @@ TEST(PrefillExit, AFailedSendFailsTheAttemptOnceAndAllElseGoesOn) {
 }
 
 // Its control loop lives, so no PeerGone comes.
+TEST(PrefillExit, AGrantedAttemptWaitsForItsBulkLinkToTheLimitOnly) {
+  PrefillScript p;
+  p.connect();  // no link to kStranger
+  p.from(kGateway, Prefill{work(attempt(1), 130), kStrangerBoot});
+  p.from(kStranger, Grant{attempt(1), 0});
+  const TimePoint limit = p.now + p.sender.config().answer_max;
+  while (p.node.next_deadline() < limit) {  // Leases
+    p.now = p.node.next_deadline();
+    p.deadline();
+  }
+  EXPECT_TRUE(p.sent<Failed>().empty());
+  ASSERT_EQ(p.node.next_deadline(), limit);
+  p.now = limit;
+  p.deadline();
+  const auto failed = p.sent<Failed>();
+  ASSERT_EQ(failed.size(), 2u);  // to both ends
+  EXPECT_NE(failed[0].second.detail.find("no bulk link"), std::string::npos) << failed[0].second.detail;
+  while (p.step) p.finish_step();
+  EXPECT_EQ(p.node.requests(), 0u);
+}
+
 TEST(PrefillExit, ADecodeNodeThatTakesNoPartsLosesItsLinkAtTheLimitAndOthersAreServed) {
   PrefillScript p({.window = 2});
   p.connect();
