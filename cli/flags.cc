@@ -2,6 +2,7 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <sstream>
 
 namespace spillway {
@@ -175,6 +176,8 @@ std::vector<CLI::ConfigItem> YamlConfig::from_config(std::istream& input) const 
     CLI::ConfigItem item;
     for (const CLI::App* command : app_.get_subcommands()) item.parents = {command->get_name()};
     item.name = entry.first.as<std::string>();
+    if (std::ranges::find(found, item.name, &CLI::ConfigItem::name) != found.end())
+      throw CLI::ConversionError("--config: " + item.name + " twice");
     if (!entry.second.IsScalar() && !entry.second.IsSequence())
       throw CLI::ConversionError("--config: " + item.name + " must be a value or a list of values");
     item.inputs = entry.second.IsScalar() ? std::vector{entry.second.as<std::string>()}

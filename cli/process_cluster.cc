@@ -41,7 +41,7 @@ ProcessCluster::ProcessCluster(const Options& options, const std::string& execut
     for (uint32_t index = 0; index < options.prefill; ++index) prefill_pids_.push_back(start_node("prefill", index));
     for (uint32_t index = 0; index < options.decode; ++index) decode_pids_.push_back(start_node("decode", index));
     wait_joined();
-  } catch (const SetupError&) {
+  } catch (...) {
     stop_nodes();
     throw;
   }

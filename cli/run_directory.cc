@@ -13,7 +13,8 @@ namespace spillway {
 
 namespace {
 
-constexpr size_t kPathMax = 80;  // a socket's path ends after 107 bytes (unix(7)), and its name comes after this
+constexpr size_t kSocketNameMax = sizeof "/bulk-4194304-0123456789abcdef.sock" - 1;  // the longest there (ShmListener)
+constexpr size_t kPathMax = 107 - kSocketNameMax;                                    // unix(7)
 
 }  // namespace
 

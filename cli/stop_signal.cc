@@ -40,8 +40,9 @@ NotedStopSignal::NotedStopSignal() {
 
 NotedStopSignal::~NotedStopSignal() {
   for (size_t i = 0; i < std::size(kStopSignals); ++i) ::sigaction(kStopSignals[i], &before_[i], nullptr);
+  if (stop_seen) ::raise(SIGINT);  // came after the last seen(): it must not be lost
 }
 
-bool NotedStopSignal::seen() const { return stop_seen; }
+bool NotedStopSignal::seen() const { return stop_seen.exchange(false); }
 
 }  // namespace spillway

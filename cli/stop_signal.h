@@ -23,7 +23,7 @@ class NotedStopSignal {
   NotedStopSignal(const NotedStopSignal&) = delete;
   NotedStopSignal& operator=(const NotedStopSignal&) = delete;
   ~NotedStopSignal();  // what was done at these signals before is done again
-  bool seen() const;
+  bool seen() const;  // since the last look; what comes after the last one is raised again at the end
 
  private:
   struct sigaction before_[2]{};

@@ -1,6 +1,7 @@
 #include "common/memory.h"
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -12,11 +13,14 @@ namespace {
 constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 
 struct GroupFiles {
-  const char *mount, *limit, *usage, *droppable;  // the last is a key of memory.stat
+  const char *mount, *limit, *usage;
+  std::array<const char*, 2> droppable;  // keys of memory.stat
 };
-constexpr GroupFiles kV2{"sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"};
-constexpr GroupFiles kV1{"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-                         "total_inactive_file"};
+constexpr GroupFiles kV2{"sys/fs/cgroup", "memory.max", "memory.current", {"inactive_file", "active_file"}};
+constexpr GroupFiles kV1{"sys/fs/cgroup/memory",
+                         "memory.limit_in_bytes",
+                         "memory.usage_in_bytes",
+                         {"total_inactive_file", "total_active_file"}};
 
 std::optional<uint64_t> read_number(const std::filesystem::path& path) {
   std::ifstream file(path);
@@ -38,7 +42,9 @@ uint64_t left_in_group(const std::filesystem::path& folder, const GroupFiles& fi
   const std::optional<uint64_t> limit = read_number(folder / files.limit);
   const std::optional<uint64_t> usage = read_number(folder / files.usage);
   if (!limit || !usage) return kNoLimit;
-  const uint64_t held = *usage - std::min(*usage, read_key(folder / "memory.stat", files.droppable).value_or(0));
+  uint64_t held = *usage;
+  for (const char* const key : files.droppable)
+    held -= std::min(held, read_key(folder / "memory.stat", key).value_or(0));
   return *limit - std::min(*limit, held);
 }
 

@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -86,9 +88,12 @@ TEST_F(SupervisorTest, AStartThatFailsHereStopsTheChildrenStartedBefore) {
   rlimit few = before;
   few.rlim_cur = static_cast<rlim_t>(next) + 3;  // the signals', and both ends of one pipe
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
-  EXPECT_EQ(run({child("first", kStaysUntilStopped), child("second", kStaysUntilStopped)}), kExitCannotStart);
+  const ChildSpec first{"first", {"-c", "exec sleep 60"}};  // opens nothing
+  EXPECT_EQ(run({first, child("second", kStaysUntilStopped)}), kExitCannotStart);
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_EQ(lines("second"), 0);
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // the first one is gone and reaped
+  EXPECT_EQ(errno, ECHILD);
 }
 
 TEST_F(SupervisorTest, AnExecutableThatIsNotThereIsNamed) {

@@ -36,8 +36,8 @@ TEST_F(AvailableMemory, IsWhatAV2GroupHasLeft) {
   write("sys/fs/cgroup/user/job/memory.max", "500000\n");
   write("sys/fs/cgroup/user/job/memory.current", "300000\n");
   EXPECT_EQ(available_memory_bytes(root_), 200000u);
-  write("sys/fs/cgroup/user/job/memory.stat", "anon 5\ninactive_file 50000\n");
-  EXPECT_EQ(available_memory_bytes(root_), 250000u);
+  write("sys/fs/cgroup/user/job/memory.stat", "anon 5\ninactive_file 50000\nactive_file 7000\n");
+  EXPECT_EQ(available_memory_bytes(root_), 257000u);
   write("sys/fs/cgroup/user/job/memory.max", "max\n");
   EXPECT_EQ(available_memory_bytes(root_), 1000u * 1024);
 }
@@ -60,8 +60,8 @@ TEST_F(AvailableMemory, IsWhatAV1GroupHasLeft) {
   EXPECT_EQ(available_memory_bytes(root_), 1000u * 1024);
   write("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "600000\n");
   write("sys/fs/cgroup/memory/job/memory.usage_in_bytes", "200000\n");
-  write("sys/fs/cgroup/memory/job/memory.stat", "inactive_file 1\ntotal_inactive_file 1000\n");
-  EXPECT_EQ(available_memory_bytes(root_), 401000u);
+  write("sys/fs/cgroup/memory/job/memory.stat", "inactive_file 1\ntotal_inactive_file 1000\ntotal_active_file 500\n");
+  EXPECT_EQ(available_memory_bytes(root_), 401500u);
 }
 
 TEST_F(AvailableMemory, AGroupThatAContainerDoesNotSeeIsItsMount) {
