@@ -113,7 +113,7 @@ asio::awaitable<bool> HttpSession::serve_one() {
   }
   if (!error) error = co_await read_body();
   if (error == kNoBodyRoom) {
-    parser_->get().body() = {};
+    parser_->get().body() = std::string();  // {} would keep the memory
     release_body();
     co_return co_await refuse_unread(reply_.error(busy("too many large requests at once: try again")));
   }
