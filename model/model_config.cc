@@ -87,16 +87,18 @@ Result<void> check_rope(const GgufFile& file) {
   if (file.contains(kType)) {
     const Result<std::string> type = file.get_string(kType);
     if (!type) return tl::unexpected<Error>(type.error());
-    if (*type == "none") return {};
-    return fail(ErrorCode::kUnsupported,
-                fmt::format("{} is {}, supported is no scaling (\"none\" or absent)", kType, quote_foreign(*type)));
+    if (*type != "none")
+      return fail(ErrorCode::kUnsupported,
+                  fmt::format("{} is {}, supported is no scaling (\"none\" or absent)", kType, quote_foreign(*type)));
   }
-  for (const std::string_view key :
-       {"llama.rope.scaling.factor", "llama.rope.scale_linear", "llama.rope.scaling.attn_factor"}) {
+  // Of an explicit "none" only attn_factor is left, which multiplies all the same.
+  std::vector<std::string_view> keys{"llama.rope.scaling.attn_factor"};
+  if (!file.contains(kType)) keys.insert(keys.end(), {"llama.rope.scaling.factor", "llama.rope.scale_linear"});
+  for (const std::string_view key : keys) {
     if (!file.contains(key)) continue;
     const Result<double> factor = file.get_float(key);
     if (!factor) return tl::unexpected<Error>(factor.error());
-    if (*factor != 0.0 && *factor != 1.0)
+    if (*factor != 1.0 && (*factor != 0.0 || key == keys.front()))
       return fail(ErrorCode::kUnsupported,
                   fmt::format("{} is {}, supported is no scaling (1 or absent)", key, *factor));
   }
@@ -152,7 +154,7 @@ Result<ModelConfig> read_model_config(const GgufFile& file) {
   if (!architecture) return tl::unexpected<Error>(architecture.error());
   if (*architecture != "llama")
     return fail(ErrorCode::kUnsupported,
-                fmt::format("general.architecture is \"{}\", supported is \"llama\"", *architecture));
+                fmt::format("general.architecture is {}, supported is \"llama\"", quote_foreign(*architecture)));
   Reader reader(file);
   ModelConfig config;
   config.layer_count = static_cast<uint16_t>(reader.required("llama.block_count", 1, kLayersMax));

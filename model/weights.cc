@@ -10,6 +10,7 @@
 #include <string>
 
 #include "common/check.h"
+#include "common/quote.h"
 
 namespace spillway {
 namespace {
@@ -82,7 +83,7 @@ class Loader {
         set_error(ErrorCode::kUnsupported,
                   fmt::format("tensor {} has no place in the Llama forward pass: this model needs something that is "
                               "not supported (bias, expert, RoPE factors, another architecture)",
-                              tensor.name));
+                              quote_foreign(tensor.name)));
     }
     if (!packed_.empty())
       set_error(ErrorCode::kCorrupt, fmt::format("packed weights hold {} bytes too many", packed_.size()));

@@ -78,8 +78,11 @@ TEST_P(DecoderOnIsa, LogitsAreThoseOfAPlainF64ForwardPass) {
                       static_cast<int>(types), head_dim, rounding.mean, rounding.largest, rounded.mean, rounded.largest,
                       plain.mean, plain.largest));
       EXPECT_LT(rounding.mean, 0.05);  // else the limits would let a mistake through
-      EXPECT_LT(rounded.mean, std::sqrt(2.0) * rounding.mean);
-      EXPECT_LT(rounded.largest, 2 * std::sqrt(2.0) * rounding.largest);
+      // The scalar body rounds nowhere else, so that only sums in another order are left: a quarter finds a place that
+      // is rounded and should not be, or the other way round (rounding nowhere would be 1).
+      const double allowance = GetParam() == "scalar" ? 0.25 : std::sqrt(2.0);
+      EXPECT_LT(rounded.mean, allowance * rounding.mean);
+      EXPECT_LT(rounded.largest, 2 * allowance * rounding.largest);
       EXPECT_LT(plain.mean, std::sqrt(2.0) * rounding.mean);
       EXPECT_LT(plain.largest, 2 * rounding.largest);
     }

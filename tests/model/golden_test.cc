@@ -20,7 +20,8 @@ namespace {
 using Part = DecoderHarness::Part;
 
 constexpr double kLastPositionLimit = 0.6, kTopLimit = 0.35;  // of a logit
-constexpr double kNearTie = 0.25;                             // below this margin the argmax may differ
+constexpr double kMeanGuard = 0.2;  // the goldens state none: a guard, set after 0.13 was seen
+constexpr double kNearTie = 0.25;   // below this margin the argmax may differ
 constexpr double kMeanNllLimit = 0.006, kTop1Agreement = 0.975;
 
 nlohmann::json load(const char* name) {
@@ -71,7 +72,7 @@ TEST_F(Golden, LastPositionLogitsAreWithinTheLimitOfBf16) {
     EXPECT_LT(top, kTopLimit) << name;
     EXPECT_NEAR(highest, golden["max"].get<double>(), kTopLimit) << name;
     EXPECT_NEAR(highest + std::log(sum), golden["logsumexp"].get<double>(), kTopLimit) << name;
-    EXPECT_NEAR(mean, golden["mean"].get<double>(), kLastPositionLimit) << name;  // no more than the largest
+    EXPECT_NEAR(mean, golden["mean"].get<double>(), kMeanGuard) << name;
   }
 }
 

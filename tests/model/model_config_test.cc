@@ -120,10 +120,13 @@ TEST(ModelConfig, ScaledRopeIsRefused) {
 
 TEST(ModelConfig, AScalingFactorCountsWithoutAType) {
   EXPECT_TRUE(read(make_tiny_model({.rope_factor = 1}).gguf));
-  const Result<ModelConfig> config = read(make_tiny_model({.rope_factor = 4}).gguf);
-  ASSERT_FALSE(config);
-  EXPECT_EQ(config.error().code, ErrorCode::kUnsupported);
-  EXPECT_NE(config.error().detail.find("llama.rope.scaling.factor is 4"), std::string::npos) << config.error().detail;
+  for (const char* const key :
+       {"llama.rope.scaling.factor", "llama.rope.scale_linear", "llama.rope.scaling.attn_factor"}) {
+    const Result<ModelConfig> config = read(make_tiny_model({.rope_factor = 4, .rope_factor_key = key}).gguf);
+    ASSERT_FALSE(config) << key;
+    EXPECT_EQ(config.error().code, ErrorCode::kUnsupported);
+    EXPECT_NE(config.error().detail.find(std::string(key) + " is 4"), std::string::npos) << config.error().detail;
+  }
 }
 
 TEST(ModelConfig, AMissingKeyIsAnErrorThatNamesIt) {

@@ -88,7 +88,7 @@ void add_metadata(GgufWriter& writer, const TinyModelOptions& options) {
   if (options.rope_factor == 0)
     writer.add("llama.rope.scaling.type", std::string("none"));
   else
-    writer.add("llama.rope.scaling.factor", options.rope_factor);
+    writer.add(options.rope_factor_key, options.rope_factor);
 }
 
 // Draws tensors one after the other, each of the type that the options say.

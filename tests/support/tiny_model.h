@@ -18,7 +18,8 @@ struct TinyModelOptions {
   enum class Types : uint8_t { kF32, kBf16, kQ8_0, kQ4_1, kMixed };  // kMixed: another type from tensor to tensor
   Types types = Types::kMixed;
   bool tied = true;       // no output.weight: the classifier is the embedding
-  float rope_factor = 0;  // not 0: llama.rope.scaling.factor, in place of a type that says "none"
+  float rope_factor = 0;  // not 0: rope_factor_key says it, in place of a type that says "none"
+  const char* rope_factor_key = "llama.rope.scaling.factor";
   bool poisoned = false;  // the final norm holds a NaN: every logit is one
 };
 
