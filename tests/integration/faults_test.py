@@ -60,7 +60,7 @@ def next_is_right(one, expected):
     """The next request waits for the restarted process if it must, and nothing is left of those before."""
     status, body = one.complete(PROMPT, 12)
     assert status == 200 and body["choices"][0]["text"] == expected, body
-    one.wait_ready(20)
+    one.wait_ready(server.READY_WITHIN_S)
     one.wait_all_blocks_free()
 
 
@@ -86,7 +86,7 @@ def killed_prefill_does_not_end_what_decodes(expected_long):
             one.wait_metric("spillway_requests_running", 1)  # or it is over already, and this shows nothing
             assert stream.read() == (expected_long, None), stream.read()
             one.wait_log("lost a node")
-            one.wait_ready(20)
+            one.wait_ready(server.READY_WITHIN_S)
             one.wait_all_blocks_free()
     test.__name__ = "killed_prefill_does_not_end_what_decodes"
     return test
@@ -109,7 +109,7 @@ def queued_requests_outlive_a_kill(role, expected):
                 first.leave()
             for stream in waiting:
                 assert stream.read() == (expected, None), stream.read()
-            one.wait_ready(20)
+            one.wait_ready(server.READY_WITHIN_S)
             one.wait_all_blocks_free()
     test.__name__ = f"queued_requests_outlive_a_killed_{role}"
     return test
@@ -130,7 +130,7 @@ def killed_gateway_is_restarted(expected):
                 pass
             else:
                 raise AssertionError("the stream ended as if nothing had happened")
-            one.wait_ready(20)
+            one.wait_ready(server.READY_WITHIN_S)
             next_is_right(one, expected)
             assert [one.pid("prefill 0"), one.pid("decode 0")] == nodes, "a node was restarted as well"
     test.__name__ = "killed_gateway_is_restarted"
@@ -157,12 +157,12 @@ def neighbours_survive(expected):
             for client in clients:
                 client.start()
             for client in clients:
-                client.join(60)
+                client.join(server.ANSWER_WITHIN_S)
             assert len(answers) == 8, f"{8 - len(answers)} requests hang"
             right = [body for status, body in answers if status == 200]
             assert right, "all failed although one decode node lives"
             assert all(body["choices"][0]["text"] == expected for body in right)
-            one.wait_ready(20)
+            one.wait_ready(server.READY_WITHIN_S)
             one.wait_all_blocks_free()
     test.__name__ = "neighbours_survive"
     return test

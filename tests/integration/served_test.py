@@ -86,7 +86,7 @@ def client_gone_while_a_node_is_at(point, child, tokens_max):
         with server.Server(SPILLWAY, MODEL, "--chunk-tokens", "64", "--fault", f"{point}:stop") as one:
             pid = one.pid(child)
             stream = one.stream("word " * 300, 400)
-            server.wait_until(lambda: server.process_state(pid) == "T", f"{child} halts at {point}")
+            server.wait_until(lambda: server.process_state(pid) == "T", f"{child} halts at {point}", 60)
             try:
                 leave(one, stream)
                 assert one.metric("spillway_output_tokens_total") <= tokens_max
