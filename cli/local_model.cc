@@ -35,10 +35,21 @@ std::vector<TokenId> ModelFile::encode_prompt(const std::string& text, bool chat
   return tokens;
 }
 
+namespace {
+
+PackedWeights packed_weights(const ModelFile& file, const LocalModel::Limits& limits) {
+  if (limits.cache_dir.empty()) return {};  // and nothing to hash
+  const ModelConfig& config = file.config();
+  const ModelId model = compute_model_id(file.file(), config, config.kv_layout().block_tokens);
+  return PackedWeights::find_or_make(limits.cache_dir, file.file(), config, model, {limits.isa, limits.threads});
+}
+
+}  // namespace
+
 LocalModel::LocalModel(const ModelFile& file, const Limits& limits)
     : file_(file),
       limits_(limits),
-      packed_(PackedWeights::find_or_make(limits.cache_dir, file.file(), file.config(), {limits.isa, limits.threads})),
+      packed_(packed_weights(file, limits)),
       backend_(make_backend({.isa = limits.isa, .threads = limits.threads})),
       weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.bytes()))),
       memory_(*backend_, file.config().kv_layout(), limits.kv_bytes),

@@ -33,7 +33,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       model_(value_or_throw(read_model_config(file_))),
       model_id_(compute_model_id(file_, model_, model_.kv_layout().block_tokens)),
       model_len_(effective_model_len(options, model_)),
-      packed_(PackedWeights::find_or_make(options.cache_dir, file_, model_, {options.isa, options.threads})),
+      packed_(PackedWeights::find_or_make(options.cache_dir, file_, model_, model_id_, {options.isa, options.threads})),
       backend_(make_backend({options.isa, options.threads})),
       weights_(value_or_throw(load_weights(file_, model_, *backend_, packed_.bytes()))),
       compute_events_(model_.layer_count + 2u, waker_),

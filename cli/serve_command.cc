@@ -53,8 +53,9 @@ std::vector<std::string> fault_arguments(const Options& options, std::string_vie
 void pack_weights_once(const Options& options) {
   if (options.cache_dir.empty()) return;
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
-  (void)PackedWeights::find_or_make(options.cache_dir, file, value_or_throw(read_model_config(file)),
-                                    {options.isa, options.threads});
+  const ModelConfig config = value_or_throw(read_model_config(file));
+  const ModelId model = compute_model_id(file, config, config.kv_layout().block_tokens);
+  (void)PackedWeights::find_or_make(options.cache_dir, file, config, model, {options.isa, options.threads});
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -31,6 +32,7 @@ struct Header {
 static_assert(sizeof(Header) <= kPageBytes && std::is_trivially_copyable_v<Header>);
 constexpr std::array<char, 16> kMagic{"spillway-pack-1"};
 constexpr std::array<std::byte, kPageBytes> kZeroes{};
+constexpr std::string_view kTemporary = ".XXXXXX";  // after the name, while it is written
 
 // All that can be known before the matrices are.
 Header header_of(const ModelId& model, std::string_view pack_format) {
@@ -47,10 +49,16 @@ struct FreeDigest {
 // Writes a new file and keeps the digest of what was written; removes it unless renamed.
 class NewFile {
  public:
-  explicit NewFile(const std::string& path) : path_(path), temporary_(path + ".XXXXXX"), digest_(XXH3_createState()) {
+  explicit NewFile(const std::string& path) : path_(path), digest_(XXH3_createState()) {
     CHECK(digest_ != nullptr && XXH3_64bits_reset(digest_.get()) == XXH_OK);
-    file_ = UniqueFd(::mkostemp(temporary_.data(), O_CLOEXEC));
-    if (!file_) give_up(errno);
+    remove_leftovers();
+    struct stat facts {};
+    while (facts.st_nlink == 0) {  // someone may have taken it for a leftover before the lock
+      temporary_ = path_;
+      temporary_ += kTemporary;
+      file_ = UniqueFd(::mkostemp(temporary_.data(), O_CLOEXEC));
+      if (!file_ || ::flock(file_.get(), LOCK_EX) != 0 || ::fstat(file_.get(), &facts) != 0) give_up(errno);
+    }
     end_ = kPageBytes;
   }
   NewFile(const NewFile&) = delete;
@@ -76,6 +84,18 @@ class NewFile {
         fmt::format("cannot write {}: {}; make room, name another folder with --cache-dir, or leave the "
                     "flag out to pack the weights in each process",
                     path_, std::strerror(cause)));
+  }
+  // Of writers that were killed: whoever lives holds a lock on its own.
+  void remove_leftovers() const {
+    const std::filesystem::path path(path_);
+    const std::string prefix = path.filename().string() + ".";
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), error)) {
+      const std::string name = entry.path().filename().string();
+      if (!name.starts_with(prefix) || name.size() != path.filename().string().size() + kTemporary.size()) continue;
+      const UniqueFd file(::open(entry.path().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+      if (file && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(entry.path().c_str());
+    }
   }
   void write_at(size_t offset, std::span<const std::byte> bytes) const {
     while (!bytes.empty()) {
@@ -129,9 +149,8 @@ void PackedWeights::write(const std::string& path, const ModelId& model, std::st
 }
 
 PackedWeights PackedWeights::find_or_make(const std::string& folder, const GgufFile& file, const ModelConfig& config,
-                                          const BackendConfig& backend) {
+                                          const ModelId& model, const BackendConfig& backend) {
   if (folder.empty()) return {};
-  const ModelId model = compute_model_id(file, config, 0);
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) throw SetupError(fmt::format("cannot make --cache-dir {}: {}", folder, error.message()));

@@ -22,7 +22,6 @@ class PackedWeights {
  public:
   PackedWeights() = default;  // none: load_weights() packs
 
-  // `model`: with 0 block_tokens, which do not matter here.
   static std::string file_name(const ModelId& model, std::string_view pack_format);
   // Reads the whole file once. kInvalidArgument: not there or not readable; kCorrupt: cut, changed, or of another model
   // or format.
@@ -34,7 +33,7 @@ class PackedWeights {
   // time and memory until it is written. An empty folder: none. Throws SetupError; any number of processes may call at
   // once.
   static PackedWeights find_or_make(const std::string& folder, const GgufFile& file, const ModelConfig& config,
-                                    const BackendConfig& backend);
+                                    const ModelId& model, const BackendConfig& backend);
 
   std::span<const std::byte> bytes() const;  // what load_weights() takes; lives as long as this
 

@@ -1,6 +1,8 @@
 #include "model/packed_weights.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 
 #include <cstdio>
 #include <cstring>
@@ -10,6 +12,7 @@
 #include <thread>
 
 #include "common/check.h"
+#include "common/unique_fd.h"
 #include "tests/model/decoder_harness.h"
 #include "tests/support/tiny_model.h"
 
@@ -27,10 +30,10 @@ class PackedWeightsTest : public testing::Test {
   }
   void TearDown() override { fs::remove_all(folder_); }
 
-  ModelId id_of(const GgufFile& file) const { return compute_model_id(file, config_of(file), 0); }
+  ModelId id_of(const GgufFile& file) const { return compute_model_id(file, config_of(file), 64); }
   static ModelConfig config_of(const GgufFile& file) { return *read_model_config(file); }
   PackedWeights find_or_make(const GgufFile& file, uint32_t threads = 2) const {
-    return PackedWeights::find_or_make(folder_, file, config_of(file), {"scalar", threads});
+    return PackedWeights::find_or_make(folder_, file, config_of(file), id_of(file), {"scalar", threads});
   }
   std::string path_of(const GgufFile& file) const {
     return folder_ + "/" + PackedWeights::file_name(id_of(file), make_backend({"scalar", 1})->pack_format());
@@ -129,14 +132,26 @@ TEST_F(PackedWeightsTest, ManyAtOnceLeaveOneWholeFile) {
   EXPECT_EQ(files(), std::vector<std::string>{path_of(file)});
 }
 
+TEST_F(PackedWeightsTest, WhatAKilledWriterLeftIsRemovedAndALivingOneKeepsItsOwn) {
+  const GgufFile file = make_tiny_model({}).open();
+  write(path_of(file) + ".abcdef", "left");
+  write(path_of(file) + ".ghijkl", "being written");
+  const UniqueFd living(::open((path_of(file) + ".ghijkl").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::flock(living.get(), LOCK_EX), 0);
+  (void)find_or_make(file);
+  EXPECT_FALSE(fs::exists(path_of(file) + ".abcdef"));
+  EXPECT_TRUE(fs::exists(path_of(file) + ".ghijkl"));
+}
+
 TEST_F(PackedWeightsTest, AFolderThatCannotHoldItIsAnErrorWithARemedy) {
   const GgufFile file = make_tiny_model({}).open();
   write(folder_ + "/file", "x");
   for (const char* const bad : {"/file", "/file/below", "/proc/none"}) {
     const std::string folder = bad[1] == 'p' ? bad : folder_ + bad;
-    EXPECT_THROW(PackedWeights::find_or_make(folder, file, config_of(file), {"scalar", 1}), SetupError) << folder;
+    EXPECT_THROW(PackedWeights::find_or_make(folder, file, config_of(file), id_of(file), {"scalar", 1}), SetupError)
+        << folder;
   }
-  EXPECT_TRUE(PackedWeights::find_or_make("", file, config_of(file), {"scalar", 1}).bytes().empty());
+  EXPECT_TRUE(PackedWeights::find_or_make("", file, config_of(file), id_of(file), {"scalar", 1}).bytes().empty());
 }
 
 }  // namespace
