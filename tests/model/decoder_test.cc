@@ -56,8 +56,8 @@ Distance distance(const std::vector<std::vector<T>>& rows, const std::vector<std
 // same places and once more (p on AVX-512), but sums in another order, so a value near the middle of a step goes the
 // other way. Were every rounding independent of the reference's, the two would differ by sqrt(2) * rounding; and from
 // the plain reference the product differs as much as the rounded one does, and where it also rounds p by somewhat more:
-// 2 * rounding at most. Twice sqrt(2) for the largest of thousands. A
-// wrong angle, head, epsilon or scale is off by 0.1 and more on average.
+// 2 * rounding at most. Twice sqrt(2) for the largest of thousands. A wrong angle, head, epsilon or scale is off by 0.1
+// and more on average. The fixed numbers are guards besides, set after values once seen; the smaller limit holds.
 TEST_P(DecoderOnIsa, LogitsAreThoseOfAPlainF64ForwardPass) {
   for (const Types types : {Types::kF32, Types::kBf16, Types::kQ8_0, Types::kQ4_1, Types::kMixed}) {
     for (const uint32_t head_dim : {16u, 32u}) {
@@ -82,10 +82,11 @@ TEST_P(DecoderOnIsa, LogitsAreThoseOfAPlainF64ForwardPass) {
       // The scalar body rounds nowhere else, so that only sums in another order are left: a quarter finds a place that
       // is rounded and should not be, or the other way round (rounding nowhere would be 1).
       const double allowance = GetParam() == "scalar" ? 0.25 : std::sqrt(2.0);
-      EXPECT_LT(rounded.mean, allowance * rounding.mean);
-      EXPECT_LT(rounded.largest, 2 * allowance * rounding.largest);
-      EXPECT_LT(plain.mean, 2 * rounding.mean);
-      EXPECT_LT(plain.largest, 2 * std::sqrt(2.0) * rounding.largest);
+      const double guard = GetParam() == "scalar" ? 1.0 : 4.0;
+      EXPECT_LT(rounded.mean, std::min(allowance * rounding.mean, 0.002 * guard));
+      EXPECT_LT(rounded.largest, std::min(2 * allowance * rounding.largest, 0.03 * guard));
+      EXPECT_LT(plain.mean, std::min(2 * rounding.mean, 0.02));
+      EXPECT_LT(plain.largest, std::min(2 * std::sqrt(2.0) * rounding.largest, 0.35));
     }
   }
 }
