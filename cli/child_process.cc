@@ -10,12 +10,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "cli/supervisor.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/log.h"
-#include "common/unique_fd.h"
 
 namespace spillway {
 
@@ -54,8 +54,8 @@ pid_t spawn_child(const std::string& executable, std::vector<std::string> argume
   return pid;
 }
 
-void announce_ready(int ready_fd) {
-  const UniqueFd fd(ready_fd);
+void ReadySignal::announce() {
+  const UniqueFd fd = std::move(fd_);
   const char byte = 1;
   if (fd && ::write(fd.get(), &byte, 1) != 1) spdlog::warn("the supervisor does not hear: {}", std::strerror(errno));
 }

@@ -5,9 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "common/unique_fd.h"
+
 namespace spillway {
 
-// Where a supervised child says once that it is ready (announce_ready); other processes have no such descriptor.
+// Where a supervised child says once that it is ready (ReadySignal); other processes have no such descriptor.
 inline constexpr int kReadyFd = 3;
 
 // Starts `executable` (a path; "/proc/self/exe" is this one) with `arguments` after argv[0]. The child has the default
@@ -16,8 +18,16 @@ inline constexpr int kReadyFd = 3;
 // exits with kExitCannotStart.
 pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments, int ready = -1);
 
-// Tells the supervisor, if there is one (`ready_fd` >= 0), that this process is at work. Closes the descriptor.
-void announce_ready(int ready_fd);
+// Tells the supervisor, if there is one (`ready_fd` >= 0), that this process is at work: once, then the descriptor is
+// closed.
+class ReadySignal {
+ public:
+  explicit ReadySignal(int ready_fd) : fd_(ready_fd) {}
+  void announce();
+
+ private:
+  UniqueFd fd_;
+};
 
 // Of a status from waitpid(), for people: "exited with code 1".
 std::string how_it_ended(int status);

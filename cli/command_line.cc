@@ -48,8 +48,8 @@ std::vector<Subcommand> subcommands() {
        {kBench, kModel, kEngine, kReport},
        bench_command},
       {"doctor",
-       "What this machine has and what of it is used",
-       {kOptionalModel, kModelLen, kKv, kBatch, kServe},
+       "Whether serve would start here with these settings (--config as for serve)",
+       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret},
        doctor_command},
   };
 }

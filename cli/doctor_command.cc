@@ -2,14 +2,20 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
+#include "cli/secret_file.h"
 #include "cli/serve_check.h"
 #include "cli/supervisor.h"
 #include "common/check.h"
@@ -19,46 +25,77 @@
 namespace spillway {
 namespace {
 
-constexpr uint64_t kFilesWanted = 1024;  // sockets, rings and event descriptors of a few nodes and their clients
-
 struct Finding {
   std::string subject, found, used;
   bool good = true;
 };
 
-Finding sealed_memory() {
+// `use` where `check` throws no SetupError.
+Finding checked(const std::string& subject, const std::string& found, const std::string& use,
+                const std::function<void()>& check) {
   try {
-    check_shared_memory();
-    return {"shared memory", "memfd with seals", "rings of the KV transfer"};
+    check();
+    return {subject, found, use};
   } catch (const SetupError& error) {
-    return {"shared memory", "no memfd", error.what(), false};
+    return {subject, found, error.what(), false};
   }
 }
 
-Finding file_limit() {
+// Each connection and each peer takes one or two.
+Finding file_limit(const Options& options) {
+  const uint64_t wanted = 512 + uint64_t{options.queue_max};
   rlimit limit{};
   CHECK(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
-  if (limit.rlim_cur < kFilesWanted)
-    return {"open files", std::to_string(limit.rlim_cur),
-            fmt::format("wanted {}: ulimit -n {}", kFilesWanted, kFilesWanted), false};
-  return {"open files", std::to_string(limit.rlim_cur), fmt::format("about {}", kFilesWanted)};
+  const bool enough = limit.rlim_max >= wanted;  // the gateway raises the soft limit itself
+  return {"open files", fmt::format("{} at most", limit.rlim_max),
+          fmt::format("{}about {} for --queue-max {}", enough ? "" : "too few: ", wanted, options.queue_max), enough};
+}
+
+Finding instruction_sets(const Options& options) {
+  const std::vector<std::string> levels = available_isa_levels();
+  const bool there = options.isa == "auto" || std::ranges::find(levels, options.isa) != levels.end();
+  return {"instruction sets", fmt::format("{}", fmt::join(levels, ", ")),
+          fmt::format("--isa {}{}", options.isa,
+                      options.isa == "auto" ? " = " + levels.back()
+                      : there               ? ""
+                                            : " is not among them"),
+          there};
+}
+
+void check_writable(const std::string& folder) {
+  if (std::filesystem::exists(folder) && ::access(folder.c_str(), W_OK | X_OK) != 0)
+    throw SetupError(
+        fmt::format("cannot be written: {}; weights would be packed in each process", std::strerror(errno)));
+}
+
+std::vector<Finding> findings_of(const Options& options) {
+  const uint32_t cores = std::thread::hardware_concurrency();
+  std::vector<Finding> findings;
+  findings.push_back({"cores", std::to_string(cores),
+                      fmt::format("{} prefill and {} decode nodes with {} compute threads each", options.prefill,
+                                  options.decode, threads_per_node(options))});
+  findings.push_back(instruction_sets(options));
+  findings.push_back({"memory", human_bytes(available_memory_bytes()) + " available",
+                      options.model.empty() ? "see the plan with -m MODEL" : "see the plan below"});
+  findings.push_back(checked("shared memory", "memfd with seals", "rings of the KV transfer", check_shared_memory));
+  findings.push_back(file_limit(options));
+  findings.push_back(
+      checked("address", fmt::format("{}:{}", options.host, options.port), "HTTP", [&] { check_address(options); }));
+  if (!options.cache_dir.empty())
+    findings.push_back(checked("cache folder", options.cache_dir, "packed weights, mapped by all nodes",
+                               [&] { check_writable(options.cache_dir); }));
+  if (!options.secret_file.empty() && std::filesystem::exists(options.secret_file))
+    findings.push_back(checked("secret", options.secret_file, "keys the prefix cache",
+                               [&] { (void)read_or_make_secret(options.secret_file); }));
+  return findings;
 }
 
 }  // namespace
 
 int doctor_command(const Options& options) {
-  const std::vector<std::string> levels = available_isa_levels();
-  std::vector<Finding> findings;
-  findings.push_back(
-      {"cores", std::to_string(std::thread::hardware_concurrency()), "--threads, shared by the nodes of a role"});
-  findings.push_back({"instruction sets", fmt::format("{}", fmt::join(levels, ", ")), levels.back() + " (--isa auto)"});
-  findings.push_back({"memory", human_bytes(available_memory_bytes()) + " available", "see below with -m MODEL"});
-  findings.push_back(sealed_memory());
-  findings.push_back(file_limit());
-
   bool good = true;
   fmt::print("{:<18} {:<26} {}\n", "what", "found", "used as");
-  for (const Finding& finding : findings) {
+  for (const Finding& finding : findings_of(options)) {
     fmt::print("{:<18} {:<26} {}{}\n", finding.subject, finding.found, finding.good ? "" : "PROBLEM: ", finding.used);
     good = good && finding.good;
   }

@@ -4,9 +4,9 @@
 
 namespace spillway {
 
-// `spillway doctor`: what this machine has (cores, instruction sets, memory, shared memory, file limits), what of it is
-// used, and what would be missing. With a model: the memory its settings imply. Exit code 0 when nothing
-// that serving needs was found missing; `serve` itself accepts a low file limit.
+// `spillway doctor`: what this machine has (cores, instruction sets, memory, shared memory, open files, the address)
+// and what `serve` with the same flags or --config would use of it. With a model: the memory its settings imply. Starts
+// nothing. Exit code 0 when nothing that serving needs was found missing.
 int doctor_command(const Options& options);
 
 }  // namespace spillway

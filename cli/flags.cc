@@ -34,6 +34,7 @@ void add_model_len(CLI::App& command, Options& options) {
 void add_kv(CLI::App& command, Options& options) {
   command.add_option("--device-memory", options.device_memory, "KV memory of each node, e.g. 512MiB, 2GiB")
       ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 50))
       ->capture_default_str();
   command.add_option("--chunk-tokens", options.chunk_tokens, "Prompt tokens of one request computed per step")
       ->check(CLI::Range(1u, 16384u))

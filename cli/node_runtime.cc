@@ -1,11 +1,14 @@
 #include "cli/node_runtime.h"
 
+#include <algorithm>
+
 #include "cli/memory_plan.h"
 #include "cli/process_identity.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/log.h"
 #include "kernels/make_backend.h"
+#include "model/canary.h"
 #include "transfer/shm_transport.h"
 
 namespace spillway {
@@ -44,8 +47,9 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       human_bytes(kRingBytes));
   const KvLayout layout = model_.kv_layout();
   memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
-  decoder_ =
-      std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences, model_len_);
+  decoder_ = std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences,
+                                       std::max(model_len_, kCanaryTokens));
+  canary_ = compute_canary(*backend_, *decoder_, memory_->arena());
   const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, BlockEncoding::Dtype::kBf16, backend_->numerics()};
   cache_ = std::make_unique<KvCache>(KvCacheConfig{layout, model_id_, encoding, memory_->arena().slot_count});
   const BatchLimits limits{rows_max(options), options.chunk_tokens, options.max_sequences};
@@ -60,8 +64,8 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   transfer_ =
       std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
                                        TransferThread::Limits{transfers_max(), kTransferJobsMax}, transfer_events_);
-  spdlog::info("ready backend={} numerics={} blocks={} max_model_len={}", backend_->name(),
-               static_cast<unsigned>(backend_->numerics()), memory_->arena().slot_count, model_len_);
+  spdlog::info("ready backend={} numerics={} canary={:016x} blocks={} max_model_len={}", backend_->name(),
+               static_cast<unsigned>(backend_->numerics()), canary_, memory_->arena().slot_count, model_len_);
 }
 
 Hello NodeRuntime::hello(const std::string& control_endpoint) const {
@@ -77,6 +81,8 @@ Hello NodeRuntime::hello(const std::string& control_endpoint) const {
   hello.sequences_max = options_.max_sequences;
   hello.max_model_len = model_len_;
   hello.block_tokens = cache_->config().layout.block_tokens;
+  hello.canary = canary_;
+  hello.chunk_tokens = options_.chunk_tokens;
   return hello;
 }
 

@@ -63,6 +63,7 @@ class NodeRuntime {
   Weights weights_;
   std::unique_ptr<KvMemory> memory_;
   std::unique_ptr<Decoder> decoder_;
+  uint64_t canary_ = 0;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<Engine> engine_;
   EventFdWaker waker_;

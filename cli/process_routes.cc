@@ -46,7 +46,6 @@ Options node_options(const Options& options, const VerifyRequest& request, uint3
   node.max_sequences = 4;
   node.chunk_tokens = 128;  // several chunks a prompt, so that parts leave while others are computed
   node.max_model_len = static_cast<uint32_t>(request.prompt.size()) + request.tokens_max;
-  node.device_memory = uint64_t{128} << 20;
   return node;
 }
 

@@ -12,7 +12,8 @@ namespace spillway {
 
 // The same request through real processes started from `executable`: 1P1D cold, with its prefix cached (where the
 // prompt fills a block), with the decode node killed and restarted between two requests, and 2P2D as two requests at
-// once, one for each pair. Each outcome is compared with `expected`. Throws SetupError as ProcessCluster does.
+// once, one for each pair. Each node has options.device_memory of KV. Each outcome is compared with `expected`. Throws
+// SetupError as ProcessCluster does.
 std::vector<RouteOutcome> verify_processes(const Options& options, const std::string& executable,
                                            const VerifyRequest& request, const RouteResult& expected);
 

@@ -1,11 +1,19 @@
 #pragma once
 
+#include <cstdint>
+
 #include "cli/options.h"
 
 namespace spillway {
 
 // Throws SetupError when this machine cannot pass KV through sealed shared memory.
 void check_shared_memory();
+
+// Compute threads of each node that serve starts: --threads, or the cores shared by the nodes of a role.
+uint32_t threads_per_node(const Options& options);
+
+// Throws SetupError when nothing can listen on --host and --port, with the remedy. Listens nowhere.
+void check_address(const Options& options);
 
 // What `serve` finds out before it starts anything, and `doctor` without starting: the model can be read, its tokeniser
 // too, and the memory of all nodes is there. Prints the memory plan on stderr; throws SetupError.

@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <thread>
-
 #include "cli/run_directory.h"
 #include "cli/serve_check.h"
 #include "cli/supervisor.h"
@@ -16,13 +13,6 @@
 
 namespace spillway {
 namespace {
-
-uint32_t threads_per_node(const Options& options) {
-  if (options.threads > 0) return options.threads;
-  // Prefill and decode rarely peak together, so each role may use every core; nodes of one role share them.
-  const uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
-  return std::max(1u, cores / std::max(options.prefill, options.decode));
-}
 
 std::vector<std::string> gateway_arguments(const Options& options, const RunDirectory& run) {
   std::vector<std::string> arguments{"gateway"};

@@ -78,7 +78,9 @@ int start_decode(const Options& options) {
     node.on(event, now, effects);
     carry_out();
   };
+  ReadySignal ready_signal(options.ready_fd);
   const auto on_control = [&](const ControlEvent& event, TimePoint now) {
+    if (std::holds_alternative<PeerUp>(event)) ready_signal.announce();  // the gateway is the first, and it took us
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
   const auto on_wake = [&](TimePoint now) {
@@ -95,7 +97,6 @@ int start_decode(const Options& options) {
   };
   ControlLoop loop(channel, runtime.waker(), {on_control, on_wake, [&] { return node.next_deadline(); }});
   const StopOnSignal stop(loop);
-  announce_ready(options.ready_fd);
   loop.run();
   spdlog::info("stopped requests={}", node.requests());
   return 0;

@@ -93,7 +93,7 @@ int start_gateway(const Options& options) {
   ControlLoop loop(channel, waker,
                    {on_control, on_wake, [&] { return std::min(gateway.next_deadline(), publish_at); }});
   const StopOnSignal stop(loop);
-  announce_ready(options.ready_fd);
+  ReadySignal(options.ready_fd).announce();
   loop.run();
   http.stop();
   spdlog::info("stopped");

@@ -18,7 +18,7 @@ struct ChildSpec {
 
 // Keeps child processes running: a child that ends, or could not be forked, is named with how and started again after
 // `restart_delay`. One that cannot start (exit code 2, no fork) before it was ever ready ends everything: its
-// configuration is wrong. Once it has been ready (announce_ready) the machine's state is to blame, which may pass.
+// configuration is wrong. Once it has been ready (ReadySignal) the machine's state is to blame, which may pass.
 // SIGTERM and SIGINT are passed on; children that are still there after `stop_grace` are killed. Children die with the
 // supervisor (PR_SET_PDEATHSIG). One thread; blocks SIGCHLD, SIGTERM and SIGINT for the calling process.
 class Supervisor {

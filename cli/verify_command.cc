@@ -83,7 +83,9 @@ int verify_command(const Options& options) {
   request.flip_bit = options.flip_bit;
   std::vector<VerifyGroup> groups = verify_locally(file, options.isa, options.threads, request, request_other);
   if (const Result<RouteResult>& expected = groups.front().outcomes.front().result) {
-    for (RouteOutcome& outcome : verify_processes(options, "/proc/self/exe", request, *expected))
+    Options nodes = options;
+    nodes.device_memory = verify_limits(file.config(), request, main_level, options.threads).kv_bytes;
+    for (RouteOutcome& outcome : verify_processes(nodes, "/proc/self/exe", request, *expected))
       groups.front().outcomes.push_back(std::move(outcome));
   }
   fmt::print("{}", format_verification(groups));

@@ -9,13 +9,6 @@
 
 namespace spillway {
 
-// For KV that lies where compute reads it and goes nowhere: tells nothing, waits for nothing. Compute thread.
-class ResidentGate final : public LayerGate {
- public:
-  void after_append(uint16_t) override {}
-  [[nodiscard]] bool before_attention(uint16_t) override { return true; }
-};
-
 // Announces each layer of one step to the loop as soon as its K and V lie in their slots, so that they can leave while
 // the next layer computes. Compute thread; one per step.
 class AnnouncingGate final : public LayerGate {

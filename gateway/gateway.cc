@@ -24,7 +24,7 @@ std::string node_name(const Hello* hello, Role role) {
 }  // namespace
 
 Gateway::Gateway(const GatewayConfig& config, BootId boot)
-    : config_(config), boot_(boot), nodes_(config.nodes_max, config.prefill_queue_tokens_max) {
+    : config_(config), boot_(boot), nodes_(config.nodes_max, config.prefill_steps_ahead) {
   CHECK(config.queue_max > 0 && config.running_max > 0 && config.attempts_max > 0);
 }
 

@@ -43,12 +43,12 @@ struct StreamError {
 };
 
 struct GatewayConfig {
-  uint32_t queue_max = 64;                   // requests waiting; more are refused with kQueueFull
-  uint32_t running_max = 256;                // dispatched at once
-  uint32_t attempts_max = 16;                // placements of one request that ended in kNoSpace
-  uint32_t nodes_max = kPeersMax;            // more are not used
-  uint32_t ahead_max = 64;                   // tokens of one request that may wait for an earlier one
-  uint32_t prefill_queue_tokens_max = 1024;  // a prefill node with so many to compute gets no more: two default steps
+  uint32_t queue_max = 64;           // requests waiting; more are refused with kQueueFull
+  uint32_t running_max = 256;        // dispatched at once
+  uint32_t attempts_max = 16;        // placements of one request that ended in kNoSpace
+  uint32_t nodes_max = kPeersMax;    // more are not used
+  uint32_t ahead_max = 64;           // tokens of one request that may wait for an earlier one
+  uint32_t prefill_steps_ahead = 2;  // a prefill node with prompt tokens for so many steps gets no more
   Duration queue_wait_max = std::chrono::minutes(5);  // from arrival, repeated waits included
   // A dispatched request is failed when for so long no token came and, before its first, P computed no prompt at all.
   Duration progress_max = std::chrono::seconds(30);

@@ -6,14 +6,15 @@
 
 namespace spillway {
 
-NodeTable::NodeTable(uint32_t nodes_max, uint32_t prefill_queue_tokens_max)
-    : nodes_max_(nodes_max), prefill_queue_tokens_max_(prefill_queue_tokens_max) {
-  CHECK(nodes_max > 0 && prefill_queue_tokens_max > 0);
+NodeTable::NodeTable(uint32_t nodes_max, uint32_t prefill_steps_ahead)
+    : nodes_max_(nodes_max), prefill_steps_ahead_(prefill_steps_ahead) {
+  CHECK(nodes_max > 0 && prefill_steps_ahead > 0);
 }
 
 bool NodeTable::add(PeerId node, const Hello& hello) {
   if (hello.role == Role::kGateway || nodes_.size() >= nodes_max_) return false;
-  if (hello.block_tokens == 0 || hello.blocks_total == 0 || hello.sequences_max == 0) return false;
+  if (hello.block_tokens == 0 || hello.blocks_total == 0 || hello.sequences_max == 0 || hello.chunk_tokens == 0)
+    return false;
   Node entry;
   entry.hello = hello;
   entry.load.blocks_free = hello.blocks_total;  // until its first Load
@@ -92,7 +93,8 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
     view.queued_prompt_tokens += share.share.prompt_tokens;
     view.blocks_promised += share.share.blocks;
   }
-  const bool has_enough = view.takes_prefill && view.queued_prompt_tokens >= prefill_queue_tokens_max_;
+  const bool has_enough =
+      view.takes_prefill && view.queued_prompt_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.chunk_tokens;
   if (has_enough || node.refused_until > now)
     view.running_sequences = std::max(view.running_sequences, view.sequences_max);
   return view;

@@ -23,8 +23,8 @@ struct NodeShare {
 // sent to them since. Loop thread; no I/O.
 class NodeTable {
  public:
-  // A prefill node takes nothing while it has `prefill_queue_tokens_max` prompt tokens or more to compute.
-  NodeTable(uint32_t nodes_max, uint32_t prefill_queue_tokens_max);
+  // A prefill node takes nothing while it has prompt tokens for `prefill_steps_ahead` of its steps.
+  NodeTable(uint32_t nodes_max, uint32_t prefill_steps_ahead);
 
   // False: not a node, a Hello that no request could be placed by (no blocks, no rows), or one node too many.
   bool add(PeerId node, const Hello& hello);
@@ -74,7 +74,7 @@ class NodeTable {
   };
   NodeView view(PeerId peer, const Node& node, TimePoint now) const;
 
-  uint32_t nodes_max_, prefill_queue_tokens_max_;
+  uint32_t nodes_max_, prefill_steps_ahead_;
   std::map<PeerId, Node> nodes_;
 };
 

@@ -16,4 +16,11 @@ class LayerGate {
   ~LayerGate() = default;
 };
 
+// For KV that lies where compute reads it and goes nowhere: tells nothing, waits for nothing. Compute thread.
+class ResidentGate final : public LayerGate {
+ public:
+  void after_append(uint16_t) override {}
+  [[nodiscard]] bool before_attention(uint16_t) override { return true; }
+};
+
 }  // namespace spillway

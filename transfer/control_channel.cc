@@ -43,6 +43,11 @@ std::string mismatch(const Hello& theirs, const Hello& ours) {
   if (theirs.model != ours.model)
     return fmt::format("\"{}\" has model {}, \"{}\" has model {}: give both the same model file", theirs.name,
                        theirs.model.hex(), ours.name, ours.model.hex());
+  if (theirs.encoding.numerics == ours.encoding.numerics && theirs.canary != ours.canary)
+    return fmt::format(
+        "\"{}\" and \"{}\" compute different bits in numerics class {}, canary {:016x} and {:016x}: run "
+        "the same release with the same libm on both",
+        theirs.name, ours.name, static_cast<unsigned>(ours.encoding.numerics), theirs.canary, ours.canary);
   return {};
 }
 

@@ -51,8 +51,8 @@ struct ControlConfig {
 
 // Control messages between processes over ZeroMQ: one ROUTER that accepts, one DEALER per peer we connect to. Owns its
 // context and sockets; loop thread only. Nothing here blocks. The connector sends Hello until it is answered, the
-// acceptor answers with its own; another protocol version or ModelId gets a HelloRefused that names both. Messages
-// whose boot id is not the peer's present one are dropped.
+// acceptor answers with its own; another protocol version, ModelId or canary gets a HelloRefused that names both.
+// Messages whose boot id is not the peer's present one are dropped.
 class ControlChannel {
  public:
   // Throws SetupError when the endpoint cannot be bound (says by whom it may be held).

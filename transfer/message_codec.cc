@@ -78,7 +78,8 @@ struct Encoder {
         builder.CreateVector(reinterpret_cast<const uint8_t*>(value.bulk_endpoint.data()), value.bulk_endpoint.size());
     return wire::CreateHello(builder, value.protocol_version, static_cast<uint8_t>(value.role),
                              checked_cast<uint64_t>(value.boot), name, &model, &encoding, control, bulk,
-                             value.blocks_total, value.sequences_max, value.max_model_len, value.block_tokens);
+                             value.blocks_total, value.sequences_max, value.max_model_len, value.block_tokens,
+                             value.canary, value.chunk_tokens);
   }
   Offset<wire::HelloRefused> operator()(const HelloRefused& value) {
     return wire::CreateHelloRefused(builder, text(value.reason, kDetailBytesMax));
@@ -192,6 +193,8 @@ struct Decoder {
     out.sequences_max = value.sequences_max();
     out.max_model_len = value.max_model_len();
     out.block_tokens = value.block_tokens();
+    out.canary = value.canary();
+    out.chunk_tokens = value.chunk_tokens();
     return out;
   }
   Message operator()(const wire::HelloRefused& value) {

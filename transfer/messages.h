@@ -15,12 +15,13 @@
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
 
-// First message both ways on a connection. Another protocol version or ModelId is refused by name (HelloRefused).
+// First message both ways on a connection. Another protocol version or ModelId, or another canary in the same numerics
+// class, is refused by name (HelloRefused).
 struct Hello {
   uint32_t protocol_version = kProtocolVersion;
   Role role{};
@@ -28,9 +29,10 @@ struct Hello {
   std::string name;  // "prefill 0", for people
   ModelId model;
   BlockEncoding encoding;                // of the blocks it computes
+  uint64_t canary = 0;                   // compute_canary: what its arithmetic makes of a fixed prompt; gateways: 0
   std::string control_endpoint;          // where it accepts connections; empty: nowhere
   std::vector<std::byte> bulk_endpoint;  // KvTransport::endpoint(); empty: none
-  uint32_t blocks_total = 0, sequences_max = 0, max_model_len = 0, block_tokens = 0;
+  uint32_t blocks_total = 0, sequences_max = 0, max_model_len = 0, block_tokens = 0, chunk_tokens = 0;
   bool operator==(const Hello&) const = default;
 };
 struct HelloRefused {

@@ -60,7 +60,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
        {"model", "threads", "isa", "cache-dir", "max-model-len", "prompt", "max-tokens", "chat", "log-level"}},
       {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
       {"doctor",
-       {"model", "max-model-len", "device-memory", "chunk-tokens", "max-sequences", "prefill", "decode", "log-level"}},
+       {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
+        "host", "port", "queue-max", "prefill", "decode", "secret-file", "log-level"}},
   };
   CommandLine command_line;
   std::map<std::string, std::set<std::string>> found;

@@ -30,6 +30,7 @@ class GatewayUnderTest {
     hello.sequences_max = 16;
     hello.max_model_len = model_len;
     hello.block_tokens = kBlockTokens;
+    hello.chunk_tokens = 512;
     on(PeerUp{peer, hello});
   }
   void up_pair() {

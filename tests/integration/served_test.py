@@ -11,6 +11,7 @@ import server
 
 SPILLWAY, MODEL, CLIENT_PYTHON = sys.argv[1:4]
 CHUNK = 128
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
 def prompt_lengths():
@@ -133,6 +134,19 @@ def full_pool_queues_then_refuses():
         nothing_is_left(one)
 
 
+def doctor_says_what_serve_would_meet():
+    def doctor(*flags):
+        ended = subprocess.run([SPILLWAY, "doctor", "-m", MODEL, *flags], capture_output=True, text=True, timeout=60)
+        return ended.returncode, ended.stdout + ended.stderr
+    with server.Server(SPILLWAY, MODEL) as one:
+        status, said = doctor("--port", str(one.port))
+        assert status == 1 and f"cannot listen on 127.0.0.1:{one.port}" in said, said
+    status, said = doctor("--port", "0", "--device-memory", "1MiB")
+    assert status == 2 and "raise --device-memory to" in said, (status, said)
+    status, said = doctor("--config", os.path.join(ROOT, "configs", "two_by_two.yaml"), "--port", "0")
+    assert status == 0 and "2 prefill and 2 decode nodes" in said and "PROBLEM" not in said, (status, said)
+
+
 def a_long_queue_has_its_connections():
     with server.Server(SPILLWAY, MODEL, "--queue-max", "1024") as one:
         idle = [socket.create_connection(("127.0.0.1", one.port)) for _ in range(600)]
@@ -179,5 +193,5 @@ if __name__ == "__main__":
                                client_gone_while_a_node_is_at("prefill-layer:40", "prefill 0", 0),
                                client_gone_while_a_node_is_at("decode-landed", "decode 0", 1),
                                no_place_queues_then_refuses, full_pool_queues_then_refuses,
-                               a_long_queue_has_its_connections, another_model_is_refused_by_name,
-                               too_small_settings_say_what_to_change, openai_client]))
+                               doctor_says_what_serve_would_meet, a_long_queue_has_its_connections,
+                               another_model_is_refused_by_name, too_small_settings_say_what_to_change, openai_client]))

@@ -72,7 +72,7 @@ std::vector<std::vector<float>> DecoderHarness::forward(std::span<const Part> pa
 
 std::vector<float> DecoderHarness::last_logits(std::span<const TokenId> tokens, uint32_t chunk_tokens,
                                                const std::vector<uint32_t>& slots) {
-  OpenGate gate;
+  ResidentGate gate;
   std::vector<std::vector<float>> rows;
   for (uint32_t at = 0; at < tokens.size(); at += chunk_tokens) {
     const auto chunk = tokens.subspan(at, std::min<size_t>(chunk_tokens, tokens.size() - at));

@@ -17,13 +17,6 @@
 
 namespace spillway {
 
-// KV lies where it is read: says nothing, waits for nothing.
-class OpenGate final : public LayerGate {
- public:
-  void after_append(uint16_t) override {}
-  [[nodiscard]] bool before_attention(uint16_t) override { return true; }
-};
-
 // A Decoder with all it needs, and forward passes in terms of tokens, positions and slots.
 class DecoderHarness {
  public:

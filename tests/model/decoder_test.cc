@@ -65,7 +65,7 @@ TEST_P(DecoderOnIsa, LogitsAreThoseOfAPlainF64ForwardPass) {
           make_tiny_model({.seed = 7, .head_dim = head_dim, .types = types, .tied = types != Types::kBf16});
       DecoderHarness decoder = harness(model);
       const std::vector<TokenId> tokens = draw_tokens(11, 150, TinyModel::kTinyVocab);
-      OpenGate gate;
+      ResidentGate gate;
       const Part part{.tokens = tokens, .slots = slots_from(0, 3), .all_logits = true};
       const auto rows = decoder.forward({&part, 1}, gate);
       ASSERT_EQ(rows.size(), tokens.size());
@@ -102,7 +102,7 @@ TEST_P(DecoderOnIsa, PruningTheLastLayerChangesNoBit) {
       {.tokens = draw_tokens(4, 9, 300), .slots = {4}, .no_logits = true},
       {.tokens = draw_tokens(5, 64, 300), .slots = {5}},
   };
-  OpenGate gate;
+  ResidentGate gate;
   const auto all = decoder.forward(parts, gate, Decoder::LastLayer::kAllRows);
   const auto pruned = decoder.forward(parts, gate, Decoder::LastLayer::kLogitRows);
   ASSERT_EQ(all.size(), 8u);
@@ -114,7 +114,7 @@ TEST_P(DecoderOnIsa, PruningSkipsTheRowsThatNeedNoLogits) {
   const TinyModel model = make_tiny_model({.seed = 2});
   DecoderHarness decoder = harness(model);
   const Part part{.tokens = draw_tokens(1, 50, 300), .slots = {0}};
-  OpenGate gate;
+  ResidentGate gate;
   decoder.backend().reset_counters();
   (void)decoder.forward({&part, 1}, gate, Decoder::LastLayer::kAllRows);
   EXPECT_EQ(decoder.backend().counters().mlp_rows, 100u);
@@ -149,7 +149,7 @@ TEST_P(DecoderOnIsa, NeighboursInTheBatchChangeNoBit) {
   DecoderHarness decoder = harness(model);
   const std::vector<TokenId> tokens = draw_tokens(7, 100, 300);
   const std::vector<float> alone = decoder.last_logits(tokens, 100, {0, 1});
-  OpenGate gate;
+  ResidentGate gate;
   const std::vector<Part> parts{
       {.tokens = draw_tokens(8, 3, 300), .slots = {2}},
       {.tokens = draw_tokens(9, 130, 300), .slots = {3, 4, 5}},
@@ -185,7 +185,7 @@ TEST_P(DecoderOnIsa, PrefixBlocksOfAnotherSequenceServeAsItsOwn) {
   const std::vector<TokenId> tokens = draw_tokens(12, 200, 300);
   const std::vector<float> expected = decoder.last_logits(tokens, 200, {0, 1, 2, 3});
   // Blocks 0 and 1 as computed above; the rest anew in other slots.
-  OpenGate gate;
+  ResidentGate gate;
   const Part rest{.tokens = {tokens.begin() + 128, tokens.end()}, .position_first = 128, .slots = {0, 1, 20, 21}};
   EXPECT_TRUE(same_bits(decoder.forward({&rest, 1}, gate).front(), expected));
 }
@@ -213,7 +213,7 @@ TEST_P(DecoderOnIsa, TheGateIsAskedOncePerLayerBetweenAppendAndAttention) {
 TEST_P(DecoderOnIsa, AStepAbandonedByTheGateCanBeRepeated) {
   const TinyModel model = make_tiny_model({.seed = 1});
   DecoderHarness decoder = harness(model);
-  OpenGate open;
+  ResidentGate open;
   const std::vector<TokenId> tokens = draw_tokens(3, 90, 300);
   const Part part{.tokens = tokens, .slots = {0, 1}};
   const auto expected = decoder.forward({&part, 1}, open);

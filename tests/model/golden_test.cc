@@ -79,7 +79,7 @@ TEST_F(Golden, LastPositionLogitsAreWithinTheLimitOfBf16) {
 // Each step is fed the golden tokens so far, so a near-tie does not end the comparison.
 TEST_F(Golden, GreedyTokensAreEqualWhereTheReferenceIsSure) {
   const nlohmann::json goldens = load("greedy.json");
-  OpenGate gate;
+  ResidentGate gate;
   size_t compared = 0, skipped = 0;
   for (const nlohmann::json& golden : goldens["cases"]) {
     const auto prompt = golden["prompt_ids"].get<std::vector<TokenId>>();
@@ -111,7 +111,7 @@ TEST_F(Golden, TeacherForcedLossIsWithinTheLimitOfBf16) {
   const auto expected = golden["nll"].get<std::vector<double>>();
   const auto best = golden["argmax_ids"].get<std::vector<TokenId>>();
   const auto slots = slots_from(0, 16);
-  OpenGate gate;
+  ResidentGate gate;
   double nll = 0;
   size_t agreed = 0;
   constexpr size_t kRows = 128;

@@ -144,9 +144,26 @@ TEST_F(ControlChannelTest, AnotherModelOrProtocolIsRefusedNamingBoth) {
   b_->channel.connect(endpoint("a"));
   ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
   EXPECT_EQ(b_->channel.refused_reason(),
-            "\"prefill 0\" speaks protocol version 2, \"gateway\" speaks 1: run the same release on both");
+            "\"prefill 0\" speaks protocol version 3, \"gateway\" speaks 2: run the same release on both");
   EXPECT_TRUE(a_->events.empty());
   EXPECT_TRUE(a_->channel.refused_reason().empty());
+}
+
+TEST_F(ControlChannelTest, AnotherCanaryIsRefusedInTheSameNumericsClassOnly) {
+  Hello ours = hello_of(1, "decode 0"), theirs = hello_of(2, "prefill 0");
+  ours.encoding.numerics = theirs.encoding.numerics = NumericsClass{7};
+  ours.canary = 0x10, theirs.canary = 0x11;
+  a_ = make("a", ours);
+  b_ = make("", theirs);
+  b_->channel.connect(endpoint("a"));
+  ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
+  EXPECT_EQ(b_->channel.refused_reason(),
+            "\"prefill 0\" and \"decode 0\" compute different bits in numerics class 7, canary 0000000000000011 and "
+            "0000000000000010: run the same release with the same libm on both");
+  theirs.encoding.numerics = NumericsClass{8};
+  b_ = make("", theirs);
+  b_->channel.connect(endpoint("a"));
+  EXPECT_TRUE(both([&] { return a_->events.size() == 1 && b_->events.size() == 1; }));
 }
 
 TEST_F(ControlChannelTest, ARestartedAcceptorIsGoneThenUpAsAnotherPeer) {

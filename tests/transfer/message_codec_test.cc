@@ -63,6 +63,8 @@ Hello any_hello() {
   hello.sequences_max = u32();
   hello.max_model_len = u32();
   hello.block_tokens = u32();
+  hello.canary = u64();
+  hello.chunk_tokens = u32();
   return hello;
 }
 

@@ -77,6 +77,17 @@ TEST(TransferThread, TwoThreadsMoveBlocksOverSharedMemory) {
     EXPECT_TRUE(std::ranges::equal(from.memory.parts(block, {0, 3}), to.memory.parts(kBlocks - 1 - block, {0, 3})));
 }
 
+// A stop may fall between any two lines of the thread's loop, also while jobs wake it; lost, it would sleep for ever.
+TEST(TransferThread, EndsWheneverItIsTold) {
+  SocketDirectory directory;
+  for (uint32_t round = 0; round < 6000; ++round) {
+    Node node(directory.path());
+    node.thread.submit(DisconnectBulk{PeerId{1}});
+    const TimePoint stop_at = steady_now() + std::chrono::nanoseconds(20 * (round % 2000));
+    while (steady_now() < stop_at) continue;
+  }
+}
+
 TEST(TransferThread, AThreadThatEndsIsLostToItsPeer) {
   SocketDirectory directory;
   Node from(directory.path());
