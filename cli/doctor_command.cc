@@ -2,12 +2,8 @@
 
 #include <fmt/format.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
 #include <functional>
 #include <string>
 #include <thread>
@@ -17,6 +13,7 @@
 #include "cli/memory_plan.h"
 #include "cli/secret_file.h"
 #include "cli/serve_check.h"
+#include "cli/start_gateway.h"
 #include "cli/supervisor.h"
 #include "common/check.h"
 #include "common/memory.h"
@@ -41,14 +38,15 @@ Finding checked(const std::string& subject, const std::string& found, const std:
   }
 }
 
-// Each connection and each peer takes one or two.
+// The gateway raises the soft limit itself.
 Finding file_limit(const Options& options) {
-  const uint64_t wanted = 512 + uint64_t{options.queue_max};
+  const uint64_t wanted = open_files_wanted(http_config_of(options));
   rlimit limit{};
   CHECK(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
-  const bool enough = limit.rlim_max >= wanted;  // the gateway raises the soft limit itself
+  const bool enough = limit.rlim_max >= wanted;
   return {"open files", fmt::format("{} at most", limit.rlim_max),
-          fmt::format("{}about {} for --queue-max {}", enough ? "" : "too few: ", wanted, options.queue_max), enough};
+          fmt::format("{} for --queue-max {}{}", wanted, options.queue_max, enough ? "" : ": lower it, or ulimit -n"),
+          enough};
 }
 
 Finding instruction_sets(const Options& options) {
@@ -60,12 +58,6 @@ Finding instruction_sets(const Options& options) {
                       : there               ? ""
                                             : " is not among them"),
           there};
-}
-
-void check_writable(const std::string& folder) {
-  if (std::filesystem::exists(folder) && ::access(folder.c_str(), W_OK | X_OK) != 0)
-    throw SetupError(
-        fmt::format("cannot be written: {}; weights would be packed in each process", std::strerror(errno)));
 }
 
 std::vector<Finding> findings_of(const Options& options) {
@@ -83,10 +75,9 @@ std::vector<Finding> findings_of(const Options& options) {
       checked("address", fmt::format("{}:{}", options.host, options.port), "HTTP", [&] { check_address(options); }));
   if (!options.cache_dir.empty())
     findings.push_back(checked("cache folder", options.cache_dir, "packed weights, mapped by all nodes",
-                               [&] { check_writable(options.cache_dir); }));
-  if (!options.secret_file.empty() && std::filesystem::exists(options.secret_file))
-    findings.push_back(checked("secret", options.secret_file, "keys the prefix cache",
-                               [&] { (void)read_or_make_secret(options.secret_file); }));
+                               [&] { check_can_make(options.cache_dir + "/weights"); }));
+  findings.push_back(checked("secret", options.secret_file.empty() ? "default" : options.secret_file,
+                             "keys the prefix cache", [&] { check_secret(options.secret_file); }));
   return findings;
 }
 

@@ -82,7 +82,7 @@ Hello NodeRuntime::hello(const std::string& control_endpoint) const {
   hello.max_model_len = model_len_;
   hello.block_tokens = cache_->config().layout.block_tokens;
   hello.canary = canary_;
-  hello.chunk_tokens = options_.chunk_tokens;
+  hello.step_tokens = rows_max(options_);
   return hello;
 }
 

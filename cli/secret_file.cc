@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "cli/serve_check.h"
 #include "common/check.h"
 #include "common/unique_fd.h"
 
@@ -75,6 +76,11 @@ Secret read_or_make_secret(std::string path) {
   make_secret(path);
   if (const std::optional<Secret> secret = read_secret(path)) return *secret;
   throw SetupError(fmt::format("secret file {} vanished while being made", path));
+}
+
+void check_secret(std::string path) {
+  if (path.empty()) path = default_path();
+  if (!read_secret(path)) check_can_make(path);
 }
 
 }  // namespace spillway

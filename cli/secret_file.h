@@ -13,4 +13,7 @@ using Secret = std::array<std::byte, 32>;
 // SetupError when the file is readable by others, has another size, or cannot be made.
 Secret read_or_make_secret(std::string path);
 
+// Throws SetupError when read_or_make_secret would, as far as can be told without making anything.
+void check_secret(std::string path);
+
 }  // namespace spillway

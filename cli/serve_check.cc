@@ -4,10 +4,12 @@
 #include <netdb.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
@@ -48,6 +50,14 @@ void check_address(const Options& options) {
   if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
       ::bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0)
     throw cannot(std::strerror(errno));
+}
+
+void check_can_make(const std::string& path) {
+  std::filesystem::path folder = std::filesystem::absolute(path).parent_path();
+  std::error_code error;
+  while (!std::filesystem::exists(folder, error) && folder.has_relative_path()) folder = folder.parent_path();
+  if (!std::filesystem::is_directory(folder, error) || ::access(folder.c_str(), W_OK | X_OK) != 0)
+    throw SetupError(fmt::format("cannot make {}: {} is not a folder that can be written", path, folder.string()));
 }
 
 void check_served_model(const Options& options) {

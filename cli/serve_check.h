@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "cli/options.h"
 
@@ -14,6 +15,9 @@ uint32_t threads_per_node(const Options& options);
 
 // Throws SetupError when nothing can listen on --host and --port, with the remedy. Listens nowhere.
 void check_address(const Options& options);
+
+// Throws SetupError when the nearest folder above `path` that exists cannot be written, so that `path` cannot be made.
+void check_can_make(const std::string& path);
 
 // What `serve` finds out before it starts anything, and `doctor` without starting: the model can be read, its tokeniser
 // too, and the memory of all nodes is there. Prints the memory plan on stderr; throws SetupError.

@@ -29,7 +29,11 @@ class Effects {
  public:
   Effects(ControlChannel& channel, HttpServer& http) : channel_(channel), http_(http) {}
 
-  void operator()(SendMessage& effect) { channel_.send(effect.to, effect.message); }  // a loss is told by PeerGone
+  void operator()(SendMessage& effect) {
+    if (const auto* const refusal = std::get_if<HelloRefused>(&effect.message))
+      spdlog::warn("node refused reason=\"{}\"", refusal->reason);
+    channel_.send(effect.to, effect.message);  // a loss is told by PeerGone
+  }
   void operator()(StreamToken& effect) { http_.deliver(effect); }
   void operator()(StreamEnd& effect) { http_.deliver(effect); }
   void operator()(StreamError& effect) { http_.deliver(effect); }
@@ -40,6 +44,14 @@ class Effects {
 };
 
 }  // namespace
+
+HttpConfig http_config_of(const Options& options) {
+  HttpConfig config;
+  config.connections_max = options.queue_max + GatewayConfig{}.running_max + kSpareConnections;
+  config.host = options.host;
+  config.port = options.port;
+  return config;
+}
 
 int start_gateway(const Options& options) {
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
@@ -56,10 +68,7 @@ int start_gateway(const Options& options) {
   EventFdWaker waker;
   GatewayConfig config;
   config.queue_max = options.queue_max;
-  HttpConfig http_config;
-  http_config.connections_max = config.queue_max + config.running_max + kSpareConnections;
-  http_config.host = options.host;
-  http_config.port = options.port;
+  const HttpConfig http_config = http_config_of(options);
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
   HttpServer http(http_config, served, inputs, boot);
   spdlog::info("listening http://{}:{} control endpoint {} model {}", options.host, http.port(),
@@ -78,7 +87,6 @@ int start_gateway(const Options& options) {
     carry_out();
   };
   const auto on_control = [&](const ControlEvent& event, TimePoint now) {
-    if (const auto* const up = std::get_if<PeerUp>(&event)) spdlog::info("joined {}", up->hello.name);
     if (const auto* const gone = std::get_if<PeerGone>(&event)) spdlog::warn("lost a node: {}", gone->reason);
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };

@@ -21,7 +21,7 @@ class Effects {
     if (std::holds_alternative<PrefillDone>(effect.message)) runtime_.faults().pass("prefill-done");
     channel_.send(effect.to, effect.message);  // a lost peer is told by PeerGone
   }
-  void operator()(ConnectPeer& effect) { channel_.connect(effect.endpoint); }
+  void operator()(ConnectPeer& effect) { channel_.connect(effect.endpoint, ControlChannel::Endpoint::kOther); }
   void operator()(ConnectBulk& effect) { runtime_.transfer().submit(std::move(effect)); }
   void operator()(DisconnectBulk& effect) { runtime_.transfer().submit(effect); }
   void operator()(SendParts& effect) {

@@ -77,7 +77,8 @@ TimePoint Gateway::next_deadline() const {
 
 // Decode nodes accept, prefill nodes connect: whoever comes later, each prefill node learns of each decode node.
 void Gateway::handle(const PeerUp& up, Turn& turn) {
-  if (!nodes_.add(up.peer, up.hello)) return;
+  if (auto added = nodes_.add(up.peer, up.hello); !added)
+    return send(up.peer, HelloRefused{added.error().detail}, turn);
   if (up.hello.role == Role::kDecode) {
     for (const PeerId prefill : nodes_.with_role(Role::kPrefill)) {
       send(prefill, PeerInfo{up.hello.boot, up.hello.control_endpoint}, turn);

@@ -41,7 +41,7 @@ constexpr auto kStopGrace = std::chrono::seconds(2);    // for last words to cli
 
 // Each connection is an open file; the usual soft limit is 1024.
 void allow_files(const HttpConfig& config) {
-  const rlim_t wanted = config.connections_max + kHealthOnlyConnections + kOtherFiles;
+  const rlim_t wanted = open_files_wanted(config);
   rlimit limit{};
   CHECK(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
   if (limit.rlim_cur >= wanted) return;
@@ -76,6 +76,10 @@ tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
 }
 
 }  // namespace
+
+uint64_t open_files_wanted(const HttpConfig& config) {
+  return config.connections_max + kHealthOnlyConnections + kOtherFiles;
+}
 
 class HttpServer::Service final : public HttpShared {
  public:

@@ -34,6 +34,9 @@ using GatewayInput = std::variant<RequestArrived, ClientGone>;
 // Loop thread to one HTTP stream.
 using StreamEvent = std::variant<StreamToken, StreamEnd, StreamError>;
 
+// Open files that an HttpServer of `config` needs; it raises the soft limit to that.
+uint64_t open_files_wanted(const HttpConfig& config);
+
 // The HTTP side of the gateway: connections, JSON, text. Owns one thread ("http") that runs all connections, and a
 // small pool that parses and tokenises, so that a long prompt stalls nobody's stream. It meets the loop thread in three
 // places only: `inputs`, deliver() and publish().

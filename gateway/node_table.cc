@@ -11,14 +11,26 @@ NodeTable::NodeTable(uint32_t nodes_max, uint32_t prefill_steps_ahead)
   CHECK(nodes_max > 0 && prefill_steps_ahead > 0);
 }
 
-bool NodeTable::add(PeerId node, const Hello& hello) {
-  if (hello.role == Role::kGateway || nodes_.size() >= nodes_max_) return false;
-  if (hello.block_tokens == 0 || hello.blocks_total == 0 || hello.sequences_max == 0 || hello.chunk_tokens == 0)
-    return false;
+Result<void> NodeTable::add(PeerId node, const Hello& hello) {
+  if (hello.role == Role::kGateway) return fail(ErrorCode::kUnsupported, "this is a gateway too: nodes join it");
+  if (hello.block_tokens == 0 || hello.blocks_total == 0 || hello.sequences_max == 0 || hello.max_model_len == 0 ||
+      hello.step_tokens == 0)
+    return fail(ErrorCode::kUnsupported, fmt::format("\"{}\" announces a size of 0", hello.name));
+  for (const auto& [peer, other] : nodes_) {
+    if (other.hello.encoding.numerics == hello.encoding.numerics && other.hello.canary != hello.canary)
+      return fail(
+          ErrorCode::kUnsupported,
+          fmt::format("\"{}\" computes other bits than \"{}\" in numerics class {}, canary {:016x} and {:016x}: "
+                      "run the same release with the same libm on both",
+                      hello.name, other.hello.name, static_cast<unsigned>(hello.encoding.numerics), hello.canary,
+                      other.hello.canary));
+  }
+  if (nodes_.size() >= nodes_max_) return fail(ErrorCode::kNoSpace, fmt::format("{} nodes have joined", nodes_max_));
   Node entry;
   entry.hello = hello;
   entry.load.blocks_free = hello.blocks_total;  // until its first Load
-  return nodes_.try_emplace(node, std::move(entry)).second;
+  CHECK(nodes_.try_emplace(node, std::move(entry)).second);
+  return {};
 }
 
 bool NodeTable::remove(PeerId node) { return nodes_.erase(node) == 1; }
@@ -94,7 +106,7 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
     view.blocks_promised += share.share.blocks;
   }
   const bool has_enough =
-      view.takes_prefill && view.queued_prompt_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.chunk_tokens;
+      view.takes_prefill && view.queued_prompt_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.step_tokens;
   if (has_enough || node.refused_until > now)
     view.running_sequences = std::max(view.running_sequences, view.sequences_max);
   return view;

@@ -26,8 +26,9 @@ class NodeTable {
   // A prefill node takes nothing while it has prompt tokens for `prefill_steps_ahead` of its steps.
   NodeTable(uint32_t nodes_max, uint32_t prefill_steps_ahead);
 
-  // False: not a node, a Hello that no request could be placed by (no blocks, no rows), or one node too many.
-  bool add(PeerId node, const Hello& hello);
+  // An error that says why not: not a node, a Hello that no request could be placed by (no blocks, no rows), other bits
+  // than a node of the same numerics class, or one node too many. REQUIRES: `node` is not in the table.
+  Result<void> add(PeerId node, const Hello& hello);
   bool remove(PeerId node);  // false: unknown
   bool knows(PeerId node) const { return nodes_.contains(node); }
   const Hello* hello(PeerId node) const;  // nullptr: unknown

@@ -51,7 +51,7 @@ void World::start(ProcessId id) {
     hello.sequences_max = config_.node.limits.sequences_max;
     hello.max_model_len = config_.node.max_model_len;
     hello.block_tokens = config_.node.model.layout.block_tokens;
-    hello.chunk_tokens = config_.node.limits.chunk_tokens;
+    hello.step_tokens = config_.node.limits.tokens_max;
     process.running = process.role == Role::kPrefill ? make_simulated_prefill(config_.node, std::move(transport))
                                                      : make_simulated_decode(config_.node, std::move(transport));
   }

@@ -29,10 +29,10 @@ struct Peer {
 };
 
 struct Connection {  // one endpoint that we were told to connect to
-  std::optional<DealerId> dealer;
-  std::optional<PeerId> peer;
+  std::optional<DealerId> dealer = {};
+  std::optional<PeerId> peer = {};
   TimePoint next_dial = kAtOnce, next_hello = kAtOnce;
-  bool hello_sent = false, refused = false;
+  bool hello_sent = false, refused = false, home = true;
 };
 
 // Why two processes must not talk; empty if they may.
@@ -61,6 +61,7 @@ struct ControlChannel::State {
   void gone(PeerId id, const std::string& reason);
   void up(const Route& route, const Hello& hello, TimePoint now);
   void on(const ControlSockets::Received& received, TimePoint now);
+  void give_up(Connection& connection);  // until connect() names it again
   void on_connected(Connection& connection, const Route& route, Envelope& envelope, TimePoint now);
   void on_accepted(const Route& route, Envelope& envelope, TimePoint now);
   void meet(const Route& route, const Hello& hello, TimePoint now);
@@ -103,7 +104,7 @@ void ControlChannel::State::gone(PeerId id, const std::string& reason) {
   if (peer.route.dealer) {
     Connection& connection = *connection_of(*peer.route.dealer);
     sockets.hang_up(*peer.route.dealer);
-    connection = Connection{};
+    connection = Connection{.home = connection.home};
   }
   pending.push_back(PeerGone{id, reason});
 }
@@ -135,13 +136,15 @@ void ControlChannel::State::on(const ControlSockets::Received& received, TimePoi
 // From a process that we connected to.
 void ControlChannel::State::on_connected(Connection& connection, const Route& route, Envelope& envelope,
                                          TimePoint now) {
-  if (connection.peer) return deliver(*connection.peer, envelope, now);
-  if (const auto* const refusal = std::get_if<HelloRefused>(&envelope.message)) {
-    if (refused_reason.empty()) refused_reason = refusal->reason.empty() ? "no reason given" : refusal->reason;
-    sockets.hang_up(*connection.dealer);
-    connection = Connection{};
-    connection.refused = true;
-    return;
+  const auto* const refusal = std::get_if<HelloRefused>(&envelope.message);
+  const bool stale = connection.peer && envelope.sender != peers.at(*connection.peer).boot;
+  if (connection.peer && (refusal == nullptr || stale)) return deliver(*connection.peer, envelope, now);
+  if (refusal != nullptr) {
+    spdlog::warn("refused by a peer reason=\"{}\"", refusal->reason);
+    if (connection.home && refused_reason.empty())
+      refused_reason = refusal->reason.empty() ? "no reason given" : refusal->reason;
+    if (connection.peer) gone(*connection.peer, "it refused this process");
+    return give_up(connection);
   }
   const auto* const hello = std::get_if<Hello>(&envelope.message);
   if (hello == nullptr || hello->boot != envelope.sender) {
@@ -152,8 +155,12 @@ void ControlChannel::State::on_connected(Connection& connection, const Route& ro
   if (reason.empty()) return up(route, *hello, now);
   // It took our Hello, so it compares less than we do: it is not to be talked to.
   spdlog::warn("peer refused reason=\"{}\"", reason);
-  sockets.hang_up(*connection.dealer);
-  connection = Connection{};
+  give_up(connection);
+}
+
+void ControlChannel::State::give_up(Connection& connection) {
+  if (connection.dealer) sockets.hang_up(*connection.dealer);
+  connection = Connection{.home = connection.home};
   connection.refused = true;
 }
 
@@ -220,7 +227,7 @@ void ControlChannel::State::on_hang_ups(TimePoint now) {
       gone(*connection->peer, "hung up");
     } else {  // a fresh socket, so that no answer of the old process is taken for one of the new
       sockets.hang_up(dealer);
-      *connection = Connection{};
+      *connection = Connection{.home = connection->home};
       connection->next_dial = now + config.heartbeat_interval;
     }
   }
@@ -276,7 +283,11 @@ ControlChannel::ControlChannel(const ControlConfig& config, Hello self)
 
 ControlChannel::~ControlChannel() = default;
 
-void ControlChannel::connect(const std::string& endpoint) { state_->connections.try_emplace(endpoint); }
+void ControlChannel::connect(const std::string& endpoint, Endpoint kind) {
+  Connection& connection = state_->connections[endpoint];
+  connection.home = kind == Endpoint::kHome;
+  connection.refused = false;  // a successor may stand there by now
+}
 
 ControlChannel::SendStatus ControlChannel::send(PeerId peer, const Message& message) {
   const auto found = state_->peers.find(peer);

@@ -62,7 +62,9 @@ class ControlChannel {
   // Begins a connection; ends in PeerUp, or keeps trying (also after a PeerGone). Connecting twice to an endpoint is
   // one connection; what is not an endpoint is logged and forgotten. Two processes that connect to each other are two
   // peers.
-  void connect(const std::string& endpoint);
+  // A refusal by a kHome endpoint is refused_reason(); one by kOther is logged and forgotten at the next connect().
+  enum class Endpoint : uint8_t { kHome, kOther };
+  void connect(const std::string& endpoint, Endpoint kind = Endpoint::kHome);
   enum class SendStatus : uint8_t { kSent, kPeerLost };  // kPeerLost: PeerGone follows at the next receive()
   SendStatus send(PeerId peer, const Message& message);
   // Takes what has arrived (at most `events_max`) and sends due heartbeats; once all that arrived is taken, notices
@@ -73,7 +75,7 @@ class ControlChannel {
   TimePoint next_deadline() const;
   // Descriptors to poll for input (edge-triggered: call receive() until it gives nothing before sleeping).
   std::vector<int> fds() const;
-  // Set once when a peer that we connected to refused our Hello; the text names why.
+  // Set once when a kHome peer refused us; the text names why.
   const std::string& refused_reason() const;
   struct Counts {        // messages dropped since start
     uint64_t junk = 0;   // not decodable, or from nobody known

@@ -79,7 +79,7 @@ struct Encoder {
     return wire::CreateHello(builder, value.protocol_version, static_cast<uint8_t>(value.role),
                              checked_cast<uint64_t>(value.boot), name, &model, &encoding, control, bulk,
                              value.blocks_total, value.sequences_max, value.max_model_len, value.block_tokens,
-                             value.canary, value.chunk_tokens);
+                             value.canary, value.step_tokens);
   }
   Offset<wire::HelloRefused> operator()(const HelloRefused& value) {
     return wire::CreateHelloRefused(builder, text(value.reason, kDetailBytesMax));
@@ -194,7 +194,7 @@ struct Decoder {
     out.max_model_len = value.max_model_len();
     out.block_tokens = value.block_tokens();
     out.canary = value.canary();
-    out.chunk_tokens = value.chunk_tokens();
+    out.step_tokens = value.step_tokens();
     return out;
   }
   Message operator()(const wire::HelloRefused& value) {

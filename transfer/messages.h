@@ -21,7 +21,7 @@ enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
 
 // First message both ways on a connection. Another protocol version or ModelId, or another canary in the same numerics
-// class, is refused by name (HelloRefused).
+// class, is refused by name (HelloRefused): at once, or by a gateway also later, when it has compared all its nodes.
 struct Hello {
   uint32_t protocol_version = kProtocolVersion;
   Role role{};
@@ -32,7 +32,7 @@ struct Hello {
   uint64_t canary = 0;                   // compute_canary: what its arithmetic makes of a fixed prompt; gateways: 0
   std::string control_endpoint;          // where it accepts connections; empty: nowhere
   std::vector<std::byte> bulk_endpoint;  // KvTransport::endpoint(); empty: none
-  uint32_t blocks_total = 0, sequences_max = 0, max_model_len = 0, block_tokens = 0, chunk_tokens = 0;
+  uint32_t blocks_total = 0, sequences_max = 0, max_model_len = 0, block_tokens = 0, step_tokens = 0;  // rows a step
   bool operator==(const Hello&) const = default;
 };
 struct HelloRefused {

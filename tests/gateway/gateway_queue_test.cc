@@ -205,12 +205,35 @@ TEST(GatewayQueue, EveryPrefillNodeLearnsOfEveryDecodeNode) {
   EXPECT_TRUE(test.all<PeerInfo>(kD).empty());
 }
 
-TEST(GatewayQueue, AHelloThatNothingCouldBePlacedByIsNotUsed) {
+TEST(GatewayQueue, AHelloThatNothingCouldBePlacedByIsRefused) {
+  for (uint32_t Hello::*const size : {&Hello::blocks_total, &Hello::sequences_max, &Hello::max_model_len,
+                                      &Hello::block_tokens, &Hello::step_tokens}) {
+    GatewayUnderTest test;
+    test.up_pair();
+    Hello none = GatewayUnderTest::hello(kD2, Role::kDecode);
+    none.*size = 0;
+    test.on(PeerUp{kD2, none});
+    EXPECT_EQ(test.gateway.counters().decode_nodes, 1u);
+    EXPECT_EQ(test.sent.size(), 1u);
+    EXPECT_EQ(test.all<HelloRefused>(kD2), std::vector{HelloRefused{"\"decode 4\" announces a size of 0"}});
+  }
+}
+
+TEST(GatewayQueue, ANodeWithOtherBitsIsRefusedAndTheOthersGoOn) {
   GatewayUnderTest test;
   test.up_pair();
-  test.up(kD2, Role::kDecode, 0);
+  Hello other = GatewayUnderTest::hello(kD2, Role::kDecode);
+  other.canary = 0x11;
+  test.on(PeerUp{kD2, other});
   EXPECT_EQ(test.gateway.counters().decode_nodes, 1u);
-  EXPECT_TRUE(test.sent.empty());
+  ASSERT_EQ(test.all<HelloRefused>(kD2).size(), 1u);
+  EXPECT_NE(test.all<HelloRefused>(kD2)[0].reason.find("\"decode 4\" computes other bits than"), std::string::npos);
+  EXPECT_TRUE(test.all<PeerInfo>(kP).empty());
+  test.arrive();
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 1u);
+  other.encoding.numerics = NumericsClass{9};  // another class may differ
+  test.on(PeerUp{kP2, other});
+  EXPECT_EQ(test.gateway.counters().decode_nodes, 2u);
 }
 
 }  // namespace

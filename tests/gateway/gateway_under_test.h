@@ -21,6 +21,9 @@ class GatewayUnderTest {
   static constexpr uint32_t kBlockTokens = 16;
 
   void up(PeerId peer, Role role, uint32_t blocks = 64, uint32_t model_len = 512) {
+    on(PeerUp{peer, hello(peer, role, blocks, model_len)});
+  }
+  static Hello hello(PeerId peer, Role role, uint32_t blocks = 64, uint32_t model_len = 512) {
     Hello hello;
     hello.role = role;
     hello.boot = boot_of(peer);
@@ -30,8 +33,8 @@ class GatewayUnderTest {
     hello.sequences_max = 16;
     hello.max_model_len = model_len;
     hello.block_tokens = kBlockTokens;
-    hello.chunk_tokens = 512;
-    on(PeerUp{peer, hello});
+    hello.step_tokens = 512;
+    return hello;
   }
   void up_pair() {
     up(kP, Role::kPrefill);

@@ -83,6 +83,19 @@ TEST(SlowPrefill, ThatHasEnoughToComputeIsNotChosen) {
   EXPECT_EQ(test.all<Prefill>(kP).size(), 1u);
 }
 
+TEST(SlowPrefill, HasEnoughWithTwoStepsOfItsOwnSize) {
+  GatewayUnderTest test;
+  Hello small = GatewayUnderTest::hello(kP, Role::kPrefill);
+  small.step_tokens = 64;
+  test.on(PeerUp{kP, small});
+  test.up(kD, Role::kDecode);
+  test.message(kP, Load{64, 3, 128});
+  test.arrive();
+  EXPECT_TRUE(test.all<Prefill>(kP).empty());
+  test.message(kP, Load{64, 3, 127});
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 1u);
+}
+
 TEST(SlowPrefill, ComputingIsProgressOfAllThatWaitThere) {
   GatewayUnderTest test;
   SlowPrefill node(test, 10s);

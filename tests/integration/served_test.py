@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """A real server under its bad inputs, its limits and a real client. Usage: served_test.py SPILLWAY MODEL CLIENT_PYTHON"""
 import os
+import re
+import resource
 import signal
 import socket
 import subprocess
@@ -143,8 +145,21 @@ def doctor_says_what_serve_would_meet():
         assert status == 1 and f"cannot listen on 127.0.0.1:{one.port}" in said, said
     status, said = doctor("--port", "0", "--device-memory", "1MiB")
     assert status == 2 and "raise --device-memory to" in said, (status, said)
+    below_a_file = os.path.join(MODEL, "none")  # root may write everywhere, but not there
+    status, said = doctor("--port", "0", "--cache-dir", below_a_file, "--secret-file", below_a_file)
+    assert status == 1 and said.count("PROBLEM: cannot ") == 2, said
+    few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (700, 700))
+    for command in (["doctor", "-m", MODEL, "--port", "0"], ["serve", "-m", MODEL, "--port", "0"]):
+        ended = subprocess.run([SPILLWAY, *command], capture_output=True, text=True, timeout=60, preexec_fn=few)
+        assert ended.returncode in (1, 2) and "800" in ended.stdout + ended.stderr, (command, ended)
     status, said = doctor("--config", os.path.join(ROOT, "configs", "two_by_two.yaml"), "--port", "0")
     assert status == 0 and "2 prefill and 2 decode nodes" in said and "PROBLEM" not in said, (status, said)
+
+
+def nodes_say_one_canary():
+    with server.Server(SPILLWAY, MODEL, "--prefill", "2") as one:
+        said = re.findall(r"ready backend=.* canary=([0-9a-f]{16}) ", one.log_text())
+        assert len(said) == 3 and len(set(said)) == 1 and int(said[0], 16) != 0, said
 
 
 def a_long_queue_has_its_connections():
@@ -162,7 +177,7 @@ def another_model_is_refused_by_name():
         data = bytearray(open(MODEL, "rb").read())
         data[-1] ^= 1
         open(other, "wb").write(data)
-        endpoint = next(iter(__import__("re").findall(r"control endpoint (ipc://\S+)", open(one.log_path).read())))
+        endpoint = next(iter(re.findall(r"control endpoint (ipc://\S+)", open(one.log_path).read())))
         run_dir = os.path.dirname(endpoint.removeprefix("ipc://"))
         node = subprocess.run([SPILLWAY, "decode", "-m", other, "--gateway", endpoint, "--run-dir", run_dir, "--name",
                                "stranger", "--device-memory", "128MiB", "--max-model-len", "1024"],
@@ -194,4 +209,4 @@ if __name__ == "__main__":
                                client_gone_while_a_node_is_at("decode-landed", "decode 0", 1),
                                no_place_queues_then_refuses, full_pool_queues_then_refuses,
                                doctor_says_what_serve_would_meet, a_long_queue_has_its_connections,
-                               another_model_is_refused_by_name, too_small_settings_say_what_to_change, openai_client]))
+                               nodes_say_one_canary, another_model_is_refused_by_name, too_small_settings_say_what_to_change, openai_client]))

@@ -167,11 +167,19 @@ TEST(Verify, EveryRouteIsEqualOnTheRealModel) {
   VerifyRequest request_flipped = request;
   expect_all_equal(verify_locally(file, "auto", 2, request, verify_request(file, 12, 2)));
   request_flipped.flip_bit = true;
-  LocalModel model(file, verify_limits(file.config(), request_flipped, "auto", 2));
+  const LocalModel::Limits limits = verify_limits(file.config(), request_flipped, "auto", 2);
+  LocalModel model(file, limits);
   const std::vector<VerifyRoute> routes = local_routes(model, request_flipped);
   const auto outcomes = run_routes(std::span(routes).subspan(1, 2));  // pruned, KV cache
   EXPECT_TRUE(outcomes[0].equal);
   EXPECT_FALSE(outcomes[1].equal);
+
+  Options nodes;
+  nodes.model = SPILLWAY_MODEL;
+  nodes.device_memory = limits.kv_bytes;
+  const auto served = verify_processes(nodes, SPILLWAY_EXECUTABLE, request, outcomes[0].result.value());
+  EXPECT_EQ(served.size(), 5u);
+  EXPECT_TRUE(all_equal(served)) << format_verification({{{.backend = "processes", .outcomes = served}}});
 }
 
 }  // namespace

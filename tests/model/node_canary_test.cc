@@ -36,6 +36,7 @@ TEST(NodeCanary, IsOfTheModelAndItsArithmeticAlone) {
     EXPECT_EQ(canary_of({.seed = 7}, isa, {.threads = 2}), canary);
     EXPECT_EQ(canary_of({.seed = 7}, isa, {.positions_max = 16}), canary);
     EXPECT_NE(canary_of({.seed = 8}, isa), canary);
+    EXPECT_NE(canary_of({.seed = 7, .context = 300}, isa), canary) << "the RoPE table is no part of it";
   }
   for (const std::string& isa : available_isa_levels())
     EXPECT_EQ(canary_of({.seed = 7}, isa) == canary_of({.seed = 7}, "scalar"), isa == "scalar");

@@ -13,89 +13,13 @@
 #include <thread>
 
 #include "common/check.h"
+#include "tests/transfer/channel_end.h"
 #include "tests/transfer/transport_pair.h"
 #include "transfer/control_sockets.h"
 #include "transfer/message_codec.h"
 
 namespace spillway {
 namespace {
-
-constexpr Duration kInterval = std::chrono::milliseconds(20);
-constexpr Duration kSilence = std::chrono::milliseconds(1000);
-
-Hello hello_of(uint64_t boot, const std::string& name) {
-  Hello hello;
-  hello.boot = BootId{boot};
-  hello.role = Role::kDecode;
-  hello.name = name;
-  hello.block_tokens = 64;
-  return hello;
-}
-
-// A channel and all that it has said. Time is real plus `skew`.
-struct ChannelEnd {
-  ChannelEnd(ControlConfig config, Hello self) : channel(config, std::move(self)) {}
-  void receive(size_t events_max = 3) { channel.receive(steady_now() + skew, events, events_max); }
-  template <class Event>
-  std::vector<Event> all() const {
-    std::vector<Event> found;
-    for (const ControlEvent& event : events)
-      if (const auto* const one = std::get_if<Event>(&event)) found.push_back(*one);
-    return found;
-  }
-  PeerId peer() const { return all<PeerUp>().at(0).peer; }
-  ControlChannel channel;
-  std::vector<ControlEvent> events;
-  Duration skew{};
-};
-
-// Sleeps as ControlLoop does. False: not within five seconds.
-bool run_until(const std::vector<ChannelEnd*>& ends, const std::function<bool()>& done) {
-  const TimePoint deadline = steady_now() + std::chrono::seconds(5);
-  while (!done()) {
-    if (steady_now() > deadline) return false;
-    for (ChannelEnd* const end : ends) end->receive();
-    if (done()) return true;
-    std::vector<pollfd> sources;
-    TimePoint next = kNever;
-    for (ChannelEnd* const end : ends) {
-      for (const int fd : end->channel.fds()) sources.push_back({fd, POLLIN, 0});
-      next = std::min(next, end->channel.next_deadline());
-    }
-    const Duration most = std::chrono::milliseconds(100);  // `done` may wait for time alone
-    const Duration left = next <= steady_now() ? Duration::zero() : std::min(most, next - steady_now());
-    ::poll(sources.data(), sources.size(), static_cast<int>(std::ceil(milliseconds(left))));
-  }
-  return true;
-}
-
-class ControlChannelTest : public ::testing::Test {
- protected:
-  std::string endpoint(const std::string& name) const { return "ipc://" + directory_.path() + "/" + name; }
-  ControlConfig config(const std::string& name) const {
-    ControlConfig config;
-    if (!name.empty()) config.bind_endpoint = endpoint(name);
-    config.peers_max = 3;
-    config.heartbeat_interval = kInterval;
-    config.silence_max = kSilence;
-    return config;
-  }
-  std::unique_ptr<ChannelEnd> make(const std::string& bind, Hello self) const {
-    return std::make_unique<ChannelEnd>(config(bind), std::move(self));
-  }
-  // `a` accepts, `b` has connected to it.
-  void connect() {
-    a_ = make("a", hello_of(1, "gateway"));
-    b_ = make("", hello_of(2, "prefill 0"));
-    b_->channel.connect(endpoint("a"));
-    b_->channel.connect(endpoint("a"));  // one connection
-    ASSERT_TRUE(both([&] { return !a_->events.empty() && !b_->events.empty(); }));
-  }
-  bool both(const std::function<bool()>& done) { return run_until({a_.get(), b_.get()}, done); }
-
-  SocketDirectory directory_;
-  std::unique_ptr<ChannelEnd> a_, b_;
-};
 
 Message load(uint32_t number) { return Load{number, 0, 0}; }
 
@@ -119,51 +43,13 @@ TEST_F(ControlChannelTest, WhoComesFirstDoesNotMatterAndHeartbeatsKeepIdlePeers)
   b_ = make("", hello_of(2, "prefill 0"));
   b_->channel.connect(endpoint("a"));
   const TimePoint begun = steady_now();
-  run_until({b_.get()}, [&] { return steady_now() - begun > 5 * kInterval; });
+  run_channels({b_.get()}, [&] { return steady_now() - begun > 5 * kInterval; });
   a_ = make("a", hello_of(1, "gateway"));
   ASSERT_TRUE(both([&] { return !a_->events.empty() && !b_->events.empty(); }));
   const TimePoint up = steady_now();
   both([&] { return steady_now() - up > kSilence + 5 * kInterval; });
   EXPECT_EQ(a_->events.size(), 1u);
   EXPECT_EQ(b_->events.size(), 1u);
-}
-
-TEST_F(ControlChannelTest, AnotherModelOrProtocolIsRefusedNamingBoth) {
-  a_ = make("a", hello_of(1, "gateway"));
-  Hello other = hello_of(2, "prefill 0");
-  other.model.bytes[0] = std::byte{0xAB};
-  b_ = make("", other);
-  b_->channel.connect(endpoint("a"));
-  ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
-  const std::string zero = ModelId{}.hex();
-  EXPECT_EQ(b_->channel.refused_reason(), "\"prefill 0\" has model " + other.model.hex() + ", \"gateway\" has model " +
-                                              zero + ": give both the same model file");
-  other = hello_of(2, "prefill 0");
-  other.protocol_version = kProtocolVersion + 1;
-  b_ = make("", other);
-  b_->channel.connect(endpoint("a"));
-  ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
-  EXPECT_EQ(b_->channel.refused_reason(),
-            "\"prefill 0\" speaks protocol version 3, \"gateway\" speaks 2: run the same release on both");
-  EXPECT_TRUE(a_->events.empty());
-  EXPECT_TRUE(a_->channel.refused_reason().empty());
-}
-
-TEST_F(ControlChannelTest, AnotherCanaryIsRefusedInTheSameNumericsClassOnly) {
-  Hello ours = hello_of(1, "decode 0"), theirs = hello_of(2, "prefill 0");
-  ours.encoding.numerics = theirs.encoding.numerics = NumericsClass{7};
-  ours.canary = 0x10, theirs.canary = 0x11;
-  a_ = make("a", ours);
-  b_ = make("", theirs);
-  b_->channel.connect(endpoint("a"));
-  ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
-  EXPECT_EQ(b_->channel.refused_reason(),
-            "\"prefill 0\" and \"decode 0\" compute different bits in numerics class 7, canary 0000000000000011 and "
-            "0000000000000010: run the same release with the same libm on both");
-  theirs.encoding.numerics = NumericsClass{8};
-  b_ = make("", theirs);
-  b_->channel.connect(endpoint("a"));
-  EXPECT_TRUE(both([&] { return a_->events.size() == 1 && b_->events.size() == 1; }));
 }
 
 TEST_F(ControlChannelTest, ARestartedAcceptorIsGoneThenUpAsAnotherPeer) {
@@ -224,7 +110,7 @@ TEST_F(ControlChannelTest, HeartbeatsGoOutWhileMessagesKeepComing) {
   connect();
   for (uint32_t number = 0; number < 300; ++number)
     ASSERT_EQ(a_->channel.send(a_->peer(), load(number)), ControlChannel::SendStatus::kSent);
-  ASSERT_TRUE(run_until({b_.get()}, [&] { return b_->events.size() > 3; }));
+  ASSERT_TRUE(run_channels({b_.get()}, [&] { return b_->events.size() > 3; }));
   for (int round = 0; round < 20; ++round) {  // five times the silence limit
     a_->skew += kSilence / 4;
     b_->skew += kSilence / 4;
@@ -281,7 +167,7 @@ class RawPeerTest : public ControlChannelTest {
     while (!sockets_.send({dealer, {}}, bytes) && steady_now() < deadline) std::this_thread::yield();
   }
   void send(uint64_t boot, const Message& message) { send(dealer_, encode_message(BootId{boot}, message)); }
-  bool run(const std::function<bool()>& done) { return run_until({a_.get()}, done); }
+  bool run(const std::function<bool()>& done) { return run_channels({a_.get()}, done); }
   std::optional<Message> answer() {
     std::optional<Message> message;
     run([&] {
@@ -385,14 +271,14 @@ TEST_F(ControlChannelTest, AKilledProcessIsGoneWithinTheSilenceLimit) {
   if (child == 0) {
     b_ = make("", hello_of(2, "prefill 0"));
     b_->channel.connect(endpoint("a"));
-    for (;;) run_until({b_.get()}, [] { return false; });
+    for (;;) run_channels({b_.get()}, [] { return false; });
   }
   a_ = make("a", hello_of(1, "gateway"));
-  EXPECT_TRUE(run_until({a_.get()}, [&] { return !a_->events.empty(); }));
+  EXPECT_TRUE(run_channels({a_.get()}, [&] { return !a_->events.empty(); }));
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   const TimePoint killed = steady_now();
-  EXPECT_TRUE(run_until({a_.get()}, [&] { return !a_->all<PeerGone>().empty(); }));
+  EXPECT_TRUE(run_channels({a_.get()}, [&] { return !a_->all<PeerGone>().empty(); }));
   EXPECT_LT(steady_now() - killed, kSilence / 2);  // seen as a hang-up, not as silence
 }
 

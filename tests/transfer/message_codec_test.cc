@@ -64,7 +64,7 @@ Hello any_hello() {
   hello.max_model_len = u32();
   hello.block_tokens = u32();
   hello.canary = u64();
-  hello.chunk_tokens = u32();
+  hello.step_tokens = u32();
   return hello;
 }
 

@@ -1,0 +1,59 @@
+// Who may not talk to whom, and what a refusal ends.
+#include <gtest/gtest.h>
+
+#include "tests/transfer/channel_end.h"
+#include "transfer/control_channel.h"
+
+namespace spillway {
+namespace {
+
+TEST_F(ControlChannelTest, AnotherModelOrProtocolIsRefusedNamingBoth) {
+  a_ = make("a", hello_of(1, "gateway"));
+  Hello other = hello_of(2, "prefill 0");
+  other.model.bytes[0] = std::byte{0xAB};
+  b_ = make("", other);
+  b_->channel.connect(endpoint("a"));
+  ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
+  const std::string zero = ModelId{}.hex();
+  EXPECT_EQ(b_->channel.refused_reason(), "\"prefill 0\" has model " + other.model.hex() + ", \"gateway\" has model " +
+                                              zero + ": give both the same model file");
+  other = hello_of(2, "prefill 0");
+  other.protocol_version = kProtocolVersion + 1;
+  b_ = make("", other);
+  b_->channel.connect(endpoint("a"));
+  ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
+  EXPECT_EQ(b_->channel.refused_reason(),
+            "\"prefill 0\" speaks protocol version 3, \"gateway\" speaks 2: run the same release on both");
+  EXPECT_TRUE(a_->events.empty());
+  EXPECT_TRUE(a_->channel.refused_reason().empty());
+}
+
+TEST_F(ControlChannelTest, AnotherCanaryIsRefusedInTheSameNumericsClassOnly) {
+  Hello ours = hello_of(1, "decode 0"), theirs = hello_of(2, "prefill 0");
+  ours.encoding.numerics = theirs.encoding.numerics = NumericsClass{7};
+  ours.canary = 0x10, theirs.canary = 0x11;
+  a_ = make("a", ours);
+  b_ = make("", theirs);
+  b_->channel.connect(endpoint("a"));
+  ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
+  EXPECT_EQ(b_->channel.refused_reason(),
+            "\"prefill 0\" and \"decode 0\" compute different bits in numerics class 7, canary 0000000000000011 and "
+            "0000000000000010: run the same release with the same libm on both");
+  theirs.encoding.numerics = NumericsClass{8};
+  b_ = make("", theirs);
+  b_->channel.connect(endpoint("a"));
+  EXPECT_TRUE(both([&] { return a_->events.size() == 1 && b_->events.size() == 1; }));
+  // A refusal after all. By a peer that is not its home it ends that connection only, until it is named again.
+  b_->channel.connect(endpoint("a"), ControlChannel::Endpoint::kOther);
+  a_->channel.send(a_->peer(), HelloRefused{"on second thoughts"});
+  EXPECT_TRUE(both([&] { return b_->all<PeerGone>().size() == 1; }));
+  EXPECT_TRUE(b_->channel.refused_reason().empty());
+  EXPECT_EQ(b_->channel.next_deadline(), kNever);
+  b_->channel.connect(endpoint("a"));
+  EXPECT_TRUE(both([&] { return b_->all<PeerUp>().size() == 2; }));
+  a_->channel.send(a_->all<PeerUp>().back().peer, HelloRefused{"no"});
+  EXPECT_TRUE(both([&] { return b_->channel.refused_reason() == "no"; }));
+}
+
+}  // namespace
+}  // namespace spillway
