@@ -30,7 +30,7 @@ struct HttpConfig {
 };
 
 // http thread to loop thread.
-using GatewayInput = std::variant<RequestArrived, ClientGone>;
+using GatewayInput = std::variant<RequestArrived, ClientGone, StopFound>;
 // Loop thread to one HTTP stream.
 using StreamEvent = std::variant<StreamToken, StreamEnd, StreamError>;
 
@@ -40,12 +40,12 @@ using StreamEvent = std::variant<StreamToken, StreamEnd, StreamError>;
 //
 // A request is announced by one RequestArrived, and answered by StreamTokens and one StreamEnd or StreamError. When its
 // client leaves, falls behind or is shut out before that, one ClientGone follows, always; events that still come for it
-// are ignored.
+// are ignored. One StopFound comes before where a stop string was found; it is answered by the end all the same.
 class HttpServer {
  public:
   // Listens at once; throws SetupError when the address cannot be bound or the process may not open so many files.
   // `inputs` needs room for 2 x connections_max (CHECK); a request that finds it full is answered 503, a ClientGone
-  // that does waits and is offered again. REQUIRES: `model` and `inputs` outlive the server.
+  // or StopFound that does waits and is offered again. REQUIRES: `model` and `inputs` outlive the server.
   HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot);
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

@@ -213,11 +213,13 @@ asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
   if (!request.ignored.empty())
     reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(request.ignored, ", ")));
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
-  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits);
+  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
+                      std::move(request.stop));
   request.work.request = id_;
   if (!shared_.submit(std::move(request.work), *this))
     co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
   submitted_ = true;
+  stop_told_ = false;
   if (request.stream) co_return co_await answer_stream(answer);
   co_return co_await answer_whole(answer);
 }
@@ -232,11 +234,18 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
   return head;
 }
 
+// The nodes go on until they are told: at once, or they compute tokens for nobody.
+void HttpSession::stop_early(const OpenAiAnswer& answer) {
+  if (!answer.stopped() || !submitted_ || std::exchange(stop_told_, true)) return;
+  shared_.stop_found(id_);
+}
+
 asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
   while (co_await wait_event()) {
     const StreamEvent event = std::move(events_.front());
     events_.pop_front();
     if (const auto* const token = std::get_if<StreamToken>(&event)) answer.add_token(*token);
+    stop_early(answer);
     if (const auto* const end = std::get_if<StreamEnd>(&event))
       co_return co_await reply(reply_.json(answer.body(*end)));
     if (const auto* const failed = std::get_if<StreamError>(&event))
@@ -257,12 +266,14 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
     for (; !events_.empty() && !last && out.size() < kWriteBytes; events_.pop_front()) {
       const StreamEvent& event = events_.front();
       if (const auto* const token = std::get_if<StreamToken>(&event)) answer.stream_token(*token, out);
+      stop_early(answer);
       if (const auto* const end = std::get_if<StreamEnd>(&event)) answer.stream_end(*end, out);
       if (const auto* const error = std::get_if<StreamError>(&event))
         OpenAiAnswer::stream_error(to_api_error(error->error, reply_.request_name()), out);
       failed = std::holds_alternative<StreamError>(event);
       last = !std::holds_alternative<StreamToken>(event);
     }
+    if (out.empty()) continue;  // tokens behind a stop string
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
     if (last) co_return keep_alive_ && !failed && !shutting_down_;
   }

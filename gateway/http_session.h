@@ -41,7 +41,8 @@ class HttpShared {
   // Sends the request to the loop; its events then reach `session`, until its last or cancel(). False: no room, and
   // nothing was sent.
   virtual bool submit(GenerateRequest work, HttpSession& session) = 0;
-  virtual void cancel(RequestId request) = 0;  // no more events; ClientGone to the loop
+  virtual void cancel(RequestId request) = 0;      // no more events; ClientGone to the loop
+  virtual void stop_found(RequestId request) = 0;  // the end comes soon; StopFound to the loop
 
  protected:
   ~HttpShared() = default;
@@ -71,6 +72,7 @@ class HttpSession {
   boost::asio::awaitable<bool> serve_one();
   boost::asio::awaitable<bool> serve_completion(Endpoint endpoint);
   boost::asio::awaitable<bool> answer(ApiRequest request);
+  void stop_early(const OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> reply(HttpResponse response);
@@ -104,6 +106,7 @@ class HttpSession {
   bool keep_alive_ = false;
   bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;
   bool submitted_ = false;          // the loop knows it and has not ended it
+  bool stop_told_ = false;          // and was told that it may
   std::deque<StreamEvent> events_;  // at most stream_tokens_behind_max tokens behind a write, and one end
 };
 

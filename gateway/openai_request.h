@@ -20,6 +20,7 @@ struct ApiRequest {
   GenerateRequest work;  // all but `request`
   Endpoint endpoint{};
   bool stream = false, include_usage = false;
+  std::vector<std::string> stop;     // at most kStopStringsMax of at most kStopBytesMax
   std::vector<std::string> ignored;  // unknown fields, printable and bounded: told to the client in a Warning header
 };
 

@@ -68,6 +68,12 @@ constexpr BadCase kBadCases[] = {
      "invalid_type"},
     {"model_number", Form::kPromptAnd, R"("model":4)", "model", "invalid_type"},
     {"other_model", Form::kPromptAnd, R"("model":"gpt-4")", "model", "model_not_found", 404},
+    {"stop_number", Form::kPromptAnd, R"("stop":7)", "stop", "invalid_type"},
+    {"stop_false", Form::kPromptAnd, R"("stop":false)", "stop", "invalid_type"},
+    {"stop_of_numbers", Form::kPromptAnd, R"("stop":["a",7])", "stop", "invalid_type"},
+    {"empty_stop", Form::kPromptAnd, R"("stop":"")", "stop", "invalid_value"},
+    {"empty_stop_in_a_list", Form::kMessageAnd, R"("stop":["a",""])", "stop", "invalid_value"},
+    {"five_stops", Form::kPromptAnd, R"("stop":["a","b","c","d","e"])", "stop", "invalid_value"},
     {"no_messages", Form::kChatBody, "{}", "messages", "invalid_type"},
     {"messages_text", Form::kMessages, R"("hi")", "messages", "invalid_type"},
     {"empty_messages", Form::kMessages, "[]", "messages", "invalid_value"},
@@ -106,7 +112,6 @@ constexpr FieldValue kUnsupportedFields[] = {
     {"logprobs", "1"},
     {"frequency_penalty", "1"},
     {"repetition_penalty", "1.1"},
-    {"stop", "\"x\""},
     {"suffix", "\"x\""},
     {"logit_bias", R"({"5":1})"},
     {"tools", "[{}]"},
@@ -258,6 +263,20 @@ TEST_F(OpenAiRequest, EveryFieldArrives) {
   EXPECT_TRUE(parsed->stream && parsed->include_usage && parsed->work.digest_logits);
   EXPECT_TRUE(parsed->work.stop_tokens.empty());
   EXPECT_TRUE(parsed->ignored.empty()) << parsed->ignored.front();
+}
+
+TEST_F(OpenAiRequest, StopIsAStringOrUpToFour) {
+  const auto stops = [&](std::string_view value) {
+    const auto parsed = parse(kText, fmt::format(R"({{"prompt":"a","stop":{}}})", value));
+    EXPECT_TRUE(parsed) << value;
+    return parsed ? parsed->stop : std::vector<std::string>{"refused"};
+  };
+  EXPECT_EQ(stops("null"), std::vector<std::string>{});
+  EXPECT_EQ(stops("[]"), std::vector<std::string>{});
+  EXPECT_EQ(stops(R"("\n\n")"), std::vector<std::string>{"\n\n"});
+  EXPECT_EQ(stops(R"(["a","b","c","\u00e9"])"), (std::vector<std::string>{"a", "b", "c", "\xc3\xa9"}));
+  EXPECT_EQ(stops(fmt::format("\"{:x>256}\"", "")).front().size(), 256u);
+  EXPECT_FALSE(parse(kText, fmt::format(R"({{"prompt":"a","stop":"{:x>257}"}})", "")));
 }
 
 TEST_F(OpenAiRequest, BatchesOfOneAndTheStarModelAreTaken) {

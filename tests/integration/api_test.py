@@ -197,6 +197,31 @@ def logit_digests_repeat():
     equal(streamed, whole)
 
 
+def stop_strings_end_the_answer_and_the_work():
+    long = {"max_tokens": 1500, "extra_body": {"ignore_eos": True}}
+    free = complete(max_tokens=24, extra_body={"ignore_eos": True})
+    text = free.choices[0].text
+    assert len(text) > 20, text
+    for begin in range(3, 9):  # borders of tokens and inside them
+        stop = text[begin:begin + 6]
+        cut = text[:text.index(stop)]
+        before = metric("spillway_output_tokens_total")
+        whole = complete(stop=[stop, "~never said~"], **long)
+        equal((whole.choices[0].text, whole.choices[0].finish_reason), (cut, "stop"), repr(stop))
+        assert 0 < whole.usage.completion_tokens < 24, whole.usage
+        chunks = list(complete(stop=stop, stream=True, stream_options={"include_usage": True}, **long))
+        equal("".join(chunk.choices[0].text for chunk in chunks[:-1]), cut, repr(stop))
+        equal(chunks[-2].choices[0].finish_reason, "stop")
+        equal(chunks[-1].usage.completion_tokens, whole.usage.completion_tokens, "tokens until the stop string")
+        wait_all_blocks_free()
+        assert metric("spillway_output_tokens_total") - before < 200, "the nodes went on"
+    kept = complete(max_tokens=24, stop="~never said~", extra_body={"ignore_eos": True})
+    equal((kept.choices[0].text, kept.choices[0].finish_reason), (text, "length"))
+    chat = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=48, stop=["Paris"])
+    assert "Paris" not in chat.choices[0].message.content, chat
+    equal(chat.choices[0].finish_reason, "stop")
+
+
 def bad_requests_name_their_field():
     bad = openai.BadRequestError
     raises(bad, 400, "temperature", "invalid_value", prompt="a", temperature=-1)
@@ -210,7 +235,9 @@ def bad_requests_name_their_field():
     raises(bad, 400, "max_tokens", "context_length_exceeded", prompt="a", max_tokens=1_000_000)
     raises(bad, 400, "n", "unsupported", prompt="a", n=2)
     raises(bad, 400, "logprobs", "unsupported", prompt="a", logprobs=1)
-    raises(bad, 400, "stop", "unsupported", prompt="a", stop=["x"])
+    raises(bad, 400, "stop", "invalid_value", prompt="a", stop=["x"] * 5)
+    raises(bad, 400, "stop", "invalid_value", prompt="a", stop="")
+    raises(bad, 400, "stop", "invalid_type", prompt="a", extra_body={"stop": 7})
     raises(bad, 400, "messages", "invalid_value", messages=[])
     raises(bad, 400, "messages", "invalid_type", messages=[{"role": "user"}])
     raises(bad, 400, "messages", "unsupported", messages=[{"role": "user", "content": [
@@ -293,7 +320,7 @@ def metrics_count_requests():
 TESTS = [models_list_and_retrieve, completion_in_one_piece, completion_stream_equals_one_piece, prompt_as_token_ids,
          length_and_eos_are_kept, chat_in_one_piece_and_streamed, chat_parts_are_joined,
          special_tokens_in_messages_stay_text, seed_repeats_and_another_differs, second_time_comes_from_the_cache,
-         logit_digests_repeat, bad_requests_name_their_field, switched_off_features_are_taken,
+         logit_digests_repeat, stop_strings_end_the_answer_and_the_work, bad_requests_name_their_field, switched_off_features_are_taken,
          unknown_fields_and_request_ids, wrong_paths_and_methods_are_error_objects, health_tells_ready,
          eight_at_once_say_what_each_says_alone, disconnect_in_the_stream_frees_all_blocks, metrics_count_requests]
 
