@@ -22,6 +22,7 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "gateway/http_page.h"
 
 namespace spillway {
 namespace {
@@ -125,7 +126,7 @@ asio::awaitable<bool> HttpSession::serve_one() {
   const std::string path(path_of(request.target()));
   if (path == "/v1/completions") co_return co_await serve_completion(Endpoint::kCompletions);
   if (path == "/v1/chat/completions") co_return co_await serve_completion(Endpoint::kChatCompletions);
-  co_return co_await reply(respond_get(path));
+  co_return co_await reply(page_of(path, reply_, shared_));
 }
 
 asio::awaitable<error_code> HttpSession::read_body() {
@@ -141,25 +142,6 @@ asio::awaitable<error_code> HttpSession::read_body() {
 }
 
 void HttpSession::release_body() { shared_.give_body_bytes(std::exchange(body_bytes_, 0)); }
-
-HttpResponse HttpSession::respond_get(std::string_view path) const {
-  const std::string& name = shared_.model().name();
-  if (path == "/health/live") return reply_.json(health_body({}));
-  if (path == "/health/ready" || path == "/health") {
-    const Result<void> ready = shared_.ready();
-    return reply_.text(ready ? 200 : 503, kJsonType, health_body(ready));
-  }
-  if (path == "/metrics")
-    return reply_.text(200, "text/plain; version=0.0.4; charset=utf-8",
-                       shared_.metrics().text(shared_.status(), shared_.ready(), shared_.connections()));
-  if (path == "/v1/models") return reply_.json(models_body(name, shared_.max_model_len(), shared_.started()));
-  if (path.substr(kModelPath.size()) == name)
-    return reply_.json(model_body(name, shared_.max_model_len(), shared_.started()));
-  return reply_.error({.status = 404,
-                       .message = fmt::format("that model does not exist here: this server has '{}'", name),
-                       .param = "model",
-                       .code = "model_not_found"});
-}
 
 asio::awaitable<bool> HttpSession::reply(HttpResponse response) {
   const bool another = keep_alive_ && !shutting_down_;

@@ -3,7 +3,6 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/parser.hpp>
@@ -14,39 +13,11 @@
 #include <string_view>
 
 #include "gateway/http_reply.h"
-#include "gateway/http_server.h"
+#include "gateway/http_shared.h"
 #include "gateway/openai_answer.h"
 #include "gateway/openai_request.h"
 
 namespace spillway {
-
-class HttpSession;
-
-// What the sessions of one server share. Http thread.
-class HttpShared {
- public:
-  virtual const HttpConfig& config() const = 0;
-  virtual const ServedModel& model() const = 0;
-  virtual GatewayMetrics& metrics() = 0;
-  virtual boost::asio::thread_pool& parse_pool() = 0;
-  virtual GatewayStatus status() const = 0;    // as last published
-  virtual Result<void> ready() const = 0;      // as published, and whether the loop still speaks
-  virtual uint32_t max_model_len() const = 0;  // in force now, tokens
-  virtual uint32_t connections() const = 0;
-  virtual int64_t started() const = 0;  // seconds since 1970
-  // All bodies in memory together are bounded. False: no room, and nothing was taken.
-  virtual bool take_body_bytes(size_t bytes) = 0;
-  virtual void give_body_bytes(size_t bytes) = 0;
-  virtual RequestId next_request() = 0;
-  // Sends the request to the loop; its events then reach `session`, until its last or cancel(). False: no room, and
-  // nothing was sent.
-  virtual bool submit(GenerateRequest work, HttpSession& session) = 0;
-  virtual void cancel(RequestId request) = 0;      // no more events; ClientGone to the loop
-  virtual void stop_found(RequestId request) = 0;  // the end comes soon; StopFound to the loop
-
- protected:
-  ~HttpShared() = default;
-};
 
 // One connection: requests one after the other. Http thread only; owned by the server, which keeps it until run() ends.
 // While a request is under way a read stays pending, so that a client that leaves is noticed at once; what it sends
@@ -82,7 +53,6 @@ class HttpSession {
   // kNoBodyRoom: the bound is reached.
   boost::asio::awaitable<boost::system::error_code> read_body();
   void release_body();
-  HttpResponse respond_get(std::string_view path) const;
   AnswerHead answer_head(const ApiRequest& request) const;
 
   boost::asio::awaitable<void> watch_client();
