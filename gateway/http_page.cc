@@ -16,6 +16,7 @@ HttpResponse page_of(std::string_view path, const HttpReply& reply, HttpShared& 
   if (path == "/metrics")
     return reply.text(200, "text/plain; version=0.0.4; charset=utf-8",
                       shared.metrics().text(shared.status(), shared.ready(), shared.connections()));
+  if (path == "/version") return reply.json(version_body());
   if (path == "/v1/models") return reply.json(models_body(name, shared.max_model_len(), shared.started()));
   if (path.substr(kModelPath.size()) == name)
     return reply.json(model_body(name, shared.max_model_len(), shared.started()));

@@ -7,7 +7,7 @@
 
 namespace spillway {
 
-// What a GET is answered with: health, metrics, models. Http thread. REQUIRES: reply.refuse() let it pass.
+// What a GET is answered with: health, metrics, models, version. Http thread. REQUIRES: reply.refuse() let it pass.
 HttpResponse page_of(std::string_view path, const HttpReply& reply, HttpShared& shared);
 
 }  // namespace spillway

@@ -24,7 +24,8 @@ constexpr Route kRoutes[] = {
     {"/v1/completions", http::verb::post}, {"/v1/chat/completions", http::verb::post},
     {"/v1/models", http::verb::get},       {"/health", http::verb::get},
     {"/health/live", http::verb::get},     {"/health/ready", http::verb::get},
-    {"/metrics", http::verb::get},
+    {"/metrics", http::verb::get},         {"/version", http::verb::get},
+    {"/tokenize", http::verb::post},       {"/detokenize", http::verb::post},
 };
 
 // nullptr: no such route.

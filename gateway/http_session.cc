@@ -51,10 +51,10 @@ uint64_t random_seed() {
 }
 
 // Runs on the parse pool.
-asio::awaitable<Parsed<ApiRequest>> parse_on_pool(Endpoint endpoint, std::string body, const ServedModel& model,
-                                                  uint32_t max_model_len) {
+asio::awaitable<Parsed<ApiCall>> parse_on_pool(std::string path, std::string body, const ServedModel& model,
+                                               uint32_t max_model_len) {
   try {
-    co_return parse_api_request(endpoint, body, model, max_model_len, random_seed());
+    co_return parse_api_call(path, body, model, max_model_len, random_seed());
   } catch (const std::exception& error) {
     spdlog::error("parse_failed what={}", error.what());
     co_return tl::unexpected(
@@ -123,9 +123,8 @@ asio::awaitable<bool> HttpSession::serve_one() {
     if (!spoke_http || error == http::error::end_of_stream || error == http::error::partial_message) co_return false;
     co_return co_await refuse_unread(reply_.unreadable(error, config.header_bytes_max, config.body_bytes_max));
   }
-  const std::string path(path_of(request.target()));
-  if (path == "/v1/completions") co_return co_await serve_completion(Endpoint::kCompletions);
-  if (path == "/v1/chat/completions") co_return co_await serve_completion(Endpoint::kChatCompletions);
+  std::string path(path_of(request.target()));
+  if (request.method() == http::verb::post) co_return co_await serve_call(std::move(path));
   co_return co_await reply(page_of(path, reply_, shared_));
 }
 
@@ -168,32 +167,40 @@ asio::awaitable<bool> HttpSession::refuse_unread(HttpResponse response) {
   co_return false;
 }
 
-asio::awaitable<bool> HttpSession::serve_completion(Endpoint endpoint) {
+asio::awaitable<bool> HttpSession::serve_call(std::string path) {
   if (admission_ == Admission::kHealthOnly)
     co_return co_await reply(reply_.error(busy("too many connections: try again")));
   std::string body = std::move(parser_->get().body());
   in_flight_ = watching_ = true;
   stream_.expires_never();
   asio::co_spawn(stream_.get_executor(), watch_client(), asio::detached);
-  const Parsed<ApiRequest> request = co_await asio::co_spawn(
-      shared_.parse_pool(), parse_on_pool(endpoint, std::move(body), shared_.model(), shared_.max_model_len()),
+  Parsed<ApiCall> call = co_await asio::co_spawn(
+      shared_.parse_pool(), parse_on_pool(std::move(path), std::move(body), shared_.model(), shared_.max_model_len()),
       asio::use_awaitable);
   release_body();
   bool another = false;
   if (!gone_) {
-    if (!request) {
-      another = co_await reply(reply_.error(request.error()));
+    if (!call) {
+      another = co_await reply(reply_.error(call.error()));
     } else {
-      another = co_await answer(std::move(*request));
+      another = co_await answer_call(std::move(*call));
     }
   }
   co_await end_watch();
   co_return another && !gone_;
 }
 
+asio::awaitable<bool> HttpSession::answer_call(ApiCall call) {
+  const auto& ignored = std::visit(
+      [](const auto& one) -> const auto& { return one.ignored; }, call);
+  if (!ignored.empty())
+    reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(ignored, ", ")));
+  if (auto* const plain = std::get_if<PlainAnswer>(&call))
+    co_return co_await reply(reply_.json(std::move(plain->body)));
+  co_return co_await answer(std::get<ApiRequest>(std::move(call)));
+}
+
 asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
-  if (!request.ignored.empty())
-    reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(request.ignored, ", ")));
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
   OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
                       std::move(request.stop));

@@ -12,10 +12,10 @@
 #include <string>
 #include <string_view>
 
+#include "gateway/api_call.h"
 #include "gateway/http_reply.h"
 #include "gateway/http_shared.h"
 #include "gateway/openai_answer.h"
-#include "gateway/openai_request.h"
 
 namespace spillway {
 
@@ -41,7 +41,8 @@ class HttpSession {
 
   // True: the connection can take another request.
   boost::asio::awaitable<bool> serve_one();
-  boost::asio::awaitable<bool> serve_completion(Endpoint endpoint);
+  boost::asio::awaitable<bool> serve_call(std::string path);
+  boost::asio::awaitable<bool> answer_call(ApiCall call);
   boost::asio::awaitable<bool> answer(ApiRequest request);
   void stop_early(const OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);

@@ -122,7 +122,31 @@ class Reader {
       return or_refuse(model_.encode_prompt(text), "prompt");
     }
     if (!prompt->is_array()) return refuse("prompt", "prompt must be a string or a list of token ids", "invalid_type");
-    return read_token_ids(*prompt);
+    return read_token_ids(*prompt, "prompt");
+  }
+
+  Parsed<std::vector<TokenId>> read_text_to_tokenize() const {
+    if (find_field(body_, "messages") != nullptr) return read_messages();
+    const char* const name = find_field(body_, "content") != nullptr ? "content" : "prompt";
+    const Json* const text = find_field(body_, name);
+    if (text == nullptr) return refuse("prompt", "prompt is missing: a string; or send content, or messages");
+    if (!text->is_string()) return refuse(name, fmt::format("{} must be a string", name), "invalid_type");
+    const Json* const add_special = find_field(body_, "add_special");
+    if (add_special != nullptr && !add_special->is_boolean())
+      return refuse("add_special", "add_special must be true or false", "invalid_type");
+    const auto& bytes = text->get_ref<const std::string&>();
+    if (auto fits = check_text(bytes.size(), name); !fits) return tl::unexpected(fits.error());
+    auto tokens = or_refuse(model_.encode_prompt(bytes), name);
+    if (tokens && add_special != nullptr && *add_special == true)
+      tokens->insert(tokens->begin(), model_.tokenizer().begin_of_sequence());
+    return tokens;
+  }
+
+  Parsed<std::vector<TokenId>> read_tokens_to_spell() const {
+    const Json* const tokens = find_field(body_, "tokens");
+    if (tokens == nullptr || !tokens->is_array())
+      return refuse("tokens", "tokens must be a list of token ids", "invalid_type");
+    return read_token_ids(*tokens, "tokens");
   }
 
   Parsed<std::vector<TokenId>> read_messages() const {
@@ -171,17 +195,17 @@ class Reader {
     return value != nullptr && value->get<bool>();
   }
 
-  Parsed<std::vector<TokenId>> read_token_ids(const Json& list) const {
-    if (list.size() >= max_model_len_) return too_long("prompt", list.size());
+  Parsed<std::vector<TokenId>> read_token_ids(const Json& list, const char* param) const {
+    if (list.size() >= max_model_len_) return too_long(param, list.size());
     std::vector<TokenId> tokens;
     tokens.reserve(list.size());
     const uint32_t vocab = model_.tokenizer().vocab_size();
     for (const Json& id : list) {
       if (!id.is_number_integer())
-        return refuse("prompt", fmt::format("prompt[{}] must be a token id", tokens.size()), "invalid_type");
+        return refuse(param, fmt::format("{}[{}] must be a token id", param, tokens.size()), "invalid_type");
       if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab)
-        return refuse("prompt",
-                      fmt::format("prompt[{}] is not a token id: they go from 0 to {}", tokens.size(), vocab - 1));
+        return refuse(param,
+                      fmt::format("{}[{}] is not a token id: they go from 0 to {}", param, tokens.size(), vocab - 1));
       tokens.push_back(id.get<TokenId>());
     }
     return tokens;
@@ -207,7 +231,30 @@ class Reader {
   const uint32_t max_model_len_;
 };
 
+Parsed<TokensRequest> parse_tokens(std::string_view body, const ServedModel& model, uint32_t max_model_len,
+                                   Parsed<std::vector<TokenId>> (Reader::*read)() const) {
+  const auto json = parse_request_json(body);
+  if (!json) return tl::unexpected(json.error());
+  const Reader reader(*json, model, max_model_len);
+  if (auto checked = reader.read_model(); !checked) return tl::unexpected(checked.error());
+  auto tokens = (reader.*read)();
+  if (!tokens) return tl::unexpected(tokens.error());
+  TokensRequest request{std::move(*tokens), unknown_fields(*json)};
+  std::erase_if(request.ignored,
+                [](const std::string& name) { return name == "content" || name == "add_special" || name == "tokens"; });
+  return request;
+}
+
 }  // namespace
+
+Parsed<TokensRequest> parse_tokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len) {
+  return parse_tokens(body, model, max_model_len, &Reader::read_text_to_tokenize);
+}
+
+Parsed<TokensRequest> parse_detokenize_request(std::string_view body, const ServedModel& model,
+                                               uint32_t max_model_len) {
+  return parse_tokens(body, model, max_model_len, &Reader::read_tokens_to_spell);
+}
 
 Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, const ServedModel& model,
                                      uint32_t max_model_len, uint64_t seed_default) {

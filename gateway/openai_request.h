@@ -30,4 +30,14 @@ struct ApiRequest {
 Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, const ServedModel& model,
                                      uint32_t max_model_len, uint64_t seed_default);
 
+struct TokensRequest {
+  std::vector<TokenId> tokens;
+  std::vector<std::string> ignored;  // as in ApiRequest
+};
+// The tokens of {"prompt" or "content": text, "add_special": bool} or {"messages": [...]}, special ones spelled in a
+// prompt counted as such. Text is bounded as a prompt's is, though its tokens may be more than the context.
+Parsed<TokensRequest> parse_tokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len);
+// Of {"tokens": [...]}, bounded as a prompt of token ids is.
+Parsed<TokensRequest> parse_detokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len);
+
 }  // namespace spillway

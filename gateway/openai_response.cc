@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/clock.h"
+#include "common/version.h"
 
 namespace spillway {
 namespace {
@@ -179,6 +180,8 @@ std::string models_body(std::string_view model, uint32_t max_model_len, int64_t 
 std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created) {
   return dump(model_object(model, max_model_len, created));
 }
+
+std::string version_body() { return dump({{"version", version()}}); }
 
 std::string health_body(const Result<void>& health) {
   if (health) return dump({{"status", "ok"}});

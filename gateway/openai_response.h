@@ -57,6 +57,8 @@ std::string answer_body(const AnswerHead& head, std::string_view text, const std
 
 std::string models_body(std::string_view model, uint32_t max_model_len, int64_t created);
 std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created);
+// {"version": ...}
+std::string version_body();
 // {"status": "ok"} or {"status": "unavailable", "reason": ...}
 std::string health_body(const Result<void>& health);
 

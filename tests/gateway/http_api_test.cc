@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "common/version.h"
 #include "tests/gateway/ask.h"
 #include "tests/gateway/fake_loop.h"
 #include "tests/gateway/loop_scripts.h"
@@ -40,6 +42,63 @@ TEST(HttpApi, AStopStringIsToldToTheLoopOnceAndEndsTheAnswer) {
     EXPECT_EQ(loop.stops().size(), count);
   }
   EXPECT_TRUE(loop.gone().empty());
+}
+
+TEST(HttpApi, TokenizeGivesWhatACompletionWouldCompute) {
+  FakeLoop loop(says("x"));
+  const RawReply reply = ask(loop, "/tokenize", R"({"prompt":"ab<|im_end|>","wings":1})");
+  ASSERT_EQ(reply.status, 200u) << reply.body;
+  EXPECT_EQ(Json::parse(reply.body), (Json{{"tokens", {'a', 'b', 257}}, {"count", 3}, {"max_model_len", 1000}}));
+  EXPECT_EQ(reply.headers.at("warning"), "299 spillway \"unknown fields ignored: wings\"");
+  EXPECT_EQ(Json::parse(ask(loop, "/tokenize", R"({"content":"ab","add_special":true})").body)["tokens"],
+            (Json{258, 'a', 'b'}));
+  const std::string messages = R"("messages":[{"role":"user","content":"hi"}])";
+  const Json chat = Json::parse(ask(loop, "/tokenize", "{" + messages + "}").body);
+  EXPECT_EQ(ask(loop, "/v1/chat/completions", "{" + messages + R"(,"max_tokens":1})").status, 200u);
+  EXPECT_EQ(chat["tokens"], Json(loop.arrived().at(0).prompt));
+  EXPECT_EQ(loop.arrived().size(), 1u) << "no tokens are generated for it";
+}
+
+TEST(HttpApi, DetokenizeUndoesTokenize) {
+  FakeLoop loop(says("x"));
+  const std::string text = "caf\xc3\xa9 <|im_start|>user";
+  const Json tokens = Json::parse(ask(loop, "/tokenize", Json{{"prompt", text}}.dump()).body)["tokens"];
+  const Json back = Json::parse(ask(loop, "/detokenize", Json{{"tokens", tokens}}.dump()).body);
+  EXPECT_EQ(back, (Json{{"prompt", text}, {"content", text}}));
+  EXPECT_EQ(Json::parse(ask(loop, "/detokenize", R"({"tokens":[97,195]})").body)["prompt"], "a\xef\xbf\xbd");
+}
+
+TEST(HttpApi, TokenRoutesRefuseByField) {
+  struct Case {
+    const char *path, *body, *param;
+  };
+  FakeLoop loop(says("x"));
+  for (const Case& one : {Case{"/tokenize", "{}", "prompt"},
+                          {"/tokenize", R"({"prompt":["a"]})", "prompt"},
+                          {"/tokenize", R"({"content":7})", "content"},
+                          {"/tokenize", R"({"prompt":"a","add_special":1})", "add_special"},
+                          {"/tokenize", R"({"messages":[]})", "messages"},
+                          {"/tokenize", R"({"prompt":"a","model":7})", "model"},
+                          {"/detokenize", "{}", "tokens"},
+                          {"/detokenize", R"({"tokens":"a"})", "tokens"},
+                          {"/detokenize", R"({"tokens":[1,-1]})", "tokens"},
+                          {"/detokenize", R"({"tokens":[259]})", "tokens"},
+                          {"/detokenize", R"({"tokens":[1.5]})", "tokens"}}) {
+    SCOPED_TRACE(one.body);
+    const RawReply reply = ask(loop, one.path, one.body);
+    EXPECT_EQ(reply.status, 400u);
+    EXPECT_EQ(Json::parse(reply.body)["error"]["param"], one.param);
+  }
+  const std::string huge = std::string(100000, 'a');
+  EXPECT_EQ(error_code_of(ask(loop, "/tokenize", Json{{"prompt", huge}}.dump())), "context_length_exceeded");
+  const Json ids(std::vector<int>(1000, 5));
+  EXPECT_EQ(error_code_of(ask(loop, "/detokenize", Json{{"tokens", ids}}.dump())), "context_length_exceeded");
+}
+
+TEST(HttpApi, VersionIsThatOfTheBuild) {
+  FakeLoop loop(says("x"));
+  EXPECT_EQ(Json::parse(fetch(loop, "/version").body), (Json{{"version", version()}}));
+  EXPECT_FALSE(version().empty());
 }
 
 }  // namespace

@@ -222,6 +222,31 @@ def stop_strings_end_the_answer_and_the_work():
     equal(chat.choices[0].finish_reason, "stop")
 
 
+def post(path, body):
+    with contextlib.closing(connection()) as one:
+        one.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        response = one.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def tokens_and_text_are_told():
+    status, told = post("/tokenize", {"model": model, "prompt": PROMPT})
+    equal((status, told["count"]), (200, len(told["tokens"])), told)
+    assert told["max_model_len"] > 0, told
+    usage = complete(max_tokens=1).usage
+    equal(told["count"], usage.prompt_tokens)
+    equal(complete(prompt=told["tokens"], max_tokens=8).choices[0].text, complete(max_tokens=8).choices[0].text)
+    equal(post("/detokenize", {"tokens": told["tokens"]}), (200, {"prompt": PROMPT, "content": PROMPT}))
+    chat = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=1)
+    equal(post("/tokenize", {"messages": QUESTION})[1]["count"], chat.usage.prompt_tokens)
+    equal(post("/detokenize", {"tokens": [10**9]})[1]["error"]["param"], "tokens")
+
+
+def version_is_told():
+    status, _, body = get("/version")
+    assert status == 200 and re.fullmatch(r"\d+\.\d+\.\d+", json.loads(body)["version"]), body
+
+
 def bad_requests_name_their_field():
     bad = openai.BadRequestError
     raises(bad, 400, "temperature", "invalid_value", prompt="a", temperature=-1)
@@ -320,7 +345,8 @@ def metrics_count_requests():
 TESTS = [models_list_and_retrieve, completion_in_one_piece, completion_stream_equals_one_piece, prompt_as_token_ids,
          length_and_eos_are_kept, chat_in_one_piece_and_streamed, chat_parts_are_joined,
          special_tokens_in_messages_stay_text, seed_repeats_and_another_differs, second_time_comes_from_the_cache,
-         logit_digests_repeat, stop_strings_end_the_answer_and_the_work, bad_requests_name_their_field, switched_off_features_are_taken,
+         logit_digests_repeat, stop_strings_end_the_answer_and_the_work,
+         tokens_and_text_are_told, version_is_told, bad_requests_name_their_field, switched_off_features_are_taken,
          unknown_fields_and_request_ids, wrong_paths_and_methods_are_error_objects, health_tells_ready,
          eight_at_once_say_what_each_says_alone, disconnect_in_the_stream_frees_all_blocks, metrics_count_requests]
 
