@@ -27,6 +27,7 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   add("--queue-max", std::to_string(options.queue_max));
   add("--max-model-len", std::to_string(options.max_model_len));
   add("--log-level", options.log_level);
+  for (const std::string& name : options.served_names) add("--served-model-name", name);
   if (!options.secret_file.empty()) add("--secret-file", options.secret_file);
   return arguments;
 }

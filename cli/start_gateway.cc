@@ -1,7 +1,9 @@
 #include "cli/start_gateway.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <utility>
 
 #include "cli/child_process.h"
 #include "cli/memory_plan.h"
@@ -39,6 +41,17 @@ class Effects {
   HttpServer& http_;
 };
 
+ServedModel::Settings names_of(const Options& options) {
+  ServedModel::Settings settings;
+  for (const std::string& name : options.served_names)
+    if (name == "*")
+      settings.any_name = true;
+    else
+      settings.names.push_back(name);
+  if (settings.names.empty()) settings.names.push_back(std::filesystem::path(options.model).stem().string());
+  return settings;
+}
+
 }  // namespace
 
 int start_gateway(const Options& options) {
@@ -46,8 +59,10 @@ int start_gateway(const Options& options) {
   const ModelConfig model = value_or_throw(read_model_config(file));
   const std::unique_ptr<Tokenizer> tokenizer = value_or_throw(Tokenizer::from_gguf(file));
   const Secret secret = read_or_make_secret(options.secret_file);
-  const ServedModel served = value_or_throw(ServedModel::from_gguf(
-      file, options.model, *tokenizer, effective_model_len(options, model), derive_tenant_key(secret, "default")));
+  ServedModel::Settings settings = names_of(options);
+  settings.max_model_len = effective_model_len(options, model);
+  settings.tenant = derive_tenant_key(secret, "default");
+  const ServedModel served = value_or_throw(ServedModel::from_gguf(file, *tokenizer, std::move(settings)));
 
   const BootId boot = draw_boot_id();
   ControlConfig control;

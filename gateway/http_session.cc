@@ -217,7 +217,7 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
   AnswerHead head;
   head.endpoint = request.endpoint;
   head.id = (request.endpoint == Endpoint::kCompletions ? "cmpl-" : "chatcmpl-") + id_text(id_);
-  head.model = shared_.model().name();
+  head.model = request.model;
   head.created = unix_seconds();
   head.usage_null = request.include_usage;
   return head;

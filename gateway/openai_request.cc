@@ -71,15 +71,16 @@ class Reader {
   Reader(const Json& body, const ServedModel& model, uint32_t max_model_len)
       : body_(body), model_(model), max_model_len_(std::min(max_model_len, model.max_model_len())) {}
 
-  Parsed<void> read_model() const {
+  // The name that answers carry.
+  Parsed<std::string> read_model() const {
     const Json* const name = find_field(body_, "model");
-    if (name == nullptr) return {};
+    if (name == nullptr) return model_.name();
     if (!name->is_string()) return refuse("model", "model must be a string", "invalid_type");
     const auto& text = name->get_ref<const std::string&>();
-    if (text == model_.name() || text == "*") return {};
+    if (model_.accepts_name(text)) return model_.has_name(text) ? text : model_.name();
     ApiError error{.status = 404, .param = "model", .code = "model_not_found"};
-    error.message =
-        fmt::format("the model '{}' does not exist here: this server has '{}'", printable(text), model_.name());
+    error.message = fmt::format("the model '{}' does not exist here: this server has '{}'", printable(text),
+                                fmt::join(model_.names(), "', '"));
     return tl::unexpected(std::move(error));
   }
 
@@ -263,7 +264,9 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   const Reader reader(*json, model, max_model_len);
   ApiRequest request;
   request.endpoint = endpoint;
-  if (auto checked = reader.read_model(); !checked) return tl::unexpected(checked.error());
+  auto name = reader.read_model();
+  if (!name) return tl::unexpected(name.error());
+  request.model = std::move(*name);
   if (auto checked = check_fields(*json); !checked) return tl::unexpected(checked.error());
   if (auto checked = reader.read_stream(request); !checked) return tl::unexpected(checked.error());
   reader.read_sampling(request.work, seed_default);

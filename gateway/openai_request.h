@@ -19,6 +19,7 @@ inline constexpr size_t kChatMessagesMax = 4096;
 struct ApiRequest {
   GenerateRequest work;  // all but `request`
   Endpoint endpoint{};
+  std::string model;  // for the answer: the name asked for where it is one of ours, else the first
   bool stream = false, include_usage = false;
   std::vector<std::string> stop;     // at most kStopStringsMax of at most kStopBytesMax
   std::vector<std::string> ignored;  // unknown fields, printable and bounded: told to the client in a Warning header

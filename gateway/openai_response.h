@@ -55,7 +55,7 @@ std::string usage_chunk(const AnswerHead& head, const Waterfall& waterfall);
 std::string answer_body(const AnswerHead& head, std::string_view text, const std::vector<AnswerToken>& tokens,
                         const StreamEnd& end);
 
-std::string models_body(std::string_view model, uint32_t max_model_len, int64_t created);
+std::string models_body(const std::vector<std::string>& models, uint32_t max_model_len, int64_t created);
 std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created);
 // {"version": ...}
 std::string version_body();

@@ -95,6 +95,20 @@ TEST(HttpApi, TokenRoutesRefuseByField) {
   EXPECT_EQ(error_code_of(ask(loop, "/detokenize", Json{{"tokens", ids}}.dump())), "context_length_exceeded");
 }
 
+TEST(HttpApi, EveryNameOfTheModelIsListedAndTaken) {
+  FakeLoop loop(says("x"));
+  const Json list = Json::parse(fetch(loop, "/v1/models").body)["data"];
+  ASSERT_EQ(list.size(), 2u);
+  for (size_t index = 0; index < 2; ++index) {
+    const std::string name = index == 0 ? "bytes" : "org/second";
+    EXPECT_EQ(list[index]["id"], name);
+    EXPECT_EQ(Json::parse(fetch(loop, "/v1/models/" + name).body), list[index]);
+    const Json body = {{"prompt", "a"}, {"model", name}};
+    EXPECT_EQ(Json::parse(ask(loop, kText, body.dump()).body)["model"], name);
+  }
+  EXPECT_EQ(fetch(loop, "/v1/models/org/third").status, 404u);
+}
+
 TEST(HttpApi, VersionIsThatOfTheBuild) {
   FakeLoop loop(says("x"));
   EXPECT_EQ(Json::parse(fetch(loop, "/version").body), (Json{{"version", version()}}));

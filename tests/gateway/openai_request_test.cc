@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/gateway/byte_model.h"
@@ -284,6 +285,23 @@ TEST_F(OpenAiRequest, BatchesOfOneAndTheStarModelAreTaken) {
   const auto tokens = parse(kText, R"({"prompt":[[97,98]]})");
   ASSERT_TRUE(text && tokens);
   EXPECT_EQ(text->work.prompt, tokens->work.prompt);
+}
+
+TEST_F(OpenAiRequest, AnswersCarryTheNameAskedForWhereItIsOneOfOurs) {
+  const auto answered = [&](const ServedModel& model, std::string_view asked) {
+    const auto body = fmt::format(R"({{"prompt":"a","model":{}}})", asked);
+    const auto parsed = parse_api_request(kText, body, model, 1000, 0);
+    return parsed ? parsed->model : parsed.error().code;
+  };
+  EXPECT_EQ(answered(model_, "null"), "bytes");
+  EXPECT_EQ(answered(model_, R"("org/second")"), "org/second");
+  EXPECT_EQ(answered(model_, R"("gpt-4")"), "model_not_found");
+  ServedModel::Settings settings;
+  settings.names = {"one"};
+  settings.any_name = true;
+  settings.max_model_len = 10;
+  settings.stop_tokens = {ByteTokenizer::kEnd};
+  EXPECT_EQ(answered(ServedModel(tokenizer_, std::move(settings)), R"("gpt-4")"), "one");
 }
 
 TEST_F(OpenAiRequest, OfEqualKeysTheLastCounts) {

@@ -88,7 +88,11 @@ def check_timings(timings):
 
 def models_list_and_retrieve():
     listed = client.models.list().data
-    equal([one.id for one in listed], [model])
+    names = [one.id for one in listed]
+    equal(names[0], model)
+    for name in names:
+        equal(json.loads(get(f"/v1/models/{name}")[2])["id"], name)
+        equal(client.completions.create(model=name, prompt=PROMPT, max_tokens=1).model, name)
     equal(client.models.retrieve(model).object, "model")
     try:
         client.models.retrieve("another")

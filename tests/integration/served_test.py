@@ -186,6 +186,16 @@ def openai_client():
         assert run.returncode == 0, "api_test.py failed (its lines are above)"
 
 
+def the_model_has_the_names_it_was_given():
+    with server.Server(SPILLWAY, MODEL, "--served-model-name", "small", "--served-model-name", "*",
+                       "--served-model-name", "org/small") as one:
+        listed = [entry["id"] for entry in __import__("json").loads(one.get("/v1/models")[1])["data"]]
+        assert listed == ["small", "org/small"], listed
+        for asked, answered in (("small", "small"), ("org/small", "org/small"), ("gpt-4", "small")):
+            status, body = one.complete("a", 1, model=asked)
+            assert (status, body["model"]) == (200, answered), (asked, body)
+
+
 if __name__ == "__main__":
     with server.Server(SPILLWAY, MODEL) as healthy:
         EXPECTED = neighbour_says(healthy)
@@ -194,4 +204,5 @@ if __name__ == "__main__":
                                client_gone_while_a_node_is_at("decode-landed", "decode 0", 1),
                                no_place_queues_then_refuses, full_pool_queues_then_refuses,
                                doctor_says_what_serve_would_meet, a_long_queue_has_its_connections,
-                               another_model_is_refused_by_name, too_small_settings_say_what_to_change, openai_client]))
+                               another_model_is_refused_by_name, too_small_settings_say_what_to_change,
+                               the_model_has_the_names_it_was_given, openai_client]))
