@@ -66,6 +66,10 @@ void add_http(CLI::App& command, Options& options) {
       .add_option("--served-model-name", options.served_names,
                   "Name of the model in the API, repeatable; *: requests may name any. Default: the file's stem")
       ->check(CLI::Validator(check_served_name, "NAME"));
+  command.add_option(
+      "--api-key-file", options.api_key_file,
+      "Keys of the API, one a line, mode 0600: clients must show one (Authorization: Bearer KEY), and each "
+      "has a prefix cache of its own. Default: nobody is asked");
   command.add_option("--queue-max", options.queue_max, "Requests that may wait; more are answered 429")
       ->check(CLI::Range(1u, 65536u))
       ->capture_default_str();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "cli/api_key_file.h"
 #include "cli/child_process.h"
 #include "cli/memory_plan.h"
 #include "cli/process_identity.h"
@@ -75,6 +76,7 @@ int start_gateway(const Options& options) {
   http_config.connections_max = config.queue_max + config.running_max + kSpareConnections;
   http_config.host = options.host;
   http_config.port = options.port;
+  if (!options.api_key_file.empty()) http_config.keys = ApiKeys(read_api_keys(options.api_key_file), secret);
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
   HttpServer http(http_config, served, inputs, boot);
   spdlog::info("listening http://{}:{} control endpoint {} model {}", options.host, http.port(),

@@ -69,9 +69,10 @@ tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
   acceptor.set_option(asio::socket_base::reuse_address(true));
   if (acceptor.bind(endpoint, error); error) throw cannot(error);
   if (acceptor.listen(kListenBacklog, error); error) throw cannot(error);
-  if (!endpoint.address().is_loopback())
-    spdlog::warn("open_to_the_network address={} every host that reaches it may use it: no keys are asked for",
-                 endpoint.address().to_string());
+  if (!endpoint.address().is_loopback() && !config.keys.asked_for())
+    spdlog::warn(
+        "open_to_the_network address={} every host that reaches it may use it: no keys are asked for (--api-key-file)",
+        endpoint.address().to_string());
   return acceptor;
 }
 

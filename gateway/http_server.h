@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/ids.h"
 #include "common/mailbox.h"
+#include "gateway/api_keys.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_metrics.h"
 #include "gateway/served_model.h"
@@ -27,6 +28,7 @@ struct HttpConfig {
   Duration request_timeout = std::chrono::seconds(30);   // from the end of the last answer to the whole next request
   Duration write_timeout = std::chrono::seconds(30);     // a client takes nothing for so long: gone
   Duration loop_silence_max = std::chrono::seconds(10);  // no publish() for so long: not ready
+  ApiKeys keys;                                          // none: nobody is asked for one
 };
 
 // http thread to loop thread.

@@ -102,7 +102,7 @@ asio::awaitable<bool> HttpSession::serve_one() {
   reply_ = HttpReply(request, id_text(id_));
   keep_alive_ = request.keep_alive() && admission_ == Admission::kFull;
   if (!error) {
-    std::optional<HttpResponse> refusal = reply_.refuse(request);
+    std::optional<HttpResponse> refusal = refuse(request);
     if (refusal) {
       if (parser_->is_done()) co_return co_await reply(std::move(*refusal));
       co_return co_await refuse_unread(std::move(*refusal));
@@ -126,6 +126,16 @@ asio::awaitable<bool> HttpSession::serve_one() {
   std::string path(path_of(request.target()));
   if (request.method() == http::verb::post) co_return co_await serve_call(std::move(path));
   co_return co_await reply(page_of(path, reply_, shared_));
+}
+
+std::optional<HttpResponse> HttpSession::refuse(const HttpRequest& request) {
+  const ApiKeys& keys = shared_.config().keys;
+  tenant_ = &shared_.model().tenant();
+  if (keys.asked_for() && needs_key(path_of(request.target()))) {
+    tenant_ = keys.find(request[http::field::authorization]);
+    if (tenant_ == nullptr) return reply_.unauthorized(request);
+  }
+  return reply_.refuse(request);
 }
 
 asio::awaitable<error_code> HttpSession::read_body() {
@@ -205,6 +215,7 @@ asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
   OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
                       std::move(request.stop));
   request.work.request = id_;
+  request.work.tenant = *tenant_;
   if (!shared_.submit(std::move(request.work), *this))
     co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
   submitted_ = true;

@@ -49,6 +49,7 @@ class HttpSession {
   boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> reply(HttpResponse response);
   boost::asio::awaitable<bool> refuse_unread(HttpResponse response);
+  std::optional<HttpResponse> refuse(const HttpRequest& request);  // from its header alone; chooses the tenant
 
   // Counts the body against the server's bound as it arrives, so that a client that sends nothing holds nothing of it.
   // kNoBodyRoom: the bound is reached.
@@ -73,6 +74,7 @@ class HttpSession {
   // Of the request being answered.
   RequestId id_;
   HttpReply reply_;
+  const TenantKey* tenant_ = nullptr;
   size_t body_bytes_ = 0;  // taken from the server's bound
   bool keep_alive_ = false;
   bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;

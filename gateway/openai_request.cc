@@ -270,7 +270,6 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   if (auto checked = check_fields(*json); !checked) return tl::unexpected(checked.error());
   if (auto checked = reader.read_stream(request); !checked) return tl::unexpected(checked.error());
   reader.read_sampling(request.work, seed_default);
-  request.work.tenant = model.tenant();
   auto stop = read_stop(*json);
   if (!stop) return tl::unexpected(stop.error());
   request.stop = std::move(*stop);

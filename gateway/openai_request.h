@@ -17,7 +17,7 @@ inline constexpr size_t kJsonValuesMax = (size_t{1} << 20) + 4096;  // a prompt 
 inline constexpr size_t kChatMessagesMax = 4096;
 
 struct ApiRequest {
-  GenerateRequest work;  // all but `request`
+  GenerateRequest work;  // all but `request` and `tenant`
   Endpoint endpoint{};
   std::string model;  // for the answer: the name asked for where it is one of ours, else the first
   bool stream = false, include_usage = false;

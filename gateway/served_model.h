@@ -27,7 +27,7 @@ class ServedModel {
     std::optional<ChatTemplate> chat_template;  // absent: chat completions are refused
     std::vector<TokenId> stop_tokens;           // end an answer; 1 to kStopTokensMax
     uint32_t max_model_len = 0;                 // prompt + output, tokens
-    TenantKey tenant;                           // keys the prefix cache of everybody who asks here
+    TenantKey tenant;                           // keys the prefix cache of those who show no API key
   };
   // REQUIRES: a name, max_model_len > 0 and a number of stop tokens within bounds (CHECK).
   ServedModel(const Tokenizer& tokenizer, Settings settings);

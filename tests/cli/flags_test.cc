@@ -46,10 +46,11 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::map<std::string, std::set<std::string>> expected{
       {"serve",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "queue-max", "prefill", "decode", "secret-file", "fault", "log-level"}},
+        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file", "fault",
+        "log-level"}},
       {"gateway",
-       {"model", "max-model-len", "host", "port", "served-model-name", "queue-max", "gateway", "name", "ready-fd",
-        "secret-file", "log-level"}},
+       {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "queue-max", "gateway", "name",
+        "ready-fd", "secret-file", "log-level"}},
       {"prefill", node},
       {"decode", node},
       {"run",
@@ -61,7 +62,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "queue-max", "prefill", "decode", "secret-file", "log-level"}},
+        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file",
+        "log-level"}},
   };
   CommandLine command_line;
   std::map<std::string, std::set<std::string>> found;

@@ -237,7 +237,6 @@ TEST_F(OpenAiRequest, DefaultsAreOpenAis) {
   EXPECT_EQ(text->work.temperature, 1.0f);
   EXPECT_EQ(text->work.seed, kSeedDefault);
   EXPECT_EQ(text->work.stop_tokens, std::vector<TokenId>{ByteTokenizer::kEnd});
-  EXPECT_EQ(text->work.tenant, model_.tenant());
   EXPECT_FALSE(text->stream || text->include_usage || text->work.digest_logits);
 
   const auto chat = parse(kChat, R"({"messages":[{"role":"user","content":"hi"}]})");

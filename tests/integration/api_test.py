@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A running server as the `openai` client sees it. Usage: api_test.py --base-url http://127.0.0.1:PORT
+"""A running server as the `openai` client sees it. Usage: api_test.py --base-url http://127.0.0.1:PORT [--api-key KEY]
 
 Prints a line a test and closes with "N passed, N failed"; exit code 1 when one failed."""
 import argparse
@@ -52,7 +52,7 @@ def connection():
 
 def get(path):
     with contextlib.closing(connection()) as one:
-        one.request("GET", path)
+        one.request("GET", path, headers={"Authorization": f"Bearer {client.api_key}"})
         response = one.getresponse()
         return response.status, dict(response.getheaders()), response.read().decode()
 
@@ -228,7 +228,8 @@ def stop_strings_end_the_answer_and_the_work():
 
 def post(path, body):
     with contextlib.closing(connection()) as one:
-        one.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        one.request("POST", path, json.dumps(body), {"Content-Type": "application/json",
+                                                     "Authorization": f"Bearer {client.api_key}"})
         response = one.getresponse()
         return response.status, json.loads(response.read())
 
@@ -298,6 +299,16 @@ def wrong_paths_and_methods_are_error_objects():
         assert status != 405 or headers["Allow"] == "POST", headers
 
 
+def a_wrong_key_is_an_authentication_error():
+    stranger = client.with_options(api_key="sk-wrong")
+    for ask in (stranger.models.list, lambda: stranger.completions.create(model=model, prompt=PROMPT, max_tokens=1)):
+        try:
+            ask()
+            raise AssertionError("a wrong key was taken")
+        except openai.AuthenticationError as error:
+            equal((error.status_code, error.code, error.type), (401, "invalid_api_key", "invalid_request_error"))
+
+
 def health_tells_ready():
     for path in ("/health", "/health/live", "/health/ready"):
         status, _, body = get(path)
@@ -359,8 +370,12 @@ def main():
     global client, base, model
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base-url", required=True)
-    base = parser.parse_args().base_url.rstrip("/")
-    client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0, timeout=120)
+    parser.add_argument("--api-key", default="none", help="of a server that asks for keys")
+    arguments = parser.parse_args()
+    base = arguments.base_url.rstrip("/")
+    client = openai.OpenAI(base_url=base + "/v1", api_key=arguments.api_key, max_retries=0, timeout=120)
+    if arguments.api_key != "none":
+        TESTS.append(a_wrong_key_is_an_authentication_error)
     try:
         model = client.models.list().data[0].id
     except openai.OpenAIError as error:
