@@ -25,10 +25,11 @@ struct HttpConfig {
   size_t body_bytes_total_max = 128 << 20;   // of all bodies in memory; more: 503
   uint32_t stream_tokens_behind_max = 1024;  // tokens that a client has not taken yet; more: its request is cancelled
   int socket_send_bytes = 256 << 10;         // kernel buffer of one connection
-  Duration request_timeout = std::chrono::seconds(30);   // from the end of the last answer to the whole next request
-  Duration write_timeout = std::chrono::seconds(30);     // a client takes nothing for so long: gone
-  Duration loop_silence_max = std::chrono::seconds(10);  // no publish() for so long: not ready
-  ApiKeys keys;                                          // none: nobody is asked for one
+  Duration request_timeout = std::chrono::seconds(30);     // from the end of the last answer to the whole next request
+  Duration write_timeout = std::chrono::seconds(30);       // a client takes nothing for so long: gone
+  Duration stream_silence_max = std::chrono::seconds(15);  // then a comment, so that no proxy thinks a stream dead
+  Duration loop_silence_max = std::chrono::seconds(10);    // no publish() for so long: not ready
+  ApiKeys keys;                                            // none: nobody is asked for one
 };
 
 // http thread to loop thread.

@@ -8,13 +8,10 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/http/chunk_encode.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/rfc7230.hpp>
-#include <boost/beast/http/serializer.hpp>
 #include <boost/beast/http/write.hpp>
 #include <ctime>
 #include <exception>
@@ -22,7 +19,9 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "gateway/http_event_stream.h"
 #include "gateway/http_page.h"
+#include "gateway/sse.h"
 
 namespace spillway {
 namespace {
@@ -255,13 +254,15 @@ asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
 }
 
 asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
-  // The header waits for the first event, so that a request refused in the queue gets its own status.
-  if (!co_await wait_event()) co_return false;
-  if (const auto* const failed = std::get_if<StreamError>(&events_.front()))
+  // The header waits for the first event, so that a request refused in the queue gets its own status: but no longer
+  // than until the first ping.
+  const Duration silence = shared_.config().stream_silence_max;
+  if (!co_await wait_event(steady_now() + silence)) co_return false;
+  if (const auto* const failed = events_.empty() ? nullptr : std::get_if<StreamError>(&events_.front()))
     co_return co_await reply(reply_.error(to_api_error(failed->error, reply_.request_name())));
   if (!co_await write_stream_head()) co_return false;
-  while (co_await wait_event()) {
-    std::string out;
+  for (TimePoint ping_at = steady_now(); co_await wait_event(ping_at); ping_at = steady_now() + silence) {
+    std::string out(events_.empty() ? kSsePing : "");
     bool last = false, failed = false;
     for (; !events_.empty() && !last && out.size() < kWriteBytes; events_.pop_front()) {
       const StreamEvent& event = events_.front();
@@ -282,34 +283,17 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
 
 asio::awaitable<bool> HttpSession::write_stream_head() {
   if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
-  http::response<http::empty_body> head(http::status::ok, reply_.http_version());
-  reply_.set_common(head);
-  head.set(http::field::content_type, "text/event-stream; charset=utf-8");
-  head.set(http::field::cache_control, "no-cache");
-  head.set("X-Accel-Buffering", "no");  // nginx would collect the tokens
-  head.keep_alive(keep_alive_ && !shutting_down_);
-  head.chunked(reply_.http_version() != 10);
   shared_.metrics().observe_response(200);
-  http::response_serializer<http::empty_body> serializer(head);
   stream_.expires_after(shared_.config().write_timeout);
-  error_code error;
-  std::tie(error, std::ignore) = co_await http::async_write_header(stream_, serializer, kNoThrow);
+  const error_code error = co_await write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_);
   if (error) leave("the client takes nothing");
   co_return !error;
 }
 
 asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last) {
   stream_.expires_after(shared_.config().write_timeout);
-  error_code error;
   writing_ = true;
-  if (reply_.http_version() == 10) {
-    std::tie(error, std::ignore) = co_await asio::async_write(stream_, asio::buffer(text), kNoThrow);
-  } else {
-    std::tie(error, std::ignore) =
-        co_await asio::async_write(stream_, http::make_chunk(asio::const_buffer(asio::buffer(text))), kNoThrow);
-    if (!error && last)
-      std::tie(error, std::ignore) = co_await asio::async_write(stream_, http::make_chunk_last(), kNoThrow);
-  }
+  const error_code error = co_await write_event_stream(stream_, reply_.http_version(), std::move(text), last);
   writing_ = false;
   if (error) leave("the client takes nothing");
   co_return !error;
@@ -364,8 +348,11 @@ void HttpSession::leave(std::string_view why) {
   wake_.cancel();
 }
 
-asio::awaitable<bool> HttpSession::wait_event() {
-  while (events_.empty() && !gone_) co_await wake_.async_wait(kNoThrow);
+asio::awaitable<bool> HttpSession::wait_event(TimePoint until) {
+  wake_.expires_at(until);
+  error_code woken = asio::error::operation_aborted;
+  while (events_.empty() && !gone_ && woken) woken = std::get<0>(co_await wake_.async_wait(kNoThrow));
+  wake_.expires_at(kNever);
   co_return !gone_;
 }
 

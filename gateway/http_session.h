@@ -59,7 +59,8 @@ class HttpSession {
 
   boost::asio::awaitable<void> watch_client();
   boost::asio::awaitable<void> end_watch();
-  boost::asio::awaitable<bool> wait_event();  // false: the client is gone
+  // False: the client is gone. Without an event: it is `until`.
+  boost::asio::awaitable<bool> wait_event(TimePoint until = kNever);
   boost::asio::awaitable<bool> write_stream_head();
   boost::asio::awaitable<bool> write_stream_text(std::string text, bool last);
 
@@ -68,7 +69,7 @@ class HttpSession {
   const Admission admission_;
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
-  boost::asio::steady_timer wake_;  // never expires: cancelled to end a wait
+  boost::asio::steady_timer wake_;  // cancelled to end a wait; expires in wait_event() only
   bool shutting_down_ = false;
 
   // Of the request being answered.

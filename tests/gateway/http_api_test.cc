@@ -109,6 +109,34 @@ TEST(HttpApi, EveryNameOfTheModelIsListedAndTaken) {
   EXPECT_EQ(fetch(loop, "/v1/models/org/third").status, 404u);
 }
 
+TEST(HttpApi, AStreamThatWaitsIsKeptAliveByComments) {
+  HttpConfig config;
+  config.stream_silence_max = std::chrono::milliseconds(50);
+  FakeLoop loop(says_nothing, config);
+  RawClient client(loop.port());
+  client.post(kText, R"({"prompt":"a","stream":true})");
+  ASSERT_TRUE(client.read_until(": ping\n\n")) << "before the first token";
+  ASSERT_TRUE(loop.wait_arrivals(1));
+  loop.tokens(loop.arrived()[0], "u");
+  ASSERT_TRUE(client.read_until("\"text\":\"u\""));
+  ASSERT_TRUE(client.read_until(": ping\n\n"));
+  ASSERT_TRUE(client.read_until(": ping\n\n"));
+  loop.error(loop.arrived()[0], ErrorCode::kPeerLost, "decode 0 died");
+  EXPECT_TRUE(client.read_until("data: {\"error\":{\"message\":\"decode 0 died\""));
+  EXPECT_TRUE(loop.gone().empty());
+}
+
+TEST(HttpApi, AClientThatLeavesBetweenCommentsIsTold) {
+  HttpConfig config;
+  config.stream_silence_max = std::chrono::milliseconds(20);
+  FakeLoop loop(says_nothing, config);
+  RawClient client(loop.port());
+  client.post(kText, R"({"prompt":"a","stream":true})");
+  ASSERT_TRUE(client.read_until(": ping\n\n"));
+  client.close();
+  EXPECT_TRUE(loop.wait_gone(1));
+}
+
 TEST(HttpApi, VersionIsThatOfTheBuild) {
   FakeLoop loop(says("x"));
   EXPECT_EQ(Json::parse(fetch(loop, "/version").body), (Json{{"version", version()}}));
