@@ -1,6 +1,7 @@
 #include "cli/command_line.h"
 
 #include <memory>
+#include <string>
 
 #include "cli/bench_command.h"
 #include "cli/doctor_command.h"
@@ -12,6 +13,7 @@
 #include "cli/start_prefill.h"
 #include "cli/verify_command.h"
 #include "common/check.h"
+#include "common/version.h"
 
 namespace spillway {
 
@@ -63,7 +65,7 @@ CommandLine::CommandLine()
           "  spillway verify -m MODEL.gguf           same bits, whatever computed or moved the KV",
           "spillway") {
   app_.require_subcommand(1);
-  app_.set_version_flag("--version", "spillway 0.1.0");
+  app_.set_version_flag("--version", "spillway " + std::string(version()));
   for (const Subcommand& command : subcommands_) {
     CLI::App* const sub = app_.add_subcommand(command.name, command.description);
     add_flags(*sub, options_, command.groups);

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "cli/api_key_file.h"
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
 #include "cli/secret_file.h"
@@ -78,6 +79,9 @@ std::vector<Finding> findings_of(const Options& options) {
                                [&] { check_can_make(options.cache_dir + "/weights"); }));
   findings.push_back(checked("secret", options.secret_file.empty() ? "default" : options.secret_file,
                              "keys the prefix cache", [&] { check_secret(options.secret_file); }));
+  if (!options.api_key_file.empty())
+    findings.push_back(checked("API keys", options.api_key_file, "clients must show one",
+                               [&] { (void)read_api_keys(options.api_key_file); }));
   return findings;
 }
 

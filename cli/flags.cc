@@ -1,5 +1,6 @@
 #include "cli/flags.h"
 
+#include <fmt/format.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -7,6 +8,8 @@
 
 namespace spillway {
 namespace {
+
+constexpr size_t kServedNameBytesMax = 128;
 
 void add_model(CLI::App& command, Options& options) {
   command.add_option("-m,--model", options.model, "Model file (GGUF)")->required()->check(CLI::ExistingFile);
@@ -47,9 +50,26 @@ void add_batch(CLI::App& command, Options& options) {
       ->capture_default_str();
 }
 
+// Names go into JSON, log lines and metric labels.
+std::string check_served_name(const std::string& name) {
+  const bool good = !name.empty() && name.front() != '-' && name.size() <= kServedNameBytesMax &&
+                    std::ranges::all_of(name, [](char c) { return c >= 0x21 && c <= 0x7e && c != '"' && c != '\\'; });
+  return good ? ""
+              : fmt::format("a name has 1 to {} printable ASCII characters, none of them a quote, and no dash in front",
+                            kServedNameBytesMax);
+}
+
 void add_http(CLI::App& command, Options& options) {
   command.add_option("--host", options.host, "Address to listen on")->capture_default_str();
   command.add_option("--port", options.port, "HTTP port; 0: any free one")->capture_default_str();
+  command
+      .add_option("--served-model-name", options.served_names,
+                  "Name of the model in the API, repeatable; *: requests may name any. Default: the file's stem")
+      ->check(CLI::Validator(check_served_name, "NAME"));
+  command.add_option(
+      "--api-key-file", options.api_key_file,
+      "Keys of the API, one a line, mode 0600: clients must show one (Authorization: Bearer KEY), and each "
+      "has a prefix cache of its own. Default: nobody is asked");
   command.add_option("--queue-max", options.queue_max, "Requests that may wait; more are answered 429")
       ->check(CLI::Range(1u, 65536u))
       ->capture_default_str();

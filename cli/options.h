@@ -20,6 +20,8 @@ struct Options {
   uint32_t chunk_tokens = 512;                   // --chunk-tokens
   uint32_t max_sequences = 16;                   // --max-sequences per node
   uint32_t queue_max = 64;                       // --queue-max
+  std::vector<std::string> served_names;         // --served-model-name; none: the file's stem; "*": any is accepted
+  std::string api_key_file;                      // --api-key-file; empty: nobody is asked for a key
   std::string cache_dir;                         // --cache-dir of PackedWeights; empty: each process packs its own
   std::string secret_file;                       // --secret-file; empty: the user's state folder
   std::vector<std::string> faults;               // --fault NAME[:N]

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "cli/private_file.h"
 #include "cli/serve_check.h"
 #include "common/check.h"
 #include "common/unique_fd.h"
@@ -28,20 +29,14 @@ std::string default_path() {
 }
 
 std::optional<Secret> read_secret(const std::string& path) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
-  if (!file) {
-    if (errno == ENOENT) return std::nullopt;
-    throw SetupError(fmt::format("cannot open secret file {}: {}", path, std::strerror(errno)));
-  }
+  const std::optional<UniqueFd> file = open_private_file(path, "secret");
+  if (!file) return std::nullopt;
   struct stat status {};
-  CHECK(::fstat(file.get(), &status) == 0);
-  if ((status.st_mode & 077) != 0)
-    throw SetupError(
-        fmt::format("secret file {} is open to others (mode {:o}): chmod 600 it", path, status.st_mode & 0777));
+  CHECK(::fstat(file->get(), &status) == 0);
   Secret secret{};
   std::byte extra{};
-  if (::read(file.get(), secret.data(), secret.size()) != static_cast<ssize_t>(secret.size()) ||
-      ::read(file.get(), &extra, 1) != 0)
+  if (::read(file->get(), secret.data(), secret.size()) != static_cast<ssize_t>(secret.size()) ||
+      ::read(file->get(), &extra, 1) != 0)
     throw SetupError(
         fmt::format("secret file {} has {} bytes, expected {}: delete it to make a new one (cached blocks are lost)",
                     path, status.st_size, secret.size()));

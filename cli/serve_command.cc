@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/api_key_file.h"
 #include "cli/run_directory.h"
 #include "cli/serve_check.h"
 #include "cli/supervisor.h"
@@ -27,6 +28,8 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   add("--queue-max", std::to_string(options.queue_max));
   add("--max-model-len", std::to_string(options.max_model_len));
   add("--log-level", options.log_level);
+  for (const std::string& name : options.served_names) add("--served-model-name", name);
+  if (!options.api_key_file.empty()) add("--api-key-file", options.api_key_file);
   if (!options.secret_file.empty()) add("--secret-file", options.secret_file);
   return arguments;
 }
@@ -51,7 +54,8 @@ void pack_weights_once(const Options& options) {
 }  // namespace
 
 int serve_command(const Options& options) {
-  const FaultPoints checked(options.faults);  // a typo ends here, not in a child
+  const FaultPoints checked(options.faults);                                     // a typo ends here, not in a child
+  if (!options.api_key_file.empty()) (void)read_api_keys(options.api_key_file);  // as does a bad file
   check_shared_memory();
   check_served_model(options);
   pack_weights_once(options);

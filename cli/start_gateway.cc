@@ -1,8 +1,11 @@
 #include "cli/start_gateway.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <utility>
 
+#include "cli/api_key_file.h"
 #include "cli/child_process.h"
 #include "cli/memory_plan.h"
 #include "cli/process_identity.h"
@@ -43,6 +46,17 @@ class Effects {
   HttpServer& http_;
 };
 
+ServedModel::Settings names_of(const Options& options) {
+  ServedModel::Settings settings;
+  for (const std::string& name : options.served_names)
+    if (name == "*")
+      settings.any_name = true;
+    else
+      settings.names.push_back(name);
+  if (settings.names.empty()) settings.names.push_back(std::filesystem::path(options.model).stem().string());
+  return settings;
+}
+
 }  // namespace
 
 HttpConfig http_config_of(const Options& options) {
@@ -58,8 +72,10 @@ int start_gateway(const Options& options) {
   const ModelConfig model = value_or_throw(read_model_config(file));
   const std::unique_ptr<Tokenizer> tokenizer = value_or_throw(Tokenizer::from_gguf(file));
   const Secret secret = read_or_make_secret(options.secret_file);
-  const ServedModel served = value_or_throw(ServedModel::from_gguf(
-      file, options.model, *tokenizer, effective_model_len(options, model), derive_tenant_key(secret, "default")));
+  ServedModel::Settings settings = names_of(options);
+  settings.max_model_len = effective_model_len(options, model);
+  settings.tenant = derive_tenant_key(secret, "default");
+  const ServedModel served = value_or_throw(ServedModel::from_gguf(file, *tokenizer, std::move(settings)));
 
   const BootId boot = draw_boot_id();
   ControlConfig control;
@@ -68,7 +84,8 @@ int start_gateway(const Options& options) {
   EventFdWaker waker;
   GatewayConfig config;
   config.queue_max = options.queue_max;
-  const HttpConfig http_config = http_config_of(options);
+  HttpConfig http_config = http_config_of(options);
+  if (!options.api_key_file.empty()) http_config.keys = ApiKeys(read_api_keys(options.api_key_file), secret);
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
   HttpServer http(http_config, served, inputs, boot);
   spdlog::info("listening http://{}:{} control endpoint {} model {}", options.host, http.port(),

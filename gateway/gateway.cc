@@ -140,6 +140,13 @@ void Gateway::handle(const ClientGone& gone, Turn& turn) {
   requests_.erase(*request);
 }
 
+void Gateway::handle(const StopFound& found, Turn& turn) {
+  GatewayRequest* const request = requests_.find(found.request);
+  if (request == nullptr || !request->running) return;
+  cancel_open_legs(*request, turn);
+  end(*request, FinishReason::kStop, turn);
+}
+
 void Gateway::dispatch_queue(Turn& turn) {
   while (requests_.running() < config_.running_max) {
     GatewayRequest* const head = requests_.queue_head();

@@ -23,6 +23,9 @@ struct RequestArrived {
 struct ClientGone {  // nothing more is emitted for it
   RequestId request;
 };
+struct StopFound {  // its text holds a stop string: it ends well, now. No effect on one that has ended meanwhile.
+  RequestId request;
+};
 
 // To the stream of one request; exactly one of StreamEnd and StreamError closes it, unless ClientGone came before.
 struct StreamToken {
@@ -66,7 +69,7 @@ struct GatewayCounters {
   uint32_t blocks_total = 0, blocks_free = 0;  // as last announced, all nodes together
 };
 
-using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone>;
+using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone, StopFound>;
 using GatewayEffect = std::variant<SendMessage, StreamToken, StreamEnd, StreamError>;
 
 // What the gateway decides: the only queue, placement, the order of each stream's tokens, cancellation, failure. Loop
@@ -98,6 +101,7 @@ class Gateway {
   void handle(const PeerGone& gone, Turn& turn);
   void handle(const RequestArrived& arrived, Turn& turn);
   void handle(const ClientGone& gone, Turn& turn);
+  void handle(const StopFound& found, Turn& turn);
 
   void on_message(PeerId from, const Load& load, Turn& turn);
   void on_message(PeerId from, const Token& token, Turn& turn);

@@ -24,7 +24,8 @@ constexpr Route kRoutes[] = {
     {"/v1/completions", http::verb::post}, {"/v1/chat/completions", http::verb::post},
     {"/v1/models", http::verb::get},       {"/health", http::verb::get},
     {"/health/live", http::verb::get},     {"/health/ready", http::verb::get},
-    {"/metrics", http::verb::get},
+    {"/metrics", http::verb::get},         {"/version", http::verb::get},
+    {"/tokenize", http::verb::post},       {"/detokenize", http::verb::post},
 };
 
 // nullptr: no such route.
@@ -102,6 +103,16 @@ std::optional<HttpResponse> HttpReply::refuse(const HttpRequest& request) const 
   return std::nullopt;
 }
 
+HttpResponse HttpReply::unauthorized(const HttpRequest& request) const {
+  HttpResponse response = error({.status = 401,
+                                 .message = "this server asks for a key: add the header Authorization: Bearer KEY with "
+                                            "one of those in its --api-key-file",
+                                 .code = "invalid_api_key"});
+  response.set(http::field::www_authenticate, "Bearer");
+  if (request.method() == http::verb::head) response.body().clear();  // nobody would read it
+  return response;
+}
+
 HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, size_t header_bytes_max,
                                    size_t body_bytes_max) const {
   if (read_error == http::error::body_limit)
@@ -115,6 +126,8 @@ HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, 
   return error(
       {.status = 400, .message = fmt::format("this is not HTTP: {}", read_error.message()), .code = "malformed_http"});
 }
+
+bool needs_key(std::string_view path) { return path != "/health" && !path.starts_with("/health/"); }
 
 std::string_view path_of(std::string_view target) { return target.substr(0, target.find_first_of("?#")); }
 

@@ -34,6 +34,8 @@ class HttpReply {
 
   // The reply to a request that must not be served, told from its header alone: path, method, content type.
   std::optional<HttpResponse> refuse(const HttpRequest& request) const;
+  // The reply to a request that shows no key of this server.
+  HttpResponse unauthorized(const HttpRequest& request) const;
   // The reply to bytes that Beast's parser refused, by its error.
   HttpResponse unreadable(const boost::system::error_code& error, size_t header_bytes_max, size_t body_bytes_max) const;
 
@@ -45,6 +47,9 @@ class HttpReply {
 
 // The path of a request target, without query. A view into `target`.
 std::string_view path_of(std::string_view target);
+
+// Whoever watches the server needs no key: health tells nothing of what is served.
+bool needs_key(std::string_view path);
 
 inline constexpr std::string_view kModelPath = "/v1/models/";  // followed by a model's name
 

@@ -36,7 +36,7 @@ constexpr size_t kParseThreads = 2;
 constexpr size_t kHealthOnlyConnections = 32;  // beyond connections_max
 constexpr rlim_t kOtherFiles = 256;            // of this process: nodes, log, model
 constexpr int kListenBacklog = 1024;
-constexpr auto kRetry = std::chrono::milliseconds(10);  // of an accept or a ClientGone that found no room
+constexpr auto kRetry = std::chrono::milliseconds(10);  // of an accept or a word to the loop that found no room
 constexpr auto kStopGrace = std::chrono::seconds(2);    // for last words to clients
 
 // Each connection is an open file; the usual soft limit is 1024.
@@ -69,9 +69,10 @@ tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
   acceptor.set_option(asio::socket_base::reuse_address(true));
   if (acceptor.bind(endpoint, error); error) throw cannot(error);
   if (acceptor.listen(kListenBacklog, error); error) throw cannot(error);
-  if (!endpoint.address().is_loopback())
-    spdlog::warn("open_to_the_network address={} every host that reaches it may use it: no keys are asked for",
-                 endpoint.address().to_string());
+  if (!endpoint.address().is_loopback() && !config.keys.asked_for())
+    spdlog::warn(
+        "open_to_the_network address={} every host that reaches it may use it: no keys are asked for (--api-key-file)",
+        endpoint.address().to_string());
   return acceptor;
 }
 
@@ -131,7 +132,7 @@ class HttpServer::Service final : public HttpShared {
       error_code ignored;
       acceptor_.close(ignored);
       for (const auto& session : sessions_) session->shut_down();
-      gone_unsent_.clear();  // the loop ends too
+      words_unsent_.clear();  // the loop ends too
       asio::co_spawn(io_, end_stragglers(), [](std::exception_ptr) {});
     });
   }
@@ -171,8 +172,8 @@ class HttpServer::Service final : public HttpShared {
   RequestId next_request() override { return {boot_, ++requests_}; }
 
   bool submit(GenerateRequest work, HttpSession& session) override {
-    send_gone();
-    if (!gone_unsent_.empty()) return false;
+    send_words();
+    if (!words_unsent_.empty()) return false;
     const RequestId request = work.request;
     streams_.emplace(request, &session);
     if (inputs_.try_push(RequestArrived{std::move(work)})) return true;
@@ -182,8 +183,13 @@ class HttpServer::Service final : public HttpShared {
 
   void cancel(RequestId request) override {
     streams_.erase(request);
-    gone_unsent_.push_back(request);
-    send_gone();
+    words_unsent_.emplace_back(ClientGone{request});
+    send_words();
+  }
+
+  void stop_found(RequestId request) override {
+    words_unsent_.emplace_back(StopFound{request});
+    send_words();
   }
 
  private:
@@ -228,18 +234,18 @@ class HttpServer::Service final : public HttpShared {
     for (auto waited = std::chrono::milliseconds(0); waited < kStopGrace && !sessions_.empty(); waited += kRetry)
       co_await pause(kRetry);
     for (const auto& session : sessions_) session->leave("the server stopped");
-    gone_unsent_.clear();
+    words_unsent_.clear();
   }
 
   // Offers what waits to the loop; again later if it has no room.
-  void send_gone() {
-    while (!gone_unsent_.empty() && inputs_.try_push(ClientGone{gone_unsent_.front()})) gone_unsent_.pop_front();
-    if (gone_unsent_.empty() || retrying_ || stopping_) return;
+  void send_words() {
+    while (!words_unsent_.empty() && inputs_.try_push(GatewayInput(words_unsent_.front()))) words_unsent_.pop_front();
+    if (words_unsent_.empty() || retrying_ || stopping_) return;
     retrying_ = true;
     timer_.expires_after(kRetry);
     timer_.async_wait([this](const error_code&) {
       retrying_ = false;
-      send_gone();
+      send_words();
     });
   }
 
@@ -263,7 +269,7 @@ class HttpServer::Service final : public HttpShared {
   asio::steady_timer timer_;
   Sessions sessions_;                                    // at most connections_max + kHealthOnlyConnections
   std::unordered_map<RequestId, HttpSession*> streams_;  // at most one a session
-  std::deque<RequestId> gone_unsent_;                    // at most inputs_.capacity(): nothing is submitted meanwhile
+  std::deque<GatewayInput> words_unsent_;                // at most two a session: nothing is submitted meanwhile
   uint64_t requests_ = 0;
   bool stopping_ = false, retrying_ = false;
   std::optional<Thread> thread_;

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/ids.h"
 #include "common/mailbox.h"
+#include "gateway/api_keys.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_metrics.h"
 #include "gateway/served_model.h"
@@ -24,13 +25,15 @@ struct HttpConfig {
   size_t body_bytes_total_max = 128 << 20;   // of all bodies in memory; more: 503
   uint32_t stream_tokens_behind_max = 1024;  // tokens that a client has not taken yet; more: its request is cancelled
   int socket_send_bytes = 256 << 10;         // kernel buffer of one connection
-  Duration request_timeout = std::chrono::seconds(30);   // from the end of the last answer to the whole next request
-  Duration write_timeout = std::chrono::seconds(30);     // a client takes nothing for so long: gone
-  Duration loop_silence_max = std::chrono::seconds(10);  // no publish() for so long: not ready
+  Duration request_timeout = std::chrono::seconds(30);     // from the end of the last answer to the whole next request
+  Duration write_timeout = std::chrono::seconds(30);       // a client takes nothing for so long: gone
+  Duration stream_silence_max = std::chrono::seconds(15);  // then a comment, so that no proxy thinks a stream dead
+  Duration loop_silence_max = std::chrono::seconds(10);    // no publish() for so long: not ready
+  ApiKeys keys;                                            // none: nobody is asked for one
 };
 
 // http thread to loop thread.
-using GatewayInput = std::variant<RequestArrived, ClientGone>;
+using GatewayInput = std::variant<RequestArrived, ClientGone, StopFound>;
 // Loop thread to one HTTP stream.
 using StreamEvent = std::variant<StreamToken, StreamEnd, StreamError>;
 
@@ -43,12 +46,12 @@ uint64_t open_files_wanted(const HttpConfig& config);
 //
 // A request is announced by one RequestArrived, and answered by StreamTokens and one StreamEnd or StreamError. When its
 // client leaves, falls behind or is shut out before that, one ClientGone follows, always; events that still come for it
-// are ignored.
+// are ignored. One StopFound comes before where a stop string was found; it is answered by the end all the same.
 class HttpServer {
  public:
   // Listens at once; throws SetupError when the address cannot be bound or the process may not open so many files.
   // `inputs` needs room for 2 x connections_max (CHECK); a request that finds it full is answered 503, a ClientGone
-  // that does waits and is offered again. REQUIRES: `model` and `inputs` outlive the server.
+  // or StopFound that does waits and is offered again. REQUIRES: `model` and `inputs` outlive the server.
   HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot);
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;

@@ -8,13 +8,10 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <boost/asio/write.hpp>
-#include <boost/beast/http/chunk_encode.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/rfc7230.hpp>
-#include <boost/beast/http/serializer.hpp>
 #include <boost/beast/http/write.hpp>
 #include <ctime>
 #include <exception>
@@ -22,6 +19,9 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "gateway/http_event_stream.h"
+#include "gateway/http_page.h"
+#include "gateway/sse.h"
 
 namespace spillway {
 namespace {
@@ -50,10 +50,10 @@ uint64_t random_seed() {
 }
 
 // Runs on the parse pool.
-asio::awaitable<Parsed<ApiRequest>> parse_on_pool(Endpoint endpoint, std::string body, const ServedModel& model,
-                                                  uint32_t max_model_len) {
+asio::awaitable<Parsed<ApiCall>> parse_on_pool(std::string path, std::string body, const ServedModel& model,
+                                               uint32_t max_model_len) {
   try {
-    co_return parse_api_request(endpoint, body, model, max_model_len, random_seed());
+    co_return parse_api_call(path, body, model, max_model_len, random_seed());
   } catch (const std::exception& error) {
     spdlog::error("parse_failed what={}", error.what());
     co_return tl::unexpected(
@@ -101,7 +101,7 @@ asio::awaitable<bool> HttpSession::serve_one() {
   reply_ = HttpReply(request, id_text(id_));
   keep_alive_ = request.keep_alive() && admission_ == Admission::kFull;
   if (!error) {
-    std::optional<HttpResponse> refusal = reply_.refuse(request);
+    std::optional<HttpResponse> refusal = refuse(request);
     if (refusal) {
       if (parser_->is_done()) co_return co_await reply(std::move(*refusal));
       co_return co_await refuse_unread(std::move(*refusal));
@@ -122,10 +122,19 @@ asio::awaitable<bool> HttpSession::serve_one() {
     if (!spoke_http || error == http::error::end_of_stream || error == http::error::partial_message) co_return false;
     co_return co_await refuse_unread(reply_.unreadable(error, config.header_bytes_max, config.body_bytes_max));
   }
-  const std::string path(path_of(request.target()));
-  if (path == "/v1/completions") co_return co_await serve_completion(Endpoint::kCompletions);
-  if (path == "/v1/chat/completions") co_return co_await serve_completion(Endpoint::kChatCompletions);
-  co_return co_await reply(respond_get(path));
+  std::string path(path_of(request.target()));
+  if (request.method() == http::verb::post) co_return co_await serve_call(std::move(path));
+  co_return co_await reply(page_of(path, reply_, shared_));
+}
+
+std::optional<HttpResponse> HttpSession::refuse(const HttpRequest& request) {
+  const ApiKeys& keys = shared_.config().keys;
+  tenant_ = &shared_.model().tenant();
+  if (keys.asked_for() && needs_key(path_of(request.target()))) {
+    tenant_ = keys.find(request[http::field::authorization]);
+    if (tenant_ == nullptr) return reply_.unauthorized(request);
+  }
+  return reply_.refuse(request);
 }
 
 asio::awaitable<error_code> HttpSession::read_body() {
@@ -141,25 +150,6 @@ asio::awaitable<error_code> HttpSession::read_body() {
 }
 
 void HttpSession::release_body() { shared_.give_body_bytes(std::exchange(body_bytes_, 0)); }
-
-HttpResponse HttpSession::respond_get(std::string_view path) const {
-  const std::string& name = shared_.model().name();
-  if (path == "/health/live") return reply_.json(health_body({}));
-  if (path == "/health/ready" || path == "/health") {
-    const Result<void> ready = shared_.ready();
-    return reply_.text(ready ? 200 : 503, kJsonType, health_body(ready));
-  }
-  if (path == "/metrics")
-    return reply_.text(200, "text/plain; version=0.0.4; charset=utf-8",
-                       shared_.metrics().text(shared_.status(), shared_.ready(), shared_.connections()));
-  if (path == "/v1/models") return reply_.json(models_body(name, shared_.max_model_len(), shared_.started()));
-  if (path.substr(kModelPath.size()) == name)
-    return reply_.json(model_body(name, shared_.max_model_len(), shared_.started()));
-  return reply_.error({.status = 404,
-                       .message = fmt::format("that model does not exist here: this server has '{}'", name),
-                       .param = "model",
-                       .code = "model_not_found"});
-}
 
 asio::awaitable<bool> HttpSession::reply(HttpResponse response) {
   const bool another = keep_alive_ && !shutting_down_;
@@ -186,38 +176,49 @@ asio::awaitable<bool> HttpSession::refuse_unread(HttpResponse response) {
   co_return false;
 }
 
-asio::awaitable<bool> HttpSession::serve_completion(Endpoint endpoint) {
+asio::awaitable<bool> HttpSession::serve_call(std::string path) {
   if (admission_ == Admission::kHealthOnly)
     co_return co_await reply(reply_.error(busy("too many connections: try again")));
   std::string body = std::move(parser_->get().body());
   in_flight_ = watching_ = true;
   stream_.expires_never();
   asio::co_spawn(stream_.get_executor(), watch_client(), asio::detached);
-  const Parsed<ApiRequest> request = co_await asio::co_spawn(
-      shared_.parse_pool(), parse_on_pool(endpoint, std::move(body), shared_.model(), shared_.max_model_len()),
+  Parsed<ApiCall> call = co_await asio::co_spawn(
+      shared_.parse_pool(), parse_on_pool(std::move(path), std::move(body), shared_.model(), shared_.max_model_len()),
       asio::use_awaitable);
   release_body();
   bool another = false;
   if (!gone_) {
-    if (!request) {
-      another = co_await reply(reply_.error(request.error()));
+    if (!call) {
+      another = co_await reply(reply_.error(call.error()));
     } else {
-      another = co_await answer(std::move(*request));
+      another = co_await answer_call(std::move(*call));
     }
   }
   co_await end_watch();
   co_return another && !gone_;
 }
 
+asio::awaitable<bool> HttpSession::answer_call(ApiCall call) {
+  const auto& ignored = std::visit(
+      [](const auto& one) -> const auto& { return one.ignored; }, call);
+  if (!ignored.empty())
+    reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(ignored, ", ")));
+  if (auto* const plain = std::get_if<PlainAnswer>(&call))
+    co_return co_await reply(reply_.json(std::move(plain->body)));
+  co_return co_await answer(std::get<ApiRequest>(std::move(call)));
+}
+
 asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
-  if (!request.ignored.empty())
-    reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(request.ignored, ", ")));
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
-  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits);
+  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
+                      std::move(request.stop));
   request.work.request = id_;
+  request.work.tenant = *tenant_;
   if (!shared_.submit(std::move(request.work), *this))
     co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
   submitted_ = true;
+  stop_told_ = false;
   if (request.stream) co_return co_await answer_stream(answer);
   co_return co_await answer_whole(answer);
 }
@@ -226,10 +227,16 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
   AnswerHead head;
   head.endpoint = request.endpoint;
   head.id = (request.endpoint == Endpoint::kCompletions ? "cmpl-" : "chatcmpl-") + id_text(id_);
-  head.model = shared_.model().name();
+  head.model = request.model;
   head.created = unix_seconds();
   head.usage_null = request.include_usage;
   return head;
+}
+
+// The nodes go on until they are told: at once, or they compute tokens for nobody.
+void HttpSession::stop_early(const OpenAiAnswer& answer) {
+  if (!answer.stopped() || !submitted_ || std::exchange(stop_told_, true)) return;
+  shared_.stop_found(id_);
 }
 
 asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
@@ -237,6 +244,7 @@ asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
     const StreamEvent event = std::move(events_.front());
     events_.pop_front();
     if (const auto* const token = std::get_if<StreamToken>(&event)) answer.add_token(*token);
+    stop_early(answer);
     if (const auto* const end = std::get_if<StreamEnd>(&event))
       co_return co_await reply(reply_.json(answer.body(*end)));
     if (const auto* const failed = std::get_if<StreamError>(&event))
@@ -246,23 +254,27 @@ asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
 }
 
 asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
-  // The header waits for the first event, so that a request refused in the queue gets its own status.
-  if (!co_await wait_event()) co_return false;
-  if (const auto* const failed = std::get_if<StreamError>(&events_.front()))
+  // The header waits for the first event, so that a request refused in the queue gets its own status: but no longer
+  // than until the first ping.
+  const Duration silence = shared_.config().stream_silence_max;
+  if (!co_await wait_event(steady_now() + silence)) co_return false;
+  if (const auto* const failed = events_.empty() ? nullptr : std::get_if<StreamError>(&events_.front()))
     co_return co_await reply(reply_.error(to_api_error(failed->error, reply_.request_name())));
   if (!co_await write_stream_head()) co_return false;
-  while (co_await wait_event()) {
-    std::string out;
+  for (TimePoint ping_at = steady_now(); co_await wait_event(ping_at); ping_at = steady_now() + silence) {
+    std::string out(events_.empty() ? kSsePing : "");
     bool last = false, failed = false;
     for (; !events_.empty() && !last && out.size() < kWriteBytes; events_.pop_front()) {
       const StreamEvent& event = events_.front();
       if (const auto* const token = std::get_if<StreamToken>(&event)) answer.stream_token(*token, out);
+      stop_early(answer);
       if (const auto* const end = std::get_if<StreamEnd>(&event)) answer.stream_end(*end, out);
       if (const auto* const error = std::get_if<StreamError>(&event))
         OpenAiAnswer::stream_error(to_api_error(error->error, reply_.request_name()), out);
       failed = std::holds_alternative<StreamError>(event);
       last = !std::holds_alternative<StreamToken>(event);
     }
+    if (out.empty()) continue;  // tokens behind a stop string
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
     if (last) co_return keep_alive_ && !failed && !shutting_down_;
   }
@@ -271,34 +283,17 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
 
 asio::awaitable<bool> HttpSession::write_stream_head() {
   if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
-  http::response<http::empty_body> head(http::status::ok, reply_.http_version());
-  reply_.set_common(head);
-  head.set(http::field::content_type, "text/event-stream; charset=utf-8");
-  head.set(http::field::cache_control, "no-cache");
-  head.set("X-Accel-Buffering", "no");  // nginx would collect the tokens
-  head.keep_alive(keep_alive_ && !shutting_down_);
-  head.chunked(reply_.http_version() != 10);
   shared_.metrics().observe_response(200);
-  http::response_serializer<http::empty_body> serializer(head);
   stream_.expires_after(shared_.config().write_timeout);
-  error_code error;
-  std::tie(error, std::ignore) = co_await http::async_write_header(stream_, serializer, kNoThrow);
+  const error_code error = co_await write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_);
   if (error) leave("the client takes nothing");
   co_return !error;
 }
 
 asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last) {
   stream_.expires_after(shared_.config().write_timeout);
-  error_code error;
   writing_ = true;
-  if (reply_.http_version() == 10) {
-    std::tie(error, std::ignore) = co_await asio::async_write(stream_, asio::buffer(text), kNoThrow);
-  } else {
-    std::tie(error, std::ignore) =
-        co_await asio::async_write(stream_, http::make_chunk(asio::const_buffer(asio::buffer(text))), kNoThrow);
-    if (!error && last)
-      std::tie(error, std::ignore) = co_await asio::async_write(stream_, http::make_chunk_last(), kNoThrow);
-  }
+  const error_code error = co_await write_event_stream(stream_, reply_.http_version(), std::move(text), last);
   writing_ = false;
   if (error) leave("the client takes nothing");
   co_return !error;
@@ -353,8 +348,11 @@ void HttpSession::leave(std::string_view why) {
   wake_.cancel();
 }
 
-asio::awaitable<bool> HttpSession::wait_event() {
-  while (events_.empty() && !gone_) co_await wake_.async_wait(kNoThrow);
+asio::awaitable<bool> HttpSession::wait_event(TimePoint until) {
+  wake_.expires_at(until);
+  error_code woken = asio::error::operation_aborted;
+  while (events_.empty() && !gone_ && woken) woken = std::get<0>(co_await wake_.async_wait(kNoThrow));
+  wake_.expires_at(kNever);
   co_return !gone_;
 }
 

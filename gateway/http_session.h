@@ -3,7 +3,6 @@
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/parser.hpp>
@@ -13,39 +12,12 @@
 #include <string>
 #include <string_view>
 
+#include "gateway/api_call.h"
 #include "gateway/http_reply.h"
-#include "gateway/http_server.h"
+#include "gateway/http_shared.h"
 #include "gateway/openai_answer.h"
-#include "gateway/openai_request.h"
 
 namespace spillway {
-
-class HttpSession;
-
-// What the sessions of one server share. Http thread.
-class HttpShared {
- public:
-  virtual const HttpConfig& config() const = 0;
-  virtual const ServedModel& model() const = 0;
-  virtual GatewayMetrics& metrics() = 0;
-  virtual boost::asio::thread_pool& parse_pool() = 0;
-  virtual GatewayStatus status() const = 0;    // as last published
-  virtual Result<void> ready() const = 0;      // as published, and whether the loop still speaks
-  virtual uint32_t max_model_len() const = 0;  // in force now, tokens
-  virtual uint32_t connections() const = 0;
-  virtual int64_t started() const = 0;  // seconds since 1970
-  // All bodies in memory together are bounded. False: no room, and nothing was taken.
-  virtual bool take_body_bytes(size_t bytes) = 0;
-  virtual void give_body_bytes(size_t bytes) = 0;
-  virtual RequestId next_request() = 0;
-  // Sends the request to the loop; its events then reach `session`, until its last or cancel(). False: no room, and
-  // nothing was sent.
-  virtual bool submit(GenerateRequest work, HttpSession& session) = 0;
-  virtual void cancel(RequestId request) = 0;  // no more events; ClientGone to the loop
-
- protected:
-  ~HttpShared() = default;
-};
 
 // One connection: requests one after the other. Http thread only; owned by the server, which keeps it until run() ends.
 // While a request is under way a read stays pending, so that a client that leaves is noticed at once; what it sends
@@ -69,23 +41,26 @@ class HttpSession {
 
   // True: the connection can take another request.
   boost::asio::awaitable<bool> serve_one();
-  boost::asio::awaitable<bool> serve_completion(Endpoint endpoint);
+  boost::asio::awaitable<bool> serve_call(std::string path);
+  boost::asio::awaitable<bool> answer_call(ApiCall call);
   boost::asio::awaitable<bool> answer(ApiRequest request);
+  void stop_early(const OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> reply(HttpResponse response);
   boost::asio::awaitable<bool> refuse_unread(HttpResponse response);
+  std::optional<HttpResponse> refuse(const HttpRequest& request);  // from its header alone; chooses the tenant
 
   // Counts the body against the server's bound as it arrives, so that a client that sends nothing holds nothing of it.
   // kNoBodyRoom: the bound is reached.
   boost::asio::awaitable<boost::system::error_code> read_body();
   void release_body();
-  HttpResponse respond_get(std::string_view path) const;
   AnswerHead answer_head(const ApiRequest& request) const;
 
   boost::asio::awaitable<void> watch_client();
   boost::asio::awaitable<void> end_watch();
-  boost::asio::awaitable<bool> wait_event();  // false: the client is gone
+  // False: the client is gone. Without an event: it is `until`.
+  boost::asio::awaitable<bool> wait_event(TimePoint until = kNever);
   boost::asio::awaitable<bool> write_stream_head();
   boost::asio::awaitable<bool> write_stream_text(std::string text, bool last);
 
@@ -94,16 +69,18 @@ class HttpSession {
   const Admission admission_;
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
-  boost::asio::steady_timer wake_;  // never expires: cancelled to end a wait
+  boost::asio::steady_timer wake_;  // cancelled to end a wait; expires in wait_event() only
   bool shutting_down_ = false;
 
   // Of the request being answered.
   RequestId id_;
   HttpReply reply_;
+  const TenantKey* tenant_ = nullptr;
   size_t body_bytes_ = 0;  // taken from the server's bound
   bool keep_alive_ = false;
   bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;
   bool submitted_ = false;          // the loop knows it and has not ended it
+  bool stop_told_ = false;          // and was told that it may
   std::deque<StreamEvent> events_;  // at most stream_tokens_behind_max tokens behind a write, and one end
 };
 

@@ -5,6 +5,7 @@
 
 #include "gateway/gateway.h"
 #include "gateway/openai_response.h"
+#include "gateway/stop_matcher.h"
 #include "text/detokenizer.h"
 
 namespace spillway {
@@ -13,11 +14,11 @@ namespace spillway {
 // No I/O; http thread. Borrows the tokenizer.
 class OpenAiAnswer {
  public:
-  // `digests`: the client asked for logit_digests.
-  OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, bool digests);
+  // `digests`: the client asked for logit_digests. `stops`: strings that end it and are no part of it.
+  OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, bool digests, std::vector<std::string> stops);
 
   // Of a stream: append the bytes of the events that this becomes. A token is always one event, also where its text is
-  // empty (half a character, a special token): clients time tokens by events.
+  // empty (half a character, a special token, what may begin a stop string): clients time tokens by events.
   void stream_token(const StreamToken& token, std::string& out);
   void stream_end(const StreamEnd& end, std::string& out);  // the finish chunk, the usage chunk if asked for, [DONE]
   static void stream_error(const ApiError& error, std::string& out);  // the last event; no [DONE] follows
@@ -26,11 +27,19 @@ class OpenAiAnswer {
   void add_token(const StreamToken& token);
   std::string body(const StreamEnd& end);
 
+  // A stop string is complete: tokens that still come are ignored, and how the request ends changes nothing.
+  bool stopped() const { return matcher_.matched(); }
+
  private:
+  std::string text_of(const StreamToken& token);
+  std::string last_text();
+  StreamEnd own_end(StreamEnd end) const;
   AnswerToken describe(const StreamToken& token) const;
 
   AnswerHead head_;
   Detokenizer detokenizer_;
+  StopMatcher matcher_;
+  uint32_t token_count_ = 0;
   const bool digests_;
   bool first_ = true;
   std::string text_;

@@ -71,15 +71,16 @@ class Reader {
   Reader(const Json& body, const ServedModel& model, uint32_t max_model_len)
       : body_(body), model_(model), max_model_len_(std::min(max_model_len, model.max_model_len())) {}
 
-  Parsed<void> read_model() const {
+  // The name that answers carry.
+  Parsed<std::string> read_model() const {
     const Json* const name = find_field(body_, "model");
-    if (name == nullptr) return {};
+    if (name == nullptr) return model_.name();
     if (!name->is_string()) return refuse("model", "model must be a string", "invalid_type");
     const auto& text = name->get_ref<const std::string&>();
-    if (text == model_.name() || text == "*") return {};
+    if (model_.accepts_name(text)) return model_.has_name(text) ? text : model_.name();
     ApiError error{.status = 404, .param = "model", .code = "model_not_found"};
-    error.message =
-        fmt::format("the model '{}' does not exist here: this server has '{}'", printable(text), model_.name());
+    error.message = fmt::format("the model '{}' does not exist here: this server has '{}'", printable(text),
+                                fmt::join(model_.names(), "', '"));
     return tl::unexpected(std::move(error));
   }
 
@@ -122,7 +123,31 @@ class Reader {
       return or_refuse(model_.encode_prompt(text), "prompt");
     }
     if (!prompt->is_array()) return refuse("prompt", "prompt must be a string or a list of token ids", "invalid_type");
-    return read_token_ids(*prompt);
+    return read_token_ids(*prompt, "prompt");
+  }
+
+  Parsed<std::vector<TokenId>> read_text_to_tokenize() const {
+    if (find_field(body_, "messages") != nullptr) return read_messages();
+    const char* const name = find_field(body_, "content") != nullptr ? "content" : "prompt";
+    const Json* const text = find_field(body_, name);
+    if (text == nullptr) return refuse("prompt", "prompt is missing: a string; or send content, or messages");
+    if (!text->is_string()) return refuse(name, fmt::format("{} must be a string", name), "invalid_type");
+    const Json* const add_special = find_field(body_, "add_special");
+    if (add_special != nullptr && !add_special->is_boolean())
+      return refuse("add_special", "add_special must be true or false", "invalid_type");
+    const auto& bytes = text->get_ref<const std::string&>();
+    if (auto fits = check_text(bytes.size(), name); !fits) return tl::unexpected(fits.error());
+    auto tokens = or_refuse(model_.encode_prompt(bytes), name);
+    if (tokens && add_special != nullptr && *add_special == true)
+      tokens->insert(tokens->begin(), model_.tokenizer().begin_of_sequence());
+    return tokens;
+  }
+
+  Parsed<std::vector<TokenId>> read_tokens_to_spell() const {
+    const Json* const tokens = find_field(body_, "tokens");
+    if (tokens == nullptr || !tokens->is_array())
+      return refuse("tokens", "tokens must be a list of token ids", "invalid_type");
+    return read_token_ids(*tokens, "tokens");
   }
 
   Parsed<std::vector<TokenId>> read_messages() const {
@@ -171,17 +196,17 @@ class Reader {
     return value != nullptr && value->get<bool>();
   }
 
-  Parsed<std::vector<TokenId>> read_token_ids(const Json& list) const {
-    if (list.size() >= max_model_len_) return too_long("prompt", list.size());
+  Parsed<std::vector<TokenId>> read_token_ids(const Json& list, const char* param) const {
+    if (list.size() >= max_model_len_) return too_long(param, list.size());
     std::vector<TokenId> tokens;
     tokens.reserve(list.size());
     const uint32_t vocab = model_.tokenizer().vocab_size();
     for (const Json& id : list) {
       if (!id.is_number_integer())
-        return refuse("prompt", fmt::format("prompt[{}] must be a token id", tokens.size()), "invalid_type");
+        return refuse(param, fmt::format("{}[{}] must be a token id", param, tokens.size()), "invalid_type");
       if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab)
-        return refuse("prompt",
-                      fmt::format("prompt[{}] is not a token id: they go from 0 to {}", tokens.size(), vocab - 1));
+        return refuse(param,
+                      fmt::format("{}[{}] is not a token id: they go from 0 to {}", param, tokens.size(), vocab - 1));
       tokens.push_back(id.get<TokenId>());
     }
     return tokens;
@@ -207,7 +232,30 @@ class Reader {
   const uint32_t max_model_len_;
 };
 
+Parsed<TokensRequest> parse_tokens(std::string_view body, const ServedModel& model, uint32_t max_model_len,
+                                   Parsed<std::vector<TokenId>> (Reader::*read)() const) {
+  const auto json = parse_request_json(body);
+  if (!json) return tl::unexpected(json.error());
+  const Reader reader(*json, model, max_model_len);
+  if (auto checked = reader.read_model(); !checked) return tl::unexpected(checked.error());
+  auto tokens = (reader.*read)();
+  if (!tokens) return tl::unexpected(tokens.error());
+  TokensRequest request{std::move(*tokens), unknown_fields(*json)};
+  std::erase_if(request.ignored,
+                [](const std::string& name) { return name == "content" || name == "add_special" || name == "tokens"; });
+  return request;
+}
+
 }  // namespace
+
+Parsed<TokensRequest> parse_tokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len) {
+  return parse_tokens(body, model, max_model_len, &Reader::read_text_to_tokenize);
+}
+
+Parsed<TokensRequest> parse_detokenize_request(std::string_view body, const ServedModel& model,
+                                               uint32_t max_model_len) {
+  return parse_tokens(body, model, max_model_len, &Reader::read_tokens_to_spell);
+}
 
 Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, const ServedModel& model,
                                      uint32_t max_model_len, uint64_t seed_default) {
@@ -216,11 +264,15 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   const Reader reader(*json, model, max_model_len);
   ApiRequest request;
   request.endpoint = endpoint;
-  if (auto checked = reader.read_model(); !checked) return tl::unexpected(checked.error());
+  auto name = reader.read_model();
+  if (!name) return tl::unexpected(name.error());
+  request.model = std::move(*name);
   if (auto checked = check_fields(*json); !checked) return tl::unexpected(checked.error());
   if (auto checked = reader.read_stream(request); !checked) return tl::unexpected(checked.error());
   reader.read_sampling(request.work, seed_default);
-  request.work.tenant = model.tenant();
+  auto stop = read_stop(*json);
+  if (!stop) return tl::unexpected(stop.error());
+  request.stop = std::move(*stop);
   request.ignored = unknown_fields(*json);
 
   auto prompt = endpoint == Endpoint::kCompletions ? reader.read_prompt() : reader.read_messages();

@@ -17,9 +17,11 @@ inline constexpr size_t kJsonValuesMax = (size_t{1} << 20) + 4096;  // a prompt 
 inline constexpr size_t kChatMessagesMax = 4096;
 
 struct ApiRequest {
-  GenerateRequest work;  // all but `request`
+  GenerateRequest work;  // all but `request` and `tenant`
   Endpoint endpoint{};
+  std::string model;  // for the answer: the name asked for where it is one of ours, else the first
   bool stream = false, include_usage = false;
+  std::vector<std::string> stop;     // at most kStopStringsMax of at most kStopBytesMax
   std::vector<std::string> ignored;  // unknown fields, printable and bounded: told to the client in a Warning header
 };
 
@@ -28,5 +30,15 @@ struct ApiRequest {
 // output that the nodes take now, at most the model's own.
 Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, const ServedModel& model,
                                      uint32_t max_model_len, uint64_t seed_default);
+
+struct TokensRequest {
+  std::vector<TokenId> tokens;
+  std::vector<std::string> ignored;  // as in ApiRequest
+};
+// The tokens of {"prompt" or "content": text, "add_special": bool} or {"messages": [...]}, special ones spelled in a
+// prompt counted as such. Text is bounded as a prompt's is, though its tokens may be more than the context.
+Parsed<TokensRequest> parse_tokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len);
+// Of {"tokens": [...]}, bounded as a prompt of token ids is.
+Parsed<TokensRequest> parse_detokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len);
 
 }  // namespace spillway

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/clock.h"
+#include "common/version.h"
 
 namespace spillway {
 namespace {
@@ -172,13 +173,17 @@ std::string answer_body(const AnswerHead& head, std::string_view text, const std
   return dump(body);
 }
 
-std::string models_body(std::string_view model, uint32_t max_model_len, int64_t created) {
-  return dump({{"object", "list"}, {"data", Json::array({model_object(model, max_model_len, created)})}});
+std::string models_body(const std::vector<std::string>& models, uint32_t max_model_len, int64_t created) {
+  Json list = {{"object", "list"}, {"data", Json::array()}};
+  for (const std::string& model : models) list["data"].push_back(model_object(model, max_model_len, created));
+  return dump(list);
 }
 
 std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created) {
   return dump(model_object(model, max_model_len, created));
 }
+
+std::string version_body() { return dump({{"version", version()}}); }
 
 std::string health_body(const Result<void>& health) {
   if (health) return dump({{"status", "ok"}});

@@ -55,8 +55,10 @@ std::string usage_chunk(const AnswerHead& head, const Waterfall& waterfall);
 std::string answer_body(const AnswerHead& head, std::string_view text, const std::vector<AnswerToken>& tokens,
                         const StreamEnd& end);
 
-std::string models_body(std::string_view model, uint32_t max_model_len, int64_t created);
+std::string models_body(const std::vector<std::string>& models, uint32_t max_model_len, int64_t created);
 std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created);
+// {"version": ...}
+std::string version_body();
 // {"status": "ok"} or {"status": "unavailable", "reason": ...}
 std::string health_body(const Result<void>& health);
 

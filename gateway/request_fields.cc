@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "gateway/openai_request.h"
+#include "gateway/stop_matcher.h"
 
 namespace spillway {
 namespace {
@@ -44,18 +45,18 @@ constexpr std::string_view kBooleans[] = {"stream", "logit_digests", "ignore_eos
 // Features this server does not have: accepted when null, false or empty, else refused by name.
 constexpr std::string_view kUnsupported[] = {
     // OpenAI's
-    "tools", "functions", "function_call", "logprobs", "stop", "suffix", "logit_bias", "audio", "prediction",
+    "tools", "functions", "function_call", "logprobs", "suffix", "logit_bias", "audio", "prediction",
     "web_search_options", "images",
     // other servers'
     "prompt_logprobs", "stop_token_ids", "bad_words", "prompt_embeds", "use_beam_search", "guided_json", "guided_regex",
     "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema", "chat_template",
-    "chat_template_kwargs"};
+    "chat_template_kwargs", "include_stop_str_in_output"};
 // Said of the request, not of the answer: no effect here and none missed.
 constexpr std::string_view kHarmless[] = {
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"};
 // Read by openai_request.cc, or checked by check_modes.
-constexpr std::string_view kOthers[] = {"model",           "prompt",      "messages",  "stream_options",
-                                        "response_format", "tool_choice", "modalities"};
+constexpr std::string_view kOthers[] = {"model", "prompt",          "messages",    "stream_options",
+                                        "stop",  "response_format", "tool_choice", "modalities"};
 
 template <size_t N>
 bool contains(const std::string_view (&table)[N], std::string_view name) {
@@ -152,6 +153,25 @@ Parsed<void> check_fields(const Json& body) {
     if (const Json* const value = find_field(body, name); value != nullptr && !switched_off(*value))
       return unsupported(name);
   return check_modes(body);
+}
+
+Parsed<std::vector<std::string>> read_stop(const Json& body) {
+  const Json* const stop = find_field(body, "stop");
+  if (stop == nullptr) return {};
+  const Json list = stop->is_string() ? Json::array({*stop}) : *stop;
+  if (!list.is_array()) return refuse("stop", "stop must be a string or a list of strings", "invalid_type");
+  if (list.size() > kStopStringsMax)
+    return refuse("stop", fmt::format("stop has {} strings: at most {} are taken", list.size(), kStopStringsMax));
+  std::vector<std::string> strings;
+  for (const Json& one : list) {
+    if (!one.is_string())
+      return refuse("stop", fmt::format("stop[{}] must be a string", strings.size()), "invalid_type");
+    strings.push_back(one.get<std::string>());
+    if (strings.back().empty() || strings.back().size() > kStopBytesMax)
+      return refuse("stop", fmt::format("stop[{}] has {} bytes: it must have 1 to {}", strings.size() - 1,
+                                        strings.back().size(), kStopBytesMax));
+  }
+  return strings;
 }
 
 std::vector<std::string> unknown_fields(const Json& body) {

@@ -27,6 +27,9 @@ bool switched_off(const nlohmann::json& value);
 // Types and bounds of all numbers and booleans; refuses what this server cannot do where it is asked for.
 Parsed<void> check_fields(const nlohmann::json& body);
 
+// The strings of `stop`: one, or a list.
+Parsed<std::vector<std::string>> read_stop(const nlohmann::json& body);
+
 // Names of fields that no table knows, at most 8, made printable.
 std::vector<std::string> unknown_fields(const nlohmann::json& body);
 

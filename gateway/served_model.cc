@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
 #include <utility>
 
 #include "common/check.h"
@@ -46,7 +45,7 @@ std::string mask_specials(std::string_view text, std::span<const std::string> sp
 
 ServedModel::ServedModel(const Tokenizer& tokenizer, Settings settings)
     : tokenizer_(tokenizer), settings_(std::move(settings)) {
-  CHECK(settings_.max_model_len > 0);
+  CHECK(!settings_.names.empty() && settings_.max_model_len > 0);
   CHECK(!settings_.stop_tokens.empty() && settings_.stop_tokens.size() <= kStopTokensMax);
   for (TokenId token = 0; token < tokenizer.vocab_size(); ++token) {
     const std::string_view bytes = tokenizer.token_bytes(token);
@@ -57,12 +56,7 @@ ServedModel::ServedModel(const Tokenizer& tokenizer, Settings settings)
             [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
 }
 
-Result<ServedModel> ServedModel::from_gguf(const GgufFile& file, std::string_view path, const Tokenizer& tokenizer,
-                                           uint32_t max_model_len, const TenantKey& tenant) {
-  Settings settings;
-  settings.name = std::filesystem::path(path).stem().string();
-  settings.max_model_len = max_model_len;
-  settings.tenant = tenant;
+Result<ServedModel> ServedModel::from_gguf(const GgufFile& file, const Tokenizer& tokenizer, Settings settings) {
   settings.stop_tokens = {tokenizer.end_of_sequence()};
   if (file.contains("tokenizer.chat_template")) {
     const auto source = file.get_string("tokenizer.chat_template");
@@ -72,6 +66,10 @@ Result<ServedModel> ServedModel::from_gguf(const GgufFile& file, std::string_vie
     settings.chat_template = std::move(*parsed);
   }
   return ServedModel(tokenizer, std::move(settings));
+}
+
+bool ServedModel::has_name(std::string_view name) const {
+  return std::find(settings_.names.begin(), settings_.names.end(), name) != settings_.names.end();
 }
 
 size_t ServedModel::tokens_at_least(size_t text_bytes) const {

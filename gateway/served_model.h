@@ -17,25 +17,28 @@
 
 namespace spillway {
 
-// The one model that this gateway answers for: its name in the API, its text side, its limits. Immutable after
+// The one model that this gateway answers for: its names in the API, its text side, its limits. Immutable after
 // construction; any thread may call the const functions at once. Borrows the tokenizer, which must outlive it.
 class ServedModel {
  public:
   struct Settings {
-    std::string name;                           // in `model` of requests and answers: the file's stem
+    std::vector<std::string> names;             // for `model` of requests; the first where one names none
+    bool any_name = false;                      // requests may name any model
     std::optional<ChatTemplate> chat_template;  // absent: chat completions are refused
     std::vector<TokenId> stop_tokens;           // end an answer; 1 to kStopTokensMax
     uint32_t max_model_len = 0;                 // prompt + output, tokens
-    TenantKey tenant;                           // keys the prefix cache of everybody who asks here
+    TenantKey tenant;                           // keys the prefix cache of those who show no API key
   };
-  // REQUIRES: max_model_len > 0 and a number of stop tokens within bounds (CHECK).
+  // REQUIRES: a name, max_model_len > 0 and a number of stop tokens within bounds (CHECK).
   ServedModel(const Tokenizer& tokenizer, Settings settings);
-  // Name from `path`, template and stop tokens from the file. No `tokenizer.chat_template` is a model without chat; one
-  // that does not parse is the parser's error.
-  static Result<ServedModel> from_gguf(const GgufFile& file, std::string_view path, const Tokenizer& tokenizer,
-                                       uint32_t max_model_len, const TenantKey& tenant);
+  // Template and stop tokens from the file, the rest from `settings`. No `tokenizer.chat_template` is a model without
+  // chat; one that does not parse is the parser's error.
+  static Result<ServedModel> from_gguf(const GgufFile& file, const Tokenizer& tokenizer, Settings settings);
 
-  const std::string& name() const { return settings_.name; }
+  const std::string& name() const { return settings_.names.front(); }
+  const std::vector<std::string>& names() const { return settings_.names; }
+  bool has_name(std::string_view name) const;
+  bool accepts_name(std::string_view name) const { return settings_.any_name || name == "*" || has_name(name); }
   const Tokenizer& tokenizer() const { return tokenizer_; }
   std::span<const TokenId> stop_tokens() const { return settings_.stop_tokens; }
   uint32_t max_model_len() const { return settings_.max_model_len; }

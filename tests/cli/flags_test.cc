@@ -46,10 +46,11 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::map<std::string, std::set<std::string>> expected{
       {"serve",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "queue-max", "prefill", "decode", "secret-file", "fault", "log-level"}},
-      {"gateway",
-       {"model", "max-model-len", "host", "port", "queue-max", "gateway", "name", "ready-fd", "secret-file",
+        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file", "fault",
         "log-level"}},
+      {"gateway",
+       {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "queue-max", "gateway", "name",
+        "ready-fd", "secret-file", "log-level"}},
       {"prefill", node},
       {"decode", node},
       {"run",
@@ -61,7 +62,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "queue-max", "prefill", "decode", "secret-file", "log-level"}},
+        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file",
+        "log-level"}},
   };
   CommandLine command_line;
   std::map<std::string, std::set<std::string>> found;
@@ -118,6 +120,15 @@ TEST_F(FlagsWithFile, ValuesOutsideTheirBoundsAreRefused) {
                                                {"--isa", "sse9"},
                                                {"--port", "70000"}})
     EXPECT_THROW(parse({"serve", "-m", model, flag[0], flag[1]}), CLI::ParseError) << flag[0];
+}
+
+TEST_F(FlagsWithFile, NamesOfTheModelAreRepeatableAndPrintable) {
+  const std::string model = write("");
+  const std::string flag = "--served-model-name";
+  EXPECT_EQ(parse({"serve", "-m", model, flag, "a", flag, "org/b", flag, "*"}).options.served_names,
+            (std::vector<std::string>{"a", "org/b", "*"}));
+  for (const std::string& name : {std::string(""), std::string("a b"), std::string("a\n"), std::string(129, 'a')})
+    EXPECT_THROW(parse({"serve", "-m", model, flag, name}), CLI::ParseError) << name;
 }
 
 TEST_F(FlagsWithFile, SizesHaveUnits) {

@@ -58,7 +58,7 @@ inline constexpr std::string_view kTestTemplate =
 inline ServedModel make_byte_model(const Tokenizer& tokenizer, uint32_t max_model_len = 1000,
                                    std::string_view chat_template = kTestTemplate) {
   ServedModel::Settings settings;
-  settings.name = "bytes";
+  settings.names = {"bytes", "org/second"};
   settings.max_model_len = max_model_len;
   settings.stop_tokens = {ByteTokenizer::kEnd};
   settings.tenant.bytes[0] = std::byte{7};

@@ -64,20 +64,12 @@ class FakeLoop {
   }
 
   // False: not within 10 seconds.
-  bool wait_arrivals(size_t count) {
-    return wait([&] { return arrived_.size() >= count; });
-  }
-  bool wait_gone(size_t count) {
-    return wait([&] { return gone_.size() >= count; });
-  }
-  std::vector<GenerateRequest> arrived() {
-    const std::lock_guard lock(mutex_);
-    return arrived_;
-  }
-  std::vector<RequestId> gone() {
-    const std::lock_guard lock(mutex_);
-    return gone_;
-  }
+  bool wait_arrivals(size_t count) { return wait_for(arrived_, count); }
+  bool wait_gone(size_t count) { return wait_for(gone_, count); }
+  bool wait_stops(size_t count) { return wait_for(stops_, count); }
+  std::vector<GenerateRequest> arrived() { return copy(arrived_); }
+  std::vector<RequestId> gone() { return copy(gone_); }
+  std::vector<RequestId> stops() { return copy(stops_); }
   // Once this returns, the loop takes nothing out of its mailbox.
   void pause() {
     paused_ = true;
@@ -111,8 +103,10 @@ class FakeLoop {
         if (const auto* const arrival = std::get_if<RequestArrived>(&*input)) {
           note([&] { arrived_.push_back(arrival->work); });
           script_(*this, arrival->work);
+        } else if (const auto* const gone = std::get_if<ClientGone>(&*input)) {
+          note([&] { gone_.push_back(gone->request); });
         } else {
-          note([&] { gone_.push_back(std::get<ClientGone>(*input).request); });
+          note([&] { stops_.push_back(std::get<StopFound>(*input).request); });
         }
       }
     }
@@ -129,22 +123,23 @@ class FakeLoop {
     return changed_.wait_for(lock, std::chrono::seconds(10), condition);
   }
 
+  template <class List>
+  bool wait_for(const List& list, size_t count) {
+    return wait([&] { return list.size() >= count; });
+  }
+  template <class List>
+  List copy(const List& list) {
+    const std::lock_guard lock(mutex_);
+    return list;
+  }
+
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<GenerateRequest> arrived_;  // guarded by mutex_
-  std::vector<RequestId> gone_;           // guarded by mutex_
+  std::vector<RequestId> gone_, stops_;   // guarded by mutex_
   bool resting_ = false;                  // guarded by mutex_
   std::atomic<bool> stop_ = false, paused_ = false;
   std::optional<Thread> thread_;
 };
-
-// The usual script: says `text`, then ends.
-inline FakeLoop::Script says(std::string text) {
-  return [text](FakeLoop& loop, const GenerateRequest& request) {
-    loop.tokens(request, text);
-    loop.end(request, static_cast<uint32_t>(text.size()));
-  };
-}
-inline void says_nothing(FakeLoop&, const GenerateRequest&) {}
 
 }  // namespace spillway

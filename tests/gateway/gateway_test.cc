@@ -180,6 +180,26 @@ TEST(Gateway, AClientThatLeavesCancelsBothLegsAtOnce) {
   EXPECT_EQ(test.gateway.counters().cancelled, 1u);
 }
 
+TEST(Gateway, AStopStringEndsWellAndCancelsBothLegsAtOnce) {
+  GatewayUnderTest test;
+  test.up_pair();
+  const RequestId request = test.arrive();
+  const Attempt attempt = test.attempt();
+  test.token(kP, attempt, 0);
+  test.on(StopFound{request});
+  EXPECT_EQ(test.all<Cancel>(kP), std::vector<Cancel>{{attempt}});
+  EXPECT_EQ(test.all<Cancel>(kD), std::vector<Cancel>{{attempt}});
+  ASSERT_EQ(test.ends.size(), 1u);
+  EXPECT_EQ(test.ends[0].finish, FinishReason::kStop);
+  EXPECT_EQ(test.ends[0].waterfall.output_tokens, 1u);
+  test.token(kD, attempt, 1);
+  test.on(StopFound{request});  // it has ended meanwhile
+  EXPECT_EQ(test.tokens.size(), 1u);
+  EXPECT_EQ(test.ends.size(), 1u);
+  EXPECT_EQ(test.gateway.counters().finished, 1u);
+  EXPECT_EQ(test.gateway.counters().cancelled, 0u);
+}
+
 TEST(Gateway, AClientThatLeavesTheQueueIsNeverSent) {
   GatewayUnderTest test;
   const RequestId request = test.arrive();

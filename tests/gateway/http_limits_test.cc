@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "tests/gateway/fake_loop.h"
+#include "tests/gateway/loop_scripts.h"
 #include "tests/gateway/raw_client.h"
 
 namespace spillway {

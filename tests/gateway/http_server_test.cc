@@ -9,7 +9,9 @@
 #include <string>
 #include <string_view>
 
+#include "tests/gateway/ask.h"
 #include "tests/gateway/fake_loop.h"
+#include "tests/gateway/loop_scripts.h"
 #include "tests/gateway/raw_client.h"
 
 namespace spillway {
@@ -20,20 +22,6 @@ using Json = nlohmann::json;
 constexpr std::string_view kText = "/v1/completions", kChat = "/v1/chat/completions";
 constexpr std::string_view kWhole = R"({"prompt":"abc","max_tokens":8})";
 constexpr std::string_view kStream = R"({"prompt":"abc","max_tokens":8,"stream":true})";
-
-RawReply ask(FakeLoop& loop, std::string_view path, std::string_view body) {
-  RawClient client(loop.port());
-  EXPECT_TRUE(client.post(path, body));
-  const auto reply = client.read_reply();
-  EXPECT_TRUE(reply) << "the connection ended without a whole reply";
-  return reply.value_or(RawReply{});
-}
-RawReply fetch(FakeLoop& loop, std::string_view path) {
-  RawClient client(loop.port());
-  EXPECT_TRUE(client.get(path));
-  return client.read_reply().value_or(RawReply{});
-}
-std::string error_code_of(const RawReply& reply) { return Json::parse(reply.body)["error"]["code"]; }
 
 TEST(HttpServer, StreamsTokensAndEndsWithDone) {
   FakeLoop loop(says("hello"));

@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tests/gateway/byte_model.h"
@@ -68,6 +69,12 @@ constexpr BadCase kBadCases[] = {
      "invalid_type"},
     {"model_number", Form::kPromptAnd, R"("model":4)", "model", "invalid_type"},
     {"other_model", Form::kPromptAnd, R"("model":"gpt-4")", "model", "model_not_found", 404},
+    {"stop_number", Form::kPromptAnd, R"("stop":7)", "stop", "invalid_type"},
+    {"stop_false", Form::kPromptAnd, R"("stop":false)", "stop", "invalid_type"},
+    {"stop_of_numbers", Form::kPromptAnd, R"("stop":["a",7])", "stop", "invalid_type"},
+    {"empty_stop", Form::kPromptAnd, R"("stop":"")", "stop", "invalid_value"},
+    {"empty_stop_in_a_list", Form::kMessageAnd, R"("stop":["a",""])", "stop", "invalid_value"},
+    {"five_stops", Form::kPromptAnd, R"("stop":["a","b","c","d","e"])", "stop", "invalid_value"},
     {"no_messages", Form::kChatBody, "{}", "messages", "invalid_type"},
     {"messages_text", Form::kMessages, R"("hi")", "messages", "invalid_type"},
     {"empty_messages", Form::kMessages, "[]", "messages", "invalid_value"},
@@ -106,7 +113,6 @@ constexpr FieldValue kUnsupportedFields[] = {
     {"logprobs", "1"},
     {"frequency_penalty", "1"},
     {"repetition_penalty", "1.1"},
-    {"stop", "\"x\""},
     {"suffix", "\"x\""},
     {"logit_bias", R"({"5":1})"},
     {"tools", "[{}]"},
@@ -231,7 +237,6 @@ TEST_F(OpenAiRequest, DefaultsAreOpenAis) {
   EXPECT_EQ(text->work.temperature, 1.0f);
   EXPECT_EQ(text->work.seed, kSeedDefault);
   EXPECT_EQ(text->work.stop_tokens, std::vector<TokenId>{ByteTokenizer::kEnd});
-  EXPECT_EQ(text->work.tenant, model_.tenant());
   EXPECT_FALSE(text->stream || text->include_usage || text->work.digest_logits);
 
   const auto chat = parse(kChat, R"({"messages":[{"role":"user","content":"hi"}]})");
@@ -260,11 +265,42 @@ TEST_F(OpenAiRequest, EveryFieldArrives) {
   EXPECT_TRUE(parsed->ignored.empty()) << parsed->ignored.front();
 }
 
+TEST_F(OpenAiRequest, StopIsAStringOrUpToFour) {
+  const auto stops = [&](std::string_view value) {
+    const auto parsed = parse(kText, fmt::format(R"({{"prompt":"a","stop":{}}})", value));
+    EXPECT_TRUE(parsed) << value;
+    return parsed ? parsed->stop : std::vector<std::string>{"refused"};
+  };
+  EXPECT_EQ(stops("null"), std::vector<std::string>{});
+  EXPECT_EQ(stops("[]"), std::vector<std::string>{});
+  EXPECT_EQ(stops(R"("\n\n")"), std::vector<std::string>{"\n\n"});
+  EXPECT_EQ(stops(R"(["a","b","c","\u00e9"])"), (std::vector<std::string>{"a", "b", "c", "\xc3\xa9"}));
+  EXPECT_EQ(stops(fmt::format("\"{:x>256}\"", "")).front().size(), 256u);
+  EXPECT_FALSE(parse(kText, fmt::format(R"({{"prompt":"a","stop":"{:x>257}"}})", "")));
+}
+
 TEST_F(OpenAiRequest, BatchesOfOneAndTheStarModelAreTaken) {
   const auto text = parse(kText, R"({"model":"*","prompt":["ab"]})");
   const auto tokens = parse(kText, R"({"prompt":[[97,98]]})");
   ASSERT_TRUE(text && tokens);
   EXPECT_EQ(text->work.prompt, tokens->work.prompt);
+}
+
+TEST_F(OpenAiRequest, AnswersCarryTheNameAskedForWhereItIsOneOfOurs) {
+  const auto answered = [&](const ServedModel& model, std::string_view asked) {
+    const auto body = fmt::format(R"({{"prompt":"a","model":{}}})", asked);
+    const auto parsed = parse_api_request(kText, body, model, 1000, 0);
+    return parsed ? parsed->model : parsed.error().code;
+  };
+  EXPECT_EQ(answered(model_, "null"), "bytes");
+  EXPECT_EQ(answered(model_, R"("org/second")"), "org/second");
+  EXPECT_EQ(answered(model_, R"("gpt-4")"), "model_not_found");
+  ServedModel::Settings settings;
+  settings.names = {"one"};
+  settings.any_name = true;
+  settings.max_model_len = 10;
+  settings.stop_tokens = {ByteTokenizer::kEnd};
+  EXPECT_EQ(answered(ServedModel(tokenizer_, std::move(settings)), R"("gpt-4")"), "one");
 }
 
 TEST_F(OpenAiRequest, OfEqualKeysTheLastCounts) {

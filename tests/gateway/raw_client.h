@@ -51,7 +51,9 @@ class RawClient {
                 std::string(headers) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
                 std::string(body));
   }
-  bool get(std::string_view path) { return send("GET " + std::string(path) + " HTTP/1.1\r\nHost: test\r\n\r\n"); }
+  bool get(std::string_view path, std::string_view headers = "") {
+    return send("GET " + std::string(path) + " HTTP/1.1\r\nHost: test\r\n" + std::string(headers) + "\r\n");
+  }
 
   // Everything up to and including `mark`; nothing when the connection ends before it.
   std::optional<std::string> read_until(std::string_view mark) {

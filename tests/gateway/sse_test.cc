@@ -78,7 +78,7 @@ class Answer : public ::testing::Test {
     head.id = "id-1";
     head.model = "bytes";
     head.created = 1700000000;
-    OpenAiAnswer answer(head, tokenizer_, digests);
+    OpenAiAnswer answer(head, tokenizer_, digests, stops_);
     std::string out;
     uint32_t index = 0;
     for (const char byte : bytes)
@@ -88,6 +88,7 @@ class Answer : public ::testing::Test {
   }
 
   ByteTokenizer tokenizer_;
+  std::vector<std::string> stops_;
 };
 
 TEST_F(Answer, ChatChunksHaveTheShapeOfOpenAi) {
@@ -143,6 +144,26 @@ TEST_F(Answer, ACharacterIsNeverSplitOverChunks) {
   EXPECT_EQ(text(2), "!");
   EXPECT_EQ(text(3) + text(4), "");
   EXPECT_EQ(text(5), "\xef\xbf\xbd");  // the finish chunk brings what was left: half a character
+}
+
+TEST_F(Answer, AStopStringEndsTheStreamAndItsCount) {
+  stops_ = {"STOP"};
+  const auto events =
+      stream({.endpoint = Endpoint::kCompletions, .usage_null = true}, "aSxSTOPzz", FinishReason::kLength, false);
+  ASSERT_EQ(events.size(), 10u) << "seven tokens, finish, usage, [DONE]";
+  std::string text;
+  for (size_t index = 0; index < 8; ++index) text += Json::parse(events[index])["choices"][0]["text"];
+  EXPECT_EQ(text, "aSx");
+  EXPECT_EQ(Json::parse(events[7])["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(Json::parse(events[8])["usage"]["completion_tokens"], 7);
+}
+
+TEST_F(Answer, AnAnswerThatEndsInsideAStopStringIsWhole) {
+  stops_ = {"STOP"};
+  const auto events = stream({.endpoint = Endpoint::kCompletions}, "aSTO", FinishReason::kLength, false);
+  const Json last = Json::parse(events[events.size() - 2]);
+  EXPECT_EQ(last["choices"][0]["text"], "STO");
+  EXPECT_EQ(last["choices"][0]["finish_reason"], "length");
 }
 
 TEST_F(Answer, ErrorsBodiesKeepOpenAisFourKeys) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A running server as the `openai` client sees it. Usage: api_test.py --base-url http://127.0.0.1:PORT
+"""A running server as the `openai` client sees it. Usage: api_test.py --base-url http://127.0.0.1:PORT [--api-key KEY]
 
 Prints a line a test and closes with "N passed, N failed"; exit code 1 when one failed."""
 import argparse
@@ -52,7 +52,7 @@ def connection():
 
 def get(path):
     with contextlib.closing(connection()) as one:
-        one.request("GET", path)
+        one.request("GET", path, headers={"Authorization": f"Bearer {client.api_key}"})
         response = one.getresponse()
         return response.status, dict(response.getheaders()), response.read().decode()
 
@@ -88,7 +88,11 @@ def check_timings(timings):
 
 def models_list_and_retrieve():
     listed = client.models.list().data
-    equal([one.id for one in listed], [model])
+    names = [one.id for one in listed]
+    equal(names[0], model)
+    for name in names:
+        equal(json.loads(get(f"/v1/models/{name}")[2])["id"], name)
+        equal(client.completions.create(model=name, prompt=PROMPT, max_tokens=1).model, name)
     equal(client.models.retrieve(model).object, "model")
     try:
         client.models.retrieve("another")
@@ -197,6 +201,57 @@ def logit_digests_repeat():
     equal(streamed, whole)
 
 
+def stop_strings_end_the_answer_and_the_work():
+    long = {"max_tokens": 1500, "extra_body": {"ignore_eos": True}}
+    free = complete(max_tokens=24, extra_body={"ignore_eos": True})
+    text = free.choices[0].text
+    assert len(text) > 20, text
+    for begin in range(3, 9):  # borders of tokens and inside them
+        stop = text[begin:begin + 6]
+        cut = text[:text.index(stop)]
+        before = metric("spillway_output_tokens_total")
+        whole = complete(stop=[stop, "~never said~"], **long)
+        equal((whole.choices[0].text, whole.choices[0].finish_reason), (cut, "stop"), repr(stop))
+        assert 0 < whole.usage.completion_tokens < 24, whole.usage
+        chunks = list(complete(stop=stop, stream=True, stream_options={"include_usage": True}, **long))
+        equal("".join(chunk.choices[0].text for chunk in chunks[:-1]), cut, repr(stop))
+        equal(chunks[-2].choices[0].finish_reason, "stop")
+        equal(chunks[-1].usage.completion_tokens, whole.usage.completion_tokens, "tokens until the stop string")
+        wait_all_blocks_free()
+        assert metric("spillway_output_tokens_total") - before < 200, "the nodes went on"
+    kept = complete(max_tokens=24, stop="~never said~", extra_body={"ignore_eos": True})
+    equal((kept.choices[0].text, kept.choices[0].finish_reason), (text, "length"))
+    chat = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=48, stop=["Paris"])
+    assert "Paris" not in chat.choices[0].message.content, chat
+    equal(chat.choices[0].finish_reason, "stop")
+
+
+def post(path, body):
+    with contextlib.closing(connection()) as one:
+        one.request("POST", path, json.dumps(body), {"Content-Type": "application/json",
+                                                     "Authorization": f"Bearer {client.api_key}"})
+        response = one.getresponse()
+        return response.status, json.loads(response.read())
+
+
+def tokens_and_text_are_told():
+    status, told = post("/tokenize", {"model": model, "prompt": PROMPT})
+    equal((status, told["count"]), (200, len(told["tokens"])), told)
+    assert told["max_model_len"] > 0, told
+    usage = complete(max_tokens=1).usage
+    equal(told["count"], usage.prompt_tokens)
+    equal(complete(prompt=told["tokens"], max_tokens=8).choices[0].text, complete(max_tokens=8).choices[0].text)
+    equal(post("/detokenize", {"tokens": told["tokens"]}), (200, {"prompt": PROMPT, "content": PROMPT}))
+    chat = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=1)
+    equal(post("/tokenize", {"messages": QUESTION})[1]["count"], chat.usage.prompt_tokens)
+    equal(post("/detokenize", {"tokens": [10**9]})[1]["error"]["param"], "tokens")
+
+
+def version_is_told():
+    status, _, body = get("/version")
+    assert status == 200 and re.fullmatch(r"\d+\.\d+\.\d+", json.loads(body)["version"]), body
+
+
 def bad_requests_name_their_field():
     bad = openai.BadRequestError
     raises(bad, 400, "temperature", "invalid_value", prompt="a", temperature=-1)
@@ -210,7 +265,9 @@ def bad_requests_name_their_field():
     raises(bad, 400, "max_tokens", "context_length_exceeded", prompt="a", max_tokens=1_000_000)
     raises(bad, 400, "n", "unsupported", prompt="a", n=2)
     raises(bad, 400, "logprobs", "unsupported", prompt="a", logprobs=1)
-    raises(bad, 400, "stop", "unsupported", prompt="a", stop=["x"])
+    raises(bad, 400, "stop", "invalid_value", prompt="a", stop=["x"] * 5)
+    raises(bad, 400, "stop", "invalid_value", prompt="a", stop="")
+    raises(bad, 400, "stop", "invalid_type", prompt="a", extra_body={"stop": 7})
     raises(bad, 400, "messages", "invalid_value", messages=[])
     raises(bad, 400, "messages", "invalid_type", messages=[{"role": "user"}])
     raises(bad, 400, "messages", "unsupported", messages=[{"role": "user", "content": [
@@ -240,6 +297,16 @@ def wrong_paths_and_methods_are_error_objects():
         equal(got, status)
         assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}, body
         assert status != 405 or headers["Allow"] == "POST", headers
+
+
+def a_wrong_key_is_an_authentication_error():
+    stranger = client.with_options(api_key="sk-wrong")
+    for ask in (stranger.models.list, lambda: stranger.completions.create(model=model, prompt=PROMPT, max_tokens=1)):
+        try:
+            ask()
+            raise AssertionError("a wrong key was taken")
+        except openai.AuthenticationError as error:
+            equal((error.status_code, error.code, error.type), (401, "invalid_api_key", "invalid_request_error"))
 
 
 def health_tells_ready():
@@ -293,7 +360,8 @@ def metrics_count_requests():
 TESTS = [models_list_and_retrieve, completion_in_one_piece, completion_stream_equals_one_piece, prompt_as_token_ids,
          length_and_eos_are_kept, chat_in_one_piece_and_streamed, chat_parts_are_joined,
          special_tokens_in_messages_stay_text, seed_repeats_and_another_differs, second_time_comes_from_the_cache,
-         logit_digests_repeat, bad_requests_name_their_field, switched_off_features_are_taken,
+         logit_digests_repeat, stop_strings_end_the_answer_and_the_work,
+         tokens_and_text_are_told, version_is_told, bad_requests_name_their_field, switched_off_features_are_taken,
          unknown_fields_and_request_ids, wrong_paths_and_methods_are_error_objects, health_tells_ready,
          eight_at_once_say_what_each_says_alone, disconnect_in_the_stream_frees_all_blocks, metrics_count_requests]
 
@@ -302,8 +370,12 @@ def main():
     global client, base, model
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base-url", required=True)
-    base = parser.parse_args().base_url.rstrip("/")
-    client = openai.OpenAI(base_url=base + "/v1", api_key="none", max_retries=0, timeout=120)
+    parser.add_argument("--api-key", default="none", help="of a server that asks for keys")
+    arguments = parser.parse_args()
+    base = arguments.base_url.rstrip("/")
+    client = openai.OpenAI(base_url=base + "/v1", api_key=arguments.api_key, max_retries=0, timeout=120)
+    if arguments.api_key != "none":
+        TESTS.append(a_wrong_key_is_an_authentication_error)
     try:
         model = client.models.list().data[0].id
     except openai.OpenAIError as error:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """A real server under its bad inputs, its limits and a real client. Usage: served_test.py SPILLWAY MODEL CLIENT_PYTHON"""
+import json
 import os
 import re
 import resource
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 import server
@@ -195,10 +197,61 @@ def too_small_settings_say_what_to_change():
 
 
 def openai_client():
-    with server.Server(SPILLWAY, MODEL) as one:
-        script = os.path.join(os.path.dirname(__file__), "api_test.py")
-        run = subprocess.run([CLIENT_PYTHON, script, "--base-url", f"http://127.0.0.1:{one.port}"], timeout=300)
-        assert run.returncode == 0, "api_test.py failed (its lines are above)"
+    script = os.path.join(os.path.dirname(__file__), "api_test.py")
+    with tempfile.TemporaryDirectory() as folder:
+        keys = write_keys(folder, "sk-other", "sk-client")
+        with server.Server(SPILLWAY, MODEL, "--api-key-file", keys) as one:
+            run = subprocess.run([CLIENT_PYTHON, script, "--base-url", f"http://127.0.0.1:{one.port}", "--api-key",
+                                  "sk-client"], timeout=300)
+            assert run.returncode == 0, "api_test.py failed (its lines are above)"
+
+
+def write_keys(folder, *keys, mode=0o600):
+    path = os.path.join(folder, "keys")
+    with open(path, "w") as file:
+        file.write("# of this test\n" + "\n".join(keys) + "\n")
+    os.chmod(path, mode)
+    return path
+
+
+def each_key_has_a_prefix_cache_of_its_own():
+    with tempfile.TemporaryDirectory() as folder:
+        keys = write_keys(folder, "sk-alpha", "sk-beta")
+        with server.Server(SPILLWAY, MODEL, "--api-key-file", keys) as one:
+            for path in ("/v1/models", "/metrics", "/version", "/no/such/path"):
+                status, body = one.get(path)
+                assert status == 401 and json.loads(body)["error"]["code"] == "invalid_api_key", (path, status, body)
+            assert one.complete("a", 1)[0] == 401
+            assert one.get("/health/live")[0] == one.get("/health/ready")[0] == one.get("/health")[0] == 200
+
+            def cached(key):
+                one.key = key
+                status, body = one.complete("The history of computing began with the abacus. " * 20, 4)
+                assert status == 200, body
+                texts.add(body["choices"][0]["text"])
+                return body["usage"]["prompt_tokens_details"]["cached_tokens"]
+            texts = set()
+            assert cached("sk-alpha") == 0
+            assert cached("sk-beta") == 0, "it hits the blocks of another key"
+            alpha, beta = cached("sk-alpha"), cached("sk-beta")
+            assert alpha >= 64 and beta == alpha, (alpha, beta)
+            assert len(texts) == 1, texts
+            one.wait_all_blocks_free()
+            assert "sk-alpha" not in one.log_text() and "sk-beta" not in one.log_text(), "a key is in the log"
+        keys = write_keys(folder, "sk-alpha", mode=0o644)
+        run = subprocess.run([SPILLWAY, "serve", "-m", MODEL, "--api-key-file", keys], capture_output=True, text=True,
+                             timeout=60)
+        assert run.returncode == 2 and "chmod 600" in run.stderr and "sk-alpha" not in run.stderr, run.stderr
+
+
+def the_model_has_the_names_it_was_given():
+    with server.Server(SPILLWAY, MODEL, "--served-model-name", "small", "--served-model-name", "*",
+                       "--served-model-name", "org/small") as one:
+        listed = [entry["id"] for entry in json.loads(one.get("/v1/models")[1])["data"]]
+        assert listed == ["small", "org/small"], listed
+        for asked, answered in (("small", "small"), ("org/small", "org/small"), ("gpt-4", "small")):
+            status, body = one.complete("a", 1, model=asked)
+            assert (status, body["model"]) == (200, answered), (asked, body)
 
 
 if __name__ == "__main__":
@@ -209,4 +262,6 @@ if __name__ == "__main__":
                                client_gone_while_a_node_is_at("decode-landed", "decode 0", 1),
                                no_place_queues_then_refuses, full_pool_queues_then_refuses,
                                doctor_says_what_serve_would_meet, a_long_queue_has_its_connections,
-                               nodes_say_one_canary, another_model_is_refused_by_name, too_small_settings_say_what_to_change, openai_client]))
+                               nodes_say_one_canary, another_model_is_refused_by_name,
+                               too_small_settings_say_what_to_change, each_key_has_a_prefix_cache_of_its_own,
+                               the_model_has_the_names_it_was_given, openai_client]))

@@ -27,6 +27,7 @@ class Server:
     def __init__(self, spillway, model, *flags):
         self.port = free_port()
         self.folder = tempfile.TemporaryDirectory()
+        self.key = None  # shown in each request
         self.log_path = os.path.join(self.folder.name, "log")
         self.command = [spillway, "serve", "-m", model, "--port", str(self.port), "--secret-file",
                         os.path.join(self.folder.name, "secret"), *flags]
@@ -93,10 +94,14 @@ class Server:
     def connection(self):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_WITHIN_S)
 
+    def headers(self):
+        shown = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return {"Content-Type": "application/json", **shown}
+
     def get(self, path):
         connection = self.connection()
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=self.headers())
             response = connection.getresponse()
             return response.status, response.read().decode()
         finally:
@@ -107,7 +112,7 @@ class Server:
         connection = self.connection()
         try:
             payload = body if isinstance(body, (bytes, str)) else json.dumps(body)
-            connection.request("POST", path, payload, {"Content-Type": "application/json"})
+            connection.request("POST", path, payload, self.headers())
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"null")
         finally:
@@ -148,7 +153,7 @@ class Stream:
 
     def __init__(self, server, body):
         self.connection = server.connection()
-        self.connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        self.connection.request("POST", "/v1/completions", json.dumps(body), server.headers())
         self.response, self.text, self.error, self.ended = None, "", None, False
 
     def read(self, tokens=None):

@@ -1,0 +1,28 @@
+#include "cli/private_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "common/check.h"
+
+namespace spillway {
+
+std::optional<UniqueFd> open_private_file(const std::string& path, std::string_view what) {
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!file) {
+    if (errno == ENOENT) return std::nullopt;
+    throw SetupError(fmt::format("cannot open {} file {}: {}", what, path, std::strerror(errno)));
+  }
+  struct stat status {};
+  CHECK(::fstat(file.get(), &status) == 0);
+  if ((status.st_mode & 077) != 0)
+    throw SetupError(
+        fmt::format("{} file {} is open to others (mode {:o}): chmod 600 it", what, path, status.st_mode & 0777));
+  return file;
+}
+
+}  // namespace spillway

@@ -1,0 +1,7 @@
+#include "common/version.h"
+
+namespace spillway {
+
+std::string_view version() { return SPILLWAY_VERSION; }
+
+}  // namespace spillway

@@ -1,0 +1,68 @@
+#include "cli/api_key_file.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "common/check.h"
+
+namespace spillway {
+namespace {
+
+class ApiKeyFile : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "/spillway-keys-XXXXXX";
+    ASSERT_NE(::mkdtemp(folder_.data()), nullptr);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string write(const std::string& text, mode_t mode = 0600) const {
+    const std::string path = folder_ + "/keys";
+    std::ofstream(path) << text;
+    EXPECT_EQ(::chmod(path.c_str(), mode), 0);
+    return path;
+  }
+  static std::string why_refused(const std::string& path) {
+    try {
+      static_cast<void>(read_api_keys(path));
+    } catch (const SetupError& error) {
+      return error.what();
+    }
+    return "";
+  }
+  std::string folder_;
+};
+
+TEST_F(ApiKeyFile, KeysAreLinesThatAreNoComments) {
+  EXPECT_EQ(read_api_keys(write("# ours\n\nsk-one \r\nsk-two#2\n#sk-old\nlast")),
+            (std::vector<std::string>{"sk-one", "sk-two#2", "last"}));
+}
+
+TEST_F(ApiKeyFile, OneOpenToOthersIsRefused) {
+  for (const mode_t mode : {0644u, 0640u, 0602u})
+    EXPECT_NE(why_refused(write("sk-one", mode)).find("chmod 600"), std::string::npos) << mode;
+}
+
+TEST_F(ApiKeyFile, NoneAndTooManyKeysAreRefused) {
+  std::string keys;
+  for (int key = 0; key < 64; ++key) keys += "key-" + std::to_string(key) + "\n";
+  EXPECT_EQ(read_api_keys(write(keys)).size(), 64u);
+  EXPECT_NE(why_refused(write(keys + "one-more")).find("65 keys"), std::string::npos);
+  EXPECT_NE(why_refused(write("# nothing yet\n")).find("0 keys"), std::string::npos);
+  EXPECT_NE(why_refused(folder_ + "/absent").find("there is no"), std::string::npos);
+  EXPECT_NE(why_refused(write(std::string(70000, '#'))).find("larger than"), std::string::npos);
+}
+
+TEST_F(ApiKeyFile, ABadLineIsNamedAndNotShown) {
+  for (const std::string& line : {std::string("my secret"), std::string(257, 's'), std::string("sec\x01ret")}) {
+    const std::string why = why_refused(write("good\n" + line + "\n"));
+    EXPECT_NE(why.find("line 2"), std::string::npos);
+    EXPECT_EQ(why.find(line), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace spillway
