@@ -180,8 +180,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   work.attempt = running.attempt;
   work.prompt = given.prompt;
   work.output_tokens_max = given.output_tokens_max;
-  work.temperature = given.temperature;
-  work.seed = given.seed;
+  work.sampling = given.sampling;
   work.tenant = given.tenant;
   work.stop_tokens = given.stop_tokens;
   work.digest_logits = given.digest_logits;

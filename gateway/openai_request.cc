@@ -98,10 +98,11 @@ class Reader {
 
   void read_sampling(GenerateRequest& work, uint64_t seed_default) const {
     const Json* const temperature = find_field(body_, "temperature");
-    work.temperature = temperature != nullptr ? temperature->get<float>() : 1.0f;  // OpenAI's default
-    work.seed = seed_default;
+    work.sampling.temperature = temperature != nullptr ? temperature->get<float>() : 1.0f;  // OpenAI's default
+    work.sampling.seed = seed_default;
     if (const Json* const seed = find_field(body_, "seed"))
-      work.seed = seed->is_number_unsigned() ? seed->get<uint64_t>() : static_cast<uint64_t>(seed->get<int64_t>());
+      work.sampling.seed =
+          seed->is_number_unsigned() ? seed->get<uint64_t>() : static_cast<uint64_t>(seed->get<int64_t>());
     work.digest_logits = flag("logit_digests");
     if (!flag("ignore_eos")) work.stop_tokens.assign(model_.stop_tokens().begin(), model_.stop_tokens().end());
   }

@@ -228,8 +228,8 @@ TEST_F(OpenAiRequest, DefaultsAreOpenAis) {
   ASSERT_TRUE(text);
   EXPECT_EQ(text_of(text->work.prompt), "abc");
   EXPECT_EQ(text->work.output_tokens_max, 16u);
-  EXPECT_EQ(text->work.temperature, 1.0f);
-  EXPECT_EQ(text->work.seed, kSeedDefault);
+  EXPECT_EQ(text->work.sampling.temperature, 1.0f);
+  EXPECT_EQ(text->work.sampling.seed, kSeedDefault);
   EXPECT_EQ(text->work.stop_tokens, std::vector<TokenId>{ByteTokenizer::kEnd});
   EXPECT_EQ(text->work.tenant, model_.tenant());
   EXPECT_FALSE(text->stream || text->include_usage || text->work.digest_logits);
@@ -253,8 +253,8 @@ TEST_F(OpenAiRequest, EveryFieldArrives) {
   ASSERT_TRUE(parsed) << parsed.error().message;
   EXPECT_EQ(parsed->work.prompt, (std::vector<TokenId>{1, 2, 258}));
   EXPECT_EQ(parsed->work.output_tokens_max, 5u);
-  EXPECT_EQ(parsed->work.temperature, 0.5f);
-  EXPECT_EQ(parsed->work.seed, ~uint64_t{0});
+  EXPECT_EQ(parsed->work.sampling.temperature, 0.5f);
+  EXPECT_EQ(parsed->work.sampling.seed, ~uint64_t{0});
   EXPECT_TRUE(parsed->stream && parsed->include_usage && parsed->work.digest_logits);
   EXPECT_TRUE(parsed->work.stop_tokens.empty());
   EXPECT_TRUE(parsed->ignored.empty()) << parsed->ignored.front();
