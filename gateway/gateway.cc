@@ -246,8 +246,8 @@ void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
   while (const std::optional<Token> token = request.running->tokens.next()) {
     time_token(request, *token, turn.now);
     request.running->progress_by = turn.now + config_.progress_max;
-    turn.effects.push_back(
-        StreamToken{request.work.request, token->index, token->token, token->logits_digest, request.waterfall.total});
+    turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
+                                       request.waterfall.total, token->finish == FinishReason::kStop});
     if (token->finish == FinishReason::kNone) continue;
     end(request, token->finish, turn);
     return;

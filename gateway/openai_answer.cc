@@ -10,8 +10,7 @@ OpenAiAnswer::OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, bool dig
     : head_(std::move(head)), detokenizer_(tokenizer), digests_(digests) {}
 
 void OpenAiAnswer::stream_token(const StreamToken& token, std::string& out) {
-  append_sse_event(out,
-                   token_chunk(head_, detokenizer_.push(token.token), describe(token), std::exchange(first_, false)));
+  append_sse_event(out, token_chunk(head_, text_of(token), describe(token), std::exchange(first_, false)));
 }
 
 void OpenAiAnswer::stream_end(const StreamEnd& end, std::string& out) {
@@ -23,13 +22,17 @@ void OpenAiAnswer::stream_end(const StreamEnd& end, std::string& out) {
 void OpenAiAnswer::stream_error(const ApiError& error, std::string& out) { append_sse_event(out, error_body(error)); }
 
 void OpenAiAnswer::add_token(const StreamToken& token) {
-  text_ += detokenizer_.push(token.token);
+  text_ += text_of(token);
   if (digests_) tokens_.push_back(describe(token));
 }
 
 std::string OpenAiAnswer::body(const StreamEnd& end) {
   text_ += detokenizer_.finish();
   return answer_body(head_, text_, tokens_, end);
+}
+
+std::string OpenAiAnswer::text_of(const StreamToken& token) {
+  return token.stops ? std::string() : detokenizer_.push(token.token);
 }
 
 AnswerToken OpenAiAnswer::describe(const StreamToken& token) const {

@@ -27,6 +27,7 @@ class OpenAiAnswer {
   std::string body(const StreamEnd& end);
 
  private:
+  std::string text_of(const StreamToken& token);  // what it completes
   AnswerToken describe(const StreamToken& token) const;
 
   AnswerHead head_;
