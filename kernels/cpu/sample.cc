@@ -133,6 +133,32 @@ TokenId draw(const Softmax<Logit>& softmax, double u) {
   return last_possible;  // the target was rounded up to the whole sum
 }
 
+// Keeps the fewest of the highest whose weights, summed in rank order, reach `top_p` of all, summed in id order. Takes
+// and leaves ascending ids.
+template <class Logit, class RanksLower>
+void keep_top_p(const Softmax<Logit>& softmax, double top_p, std::vector<TokenId>& kept,
+                const RanksLower& ranks_lower) {
+  std::vector<double> weights;
+  weights.reserve(kept.size());
+  double whole = 0, held = 0;
+  for (const TokenId id : kept) whole += weights.emplace_back(softmax.weight(id));
+  // All tokens lighter than this weigh less together than top_p leaves out: they need no ranking, and are the most.
+  const double negligible = (1.0 - top_p) * whole / static_cast<double>(kept.size());
+  size_t count = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] >= negligible) kept[count++] = kept[i];
+  }
+  kept.resize(count);
+  std::ranges::make_heap(kept, ranks_lower);
+  auto heap_end = kept.end();
+  while (heap_end != kept.begin() && held < top_p * whole) {
+    held += softmax.weight(kept.front());
+    std::pop_heap(kept.begin(), heap_end--, ranks_lower);
+  }
+  kept.erase(kept.begin(), heap_end);
+  std::ranges::sort(kept);
+}
+
 // Ids that the cuts leave, ascending. Strictly ordered by logit, then id, so nothing depends on how they are sorted.
 template <class Logit>
 std::vector<TokenId> kept_tokens(const Softmax<Logit>& softmax, const SamplingParams& params) {
@@ -148,19 +174,7 @@ std::vector<TokenId> kept_tokens(const Softmax<Logit>& softmax, const SamplingPa
     kept.resize(params.top_k);
     std::ranges::sort(kept);
   }
-  if (params.top_p < 1) {
-    double whole = 0, held = 0;
-    for (const TokenId id : kept) whole += softmax.weight(id);
-    const double wanted = static_cast<double>(params.top_p) * whole;
-    std::ranges::make_heap(kept, ranks_lower);  // a few tokens hold most of it: no full sort
-    auto heap_end = kept.end();
-    while (heap_end != kept.begin() && held < wanted) {
-      held += softmax.weight(kept.front());
-      std::pop_heap(kept.begin(), heap_end--, ranks_lower);
-    }
-    kept.erase(kept.begin(), heap_end);
-    std::ranges::sort(kept);
-  }
+  if (params.top_p < 1) keep_top_p(softmax, static_cast<double>(params.top_p), kept, ranks_lower);
   const double least = params.min_p;  // the highest weighs 1
   if (least > 0) std::erase_if(kept, [&](TokenId id) { return softmax.weight(id) < least; });
   return kept;
