@@ -66,7 +66,8 @@ Result<SequenceId> DecodeNode::open(const Work& work) {
   return engine_.open({.prompt = work.prompt,
                        .reserve_tokens = prompt_tokens + work.output_tokens_max - 1,
                        .reuse_tokens_max = prompt_tokens,
-                       .sampling = {.temperature = work.temperature, .seed = work.seed, .choice = work.choice},
+                       .sampling = work.sampling,
+                       .stop_tokens = work.stop_tokens,
                        .tenant = work.tenant,
                        .digest_logits = work.digest_logits});
 }

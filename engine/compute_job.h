@@ -18,15 +18,20 @@ struct StepShare {  // one sequence's part of a step
   uint32_t position_first = 0;                // absolute position of its first row
   uint32_t block_first = 0, block_count = 0;  // its block table from position 0, in StepPlan::blocks
   bool samples = false;                       // its last row is sampled
-  SampleRow sample;                           // inputs where `samples`
+  SampleRow sample;                           // inputs where `samples`, but for the history
+  uint32_t history_first = 0;                 // where the row looks back: sample.position tokens in StepPlan::history
 };
 struct StepPlan {
   StepId step{};
   std::vector<TokenId> tokens;
   std::vector<SlotId> blocks;
   std::vector<StepShare> shares;
+  std::vector<TokenId> history{};
   bool announce_layers = false;  // send a LayerDone after each layer's append
 };
+// The share's row for the sampler. It looks into the plan, which must outlive it. REQUIRES share.samples.
+SampleRow sample_row(const StepPlan& plan, const StepShare& share);
+
 struct LayerDone {  // this layer's new K and V of the step lie in their slots
   StepId step{};
   uint16_t layer = 0;

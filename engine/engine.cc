@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "common/check.h"
@@ -11,6 +12,24 @@ namespace spillway {
 namespace {
 
 constexpr uint32_t kModelLenMax = 1u << 30;  // so that token and block arithmetic stays inside 32 bits
+
+// Of the token that follows the share's rows.
+void add_sample(StepPlan& plan, StepShare& share, const Sequence& sequence) {
+  const uint32_t position = share.position_first + share.token_count;
+  SampleRow& sample = share.sample;
+  sample.params = sequence.sampling;
+  sample.position = position;
+  sample.prompt_tokens = sequence.prompt_tokens;
+  sample.digest = sequence.digest_logits;
+  if (position - sequence.prompt_tokens < sequence.sampling.min_tokens) {
+    for (const TokenId token : sequence.stop_tokens) {
+      sample.params.logit_bias.push_back({token, -std::numeric_limits<float>::infinity()});
+    }
+  }
+  if (!sample.params.looks_back()) return;
+  share.history_first = checked_cast<uint32_t>(plan.history.size());
+  plan.history.insert(plan.history.end(), sequence.tokens.begin(), sequence.tokens.begin() + position);
+}
 
 }  // namespace
 
@@ -77,7 +96,8 @@ Result<SequenceId> Engine::open(OpenRequest request) {
   sequence.cached_tokens = sequence.computed_tokens = sequence.sealed_blocks * block_tokens;
   sequence.tokens = std::move(request.prompt);
   sequence.encoding = kv.encoding;
-  sequence.sampling = request.sampling;
+  sequence.sampling = std::move(request.sampling);
+  sequence.stop_tokens = std::move(request.stop_tokens);
   sequence.tenant = request.tenant;
   sequence.digest_logits = request.digest_logits;
   sequence.arrival = arrivals_++;
@@ -174,11 +194,7 @@ void Engine::append_share(StepPlan& plan, const BatchRow& row) const {
   share.block_first = checked_cast<uint32_t>(plan.blocks.size());
   share.block_count = cache_.config().layout.blocks_for(end);
   share.samples = end >= sequence.prompt_tokens;
-  if (share.samples) {
-    share.sample.params = sequence.sampling;
-    share.sample.position = end;
-    share.sample.digest = sequence.digest_logits;
-  }
+  if (share.samples) add_sample(plan, share, sequence);
   plan.tokens.insert(plan.tokens.end(), sequence.tokens.begin() + sequence.computed_tokens,
                      sequence.tokens.begin() + end);
   for (uint32_t block = 0; block < share.block_count; ++block) plan.blocks.push_back(sequence.blocks[block].slot());

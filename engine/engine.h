@@ -58,6 +58,7 @@ class Engine {
     uint32_t reserve_tokens = 0;
     uint32_t reuse_tokens_max = 0;  // a prefix hit covers at most this many (a prefill must compute its last token)
     SamplingParams sampling;
+    std::vector<TokenId> stop_tokens{};  // not sampled among the first sampling.min_tokens; to stop is the caller's
     TenantKey tenant;
     bool digest_logits = false;
   };

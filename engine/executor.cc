@@ -86,7 +86,7 @@ void Executor::lay_out(const StepPlan& plan) {
                       .block_table_row = table_row});
     if (!share.samples) continue;
     logit_rows_.push_back(share.token_first + share.token_count - 1);
-    samples_.push_back(share.sample);
+    samples_.push_back(sample_row(plan, share));
   }
 }
 

@@ -58,7 +58,7 @@ class Executor {
   // Of the step at hand.
   std::vector<TokenSpan> spans_;
   std::vector<uint32_t> logit_rows_;
-  std::vector<SampleRow> samples_;
+  std::vector<SampleRow> samples_;  // they look into the plan
 
   EventFdWaker waker_;
   Mailbox<Command> inbox_;

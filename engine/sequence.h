@@ -30,6 +30,7 @@ struct Sequence {
   std::vector<BlockKey> keys;    // of full blocks of `tokens`, as far as known
   BlockEncoding encoding;        // of blocks published from now on
   SamplingParams sampling;
+  std::vector<TokenId> stop_tokens;  // withheld from the first sampling.min_tokens output tokens
   TenantKey tenant;
   bool digest_logits = false;
   uint64_t arrival = 0;  // order of open()

@@ -188,8 +188,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   work.attempt = running.attempt;
   work.prompt = given.prompt;
   work.output_tokens_max = given.output_tokens_max;
-  work.temperature = given.temperature;
-  work.seed = given.seed;
+  work.sampling = given.sampling;
   work.tenant = given.tenant;
   work.stop_tokens = given.stop_tokens;
   work.digest_logits = given.digest_logits;
@@ -255,8 +254,8 @@ void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
   while (const std::optional<Token> token = request.running->tokens.next()) {
     time_token(request, *token, turn.now);
     request.running->progress_by = turn.now + config_.progress_max;
-    turn.effects.push_back(
-        StreamToken{request.work.request, token->index, token->token, token->logits_digest, request.waterfall.total});
+    turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
+                                       request.waterfall.total, token->finish == FinishReason::kStop});
     if (token->finish == FinishReason::kNone) continue;
     end(request, token->finish, turn);
     return;

@@ -34,6 +34,7 @@ struct StreamToken {
   TokenId token = 0;
   uint64_t logits_digest = 0;
   Duration since_arrival{};  // of its request at the gateway
+  bool stops = false;        // a stop token: ends the answer, no part of its text
 };
 struct StreamEnd {
   RequestId request;

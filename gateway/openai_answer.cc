@@ -37,7 +37,7 @@ std::string OpenAiAnswer::body(const StreamEnd& end) {
 
 std::string OpenAiAnswer::text_of(const StreamToken& token) {
   ++token_count_;
-  return matcher_.push(detokenizer_.push(token.token));
+  return token.stops ? std::string() : matcher_.push(detokenizer_.push(token.token));
 }
 
 std::string OpenAiAnswer::last_text() {

@@ -31,7 +31,7 @@ class OpenAiAnswer {
   bool stopped() const { return matcher_.matched(); }
 
  private:
-  std::string text_of(const StreamToken& token);
+  std::string text_of(const StreamToken& token);  // what it completes
   std::string last_text();
   StreamEnd own_end(StreamEnd end) const;
   AnswerToken describe(const StreamToken& token) const;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "gateway/request_fields.h"
@@ -71,6 +73,11 @@ class Reader {
   Reader(const Json& body, const ServedModel& model, uint32_t max_model_len)
       : body_(body), model_(model), max_model_len_(std::min(max_model_len, model.max_model_len())) {}
 
+  bool flag(std::string_view name) const {
+    const Json* const value = find_field(body_, name);
+    return value != nullptr && value->get<bool>();
+  }
+
   // The name that answers carry.
   Parsed<std::string> read_model() const {
     const Json* const name = find_field(body_, "model");
@@ -97,14 +104,52 @@ class Reader {
     return {};
   }
 
-  void read_sampling(GenerateRequest& work, uint64_t seed_default) const {
-    const Json* const temperature = find_field(body_, "temperature");
-    work.temperature = temperature != nullptr ? temperature->get<float>() : 1.0f;  // OpenAI's default
-    work.seed = seed_default;
+  // All but min_tokens, which the length of the answer bounds.
+  Parsed<SamplingParams> read_sampling(uint64_t seed_default) const {
+    SamplingParams sampling;
+    sampling.temperature = number("temperature", 1.0f);  // OpenAI's default
+    sampling.seed = seed_default;
     if (const Json* const seed = find_field(body_, "seed"))
-      work.seed = seed->is_number_unsigned() ? seed->get<uint64_t>() : static_cast<uint64_t>(seed->get<int64_t>());
-    work.digest_logits = flag("logit_digests");
-    if (!flag("ignore_eos")) work.stop_tokens.assign(model_.stop_tokens().begin(), model_.stop_tokens().end());
+      sampling.seed = seed->is_number_unsigned() ? seed->get<uint64_t>() : static_cast<uint64_t>(seed->get<int64_t>());
+    sampling.top_p = number("top_p", sampling.top_p);
+    sampling.min_p = number("min_p", sampling.min_p);
+    sampling.presence_penalty = number("presence_penalty", sampling.presence_penalty);
+    sampling.frequency_penalty = number("frequency_penalty", sampling.frequency_penalty);
+    sampling.repetition_penalty = number("repetition_penalty", sampling.repetition_penalty);
+    const auto top_k = number<int64_t>("top_k", 0);
+    if (top_k > vocab())
+      return refuse("top_k", fmt::format("top_k is {}: the vocabulary has {} tokens", top_k, vocab()));
+    sampling.top_k = static_cast<uint32_t>(std::max<int64_t>(top_k, 0));
+    auto biases = read_logit_bias();
+    if (!biases) return tl::unexpected(biases.error());
+    sampling.logit_bias = std::move(*biases);
+    return sampling;
+  }
+
+  // The model's own end tokens, unless ignore_eos, and those of stop_token_ids.
+  Parsed<std::vector<TokenId>> read_stop_tokens() const {
+    std::vector<TokenId> tokens;
+    if (!flag("ignore_eos")) tokens.assign(model_.stop_tokens().begin(), model_.stop_tokens().end());
+    const Json* const list = find_field(body_, "stop_token_ids");
+    if (list == nullptr) return tokens;
+    if (!list->is_array())
+      return refuse("stop_token_ids", "stop_token_ids must be a list of token ids", "invalid_type");
+    const size_t own = tokens.size();
+    if (list->size() > kStopTokensMax - own)
+      return refuse("stop_token_ids", fmt::format("stop_token_ids has {} entries: at most {} are taken beside the "
+                                                  "{} that end every answer",
+                                                  list->size(), kStopTokensMax - own, own));
+    const auto given = read_token_ids(*list, "stop_token_ids");
+    if (!given) return tl::unexpected(given.error());
+    tokens.insert(tokens.end(), given->begin(), given->end());
+    return tokens;
+  }
+
+  Parsed<uint32_t> read_min_tokens(uint32_t output_tokens_max) const {
+    const auto tokens = number<uint32_t>("min_tokens", 0);
+    if (tokens <= output_tokens_max) return tokens;
+    return refuse("min_tokens",
+                  fmt::format("min_tokens is {}, but at most {} are generated", tokens, output_tokens_max));
   }
 
   Parsed<std::vector<TokenId>> read_prompt() const {
@@ -123,6 +168,7 @@ class Reader {
       return or_refuse(model_.encode_prompt(text), "prompt");
     }
     if (!prompt->is_array()) return refuse("prompt", "prompt must be a string or a list of token ids", "invalid_type");
+    if (prompt->size() >= max_model_len_) return too_long("prompt", prompt->size());
     return read_token_ids(*prompt, "prompt");
   }
 
@@ -147,6 +193,7 @@ class Reader {
     const Json* const tokens = find_field(body_, "tokens");
     if (tokens == nullptr || !tokens->is_array())
       return refuse("tokens", "tokens must be a list of token ids", "invalid_type");
+    if (tokens->size() >= max_model_len_) return too_long("tokens", tokens->size());
     return read_token_ids(*tokens, "tokens");
   }
 
@@ -191,25 +238,54 @@ class Reader {
   }
 
  private:
-  bool flag(std::string_view name) const {
+  // A number whose type and bounds check_fields() has seen.
+  template <class Number>
+  Number number(std::string_view name, Number when_absent) const {
     const Json* const value = find_field(body_, name);
-    return value != nullptr && value->get<bool>();
+    return value != nullptr ? value->get<Number>() : when_absent;
   }
 
+  uint32_t vocab() const { return model_.tokenizer().vocab_size(); }
+
   Parsed<std::vector<TokenId>> read_token_ids(const Json& list, const char* param) const {
-    if (list.size() >= max_model_len_) return too_long(param, list.size());
     std::vector<TokenId> tokens;
     tokens.reserve(list.size());
-    const uint32_t vocab = model_.tokenizer().vocab_size();
     for (const Json& id : list) {
       if (!id.is_number_integer())
         return refuse(param, fmt::format("{}[{}] must be a token id", param, tokens.size()), "invalid_type");
-      if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab)
+      if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab())
         return refuse(param,
-                      fmt::format("{}[{}] is not a token id: they go from 0 to {}", param, tokens.size(), vocab - 1));
+                      fmt::format("{}[{}] is not a token id: they go from 0 to {}", param, tokens.size(), vocab() - 1));
       tokens.push_back(id.get<TokenId>());
     }
     return tokens;
+  }
+
+  // {"token id": bias}, as OpenAI's API has it.
+  Parsed<std::vector<LogitBias>> read_logit_bias() const {
+    const char* const param = "logit_bias";
+    std::vector<LogitBias> biases;
+    const Json* const given = find_field(body_, param);
+    if (given == nullptr) return biases;
+    if (!given->is_object()) return refuse(param, "logit_bias must be an object {token id: bias}", "invalid_type");
+    if (given->size() > kLogitBiasMax)
+      return refuse(param,
+                    fmt::format("logit_bias has {} entries: at most {} are taken", given->size(), kLogitBiasMax));
+    for (const auto& [key, bias] : given->items()) {
+      TokenId token = 0;
+      const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+      if (error != std::errc() || end != key.data() + key.size() || token >= vocab())
+        return refuse(param, fmt::format("logit_bias: '{}' is not a token id: they go from 0 to {}", printable(key),
+                                         vocab() - 1));
+      if (!bias.is_number())
+        return refuse(param, fmt::format("logit_bias of token {} must be a number", token), "invalid_type");
+      const auto value = bias.get<double>();
+      if (!(value >= -kBiasMax && value <= kBiasMax))
+        return refuse(param, fmt::format("logit_bias of token {} is {}: it must be from {} to {}", token, value,
+                                         -kBiasMax, kBiasMax));
+      biases.push_back({token, static_cast<float>(value)});
+    }
+    return biases;
   }
 
   // Refuses text that cannot fit, before the work of encoding it.
@@ -269,10 +345,16 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   request.model = std::move(*name);
   if (auto checked = check_fields(*json); !checked) return tl::unexpected(checked.error());
   if (auto checked = reader.read_stream(request); !checked) return tl::unexpected(checked.error());
-  reader.read_sampling(request.work, seed_default);
   auto stop = read_stop(*json);
   if (!stop) return tl::unexpected(stop.error());
   request.stop = std::move(*stop);
+  auto sampling = reader.read_sampling(seed_default);
+  if (!sampling) return tl::unexpected(sampling.error());
+  request.work.sampling = std::move(*sampling);
+  auto stop_tokens = reader.read_stop_tokens();
+  if (!stop_tokens) return tl::unexpected(stop_tokens.error());
+  request.work.stop_tokens = std::move(*stop_tokens);
+  request.work.digest_logits = reader.flag("logit_digests");
   request.ignored = unknown_fields(*json);
 
   auto prompt = endpoint == Endpoint::kCompletions ? reader.read_prompt() : reader.read_messages();
@@ -281,6 +363,9 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   if (!output_tokens) return tl::unexpected(output_tokens.error());
   request.work.prompt = std::move(*prompt);
   request.work.output_tokens_max = *output_tokens;
+  const auto min_tokens = reader.read_min_tokens(*output_tokens);
+  if (!min_tokens) return tl::unexpected(min_tokens.error());
+  request.work.sampling.min_tokens = *min_tokens;
   return request;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -25,38 +26,39 @@ struct NumberField {
   bool integer;
   NumberUse use;
 };
+constexpr double kAboveZero = std::numeric_limits<float>::min();  // "over 0", and still so as a float
 constexpr NumberField kNumbers[] = {
     {"max_tokens", 1, kPromptTokensMax, true, NumberUse::kUsed},
     {"max_completion_tokens", 1, kPromptTokensMax, true, NumberUse::kUsed},
     {"temperature", 0, 2, false, NumberUse::kUsed},
     {"seed", -0x1p63, 0x1p64, true, NumberUse::kUsed},  // any 64-bit integer
+    {"top_p", kAboveZero, 1, false, NumberUse::kUsed},
+    {"top_k", -1, kTokenIdEnd, true, NumberUse::kUsed},
+    {"min_p", 0, 1, false, NumberUse::kUsed},
+    {"min_tokens", 0, kPromptTokensMax, true, NumberUse::kUsed},
+    {"presence_penalty", -kPenaltyMax, kPenaltyMax, false, NumberUse::kUsed},
+    {"frequency_penalty", -kPenaltyMax, kPenaltyMax, false, NumberUse::kUsed},
+    {"repetition_penalty", kAboveZero, kPenaltyMax, false, NumberUse::kUsed},
     {"n", 1, 1, true, NumberUse::kNeutral},
     {"best_of", 1, 1, true, NumberUse::kNeutral},
-    {"top_p", 1, 1, false, NumberUse::kNeutral},
-    {"top_k", -1, 0, true, NumberUse::kNeutral},
-    {"min_p", 0, 0, false, NumberUse::kNeutral},
-    {"min_tokens", 0, 0, true, NumberUse::kNeutral},
     {"top_logprobs", 0, 0, true, NumberUse::kNeutral},
-    {"presence_penalty", 0, 0, false, NumberUse::kNeutral},
-    {"frequency_penalty", 0, 0, false, NumberUse::kNeutral},
-    {"repetition_penalty", 1, 1, false, NumberUse::kNeutral},
 };
 constexpr std::string_view kBooleans[] = {"stream", "logit_digests", "ignore_eos", "echo"};
 // Features this server does not have: accepted when null, false or empty, else refused by name.
 constexpr std::string_view kUnsupported[] = {
     // OpenAI's
-    "tools", "functions", "function_call", "logprobs", "suffix", "logit_bias", "audio", "prediction",
-    "web_search_options", "images",
+    "tools", "functions", "function_call", "logprobs", "suffix", "audio", "prediction", "web_search_options", "images",
     // other servers'
-    "prompt_logprobs", "stop_token_ids", "bad_words", "prompt_embeds", "use_beam_search", "guided_json", "guided_regex",
-    "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema", "chat_template",
-    "chat_template_kwargs", "include_stop_str_in_output"};
+    "prompt_logprobs", "bad_words", "prompt_embeds", "use_beam_search", "guided_json", "guided_regex", "guided_choice",
+    "guided_grammar", "structured_outputs", "grammar", "json_schema", "chat_template", "chat_template_kwargs",
+    "include_stop_str_in_output"};
 // Said of the request, not of the answer: no effect here and none missed.
 constexpr std::string_view kHarmless[] = {
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"};
 // Read by openai_request.cc, or checked by check_modes.
-constexpr std::string_view kOthers[] = {"model", "prompt",          "messages",    "stream_options",
-                                        "stop",  "response_format", "tool_choice", "modalities"};
+constexpr std::string_view kOthers[] = {"model",      "prompt",          "messages",    "stream_options",
+                                        "stop",       "response_format", "tool_choice", "modalities",
+                                        "logit_bias", "stop_token_ids"};
 
 template <size_t N>
 bool contains(const std::string_view (&table)[N], std::string_view name) {
@@ -76,13 +78,11 @@ Parsed<void> check_number(const Json& body, const NumberField& rule) {
     return refuse(name, fmt::format("{} must be {}", name, rule.integer ? "an integer" : "a number"), "invalid_type");
   const auto number = value->get<double>();
   if (number >= rule.low && number <= rule.high) return {};
-  // Tools send min_tokens together with ignore_eos, which makes every answer as long as it may be.
-  const Json* const ignore_eos = find_field(body, "ignore_eos");
-  if (rule.name == "min_tokens" && number > 0 && ignore_eos != nullptr && *ignore_eos == true) return {};
   if (rule.use == NumberUse::kNeutral)
     return refuse(name, fmt::format("{} {} is not supported by this server: leave it out", name, number),
                   "unsupported");
-  return refuse(name, fmt::format("{} is {}: it must be from {} to {}", name, number, rule.low, rule.high));
+  const std::string low = rule.low == kAboveZero ? "above 0" : fmt::format("from {}", rule.low);
+  return refuse(name, fmt::format("{} is {}: it must be {} and at most {}", name, number, low, rule.high));
 }
 
 // Fields that choose how to answer: the plain way is the only one.

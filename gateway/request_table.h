@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/ids.h"
+#include "common/sampling_params.h"
 #include "kv/block.h"
 #include "transfer/messages.h"
 
@@ -18,8 +19,7 @@ struct GenerateRequest {  // already text-free
   RequestId request;
   std::vector<TokenId> prompt;  // at least one
   uint32_t output_tokens_max = 0;
-  float temperature = 0;
-  uint64_t seed = 0;
+  SamplingParams sampling;
   TenantKey tenant;
   std::vector<TokenId> stop_tokens;
   bool digest_logits = false;

@@ -54,7 +54,8 @@ Result<SequenceId> PrefillNode::open(const Work& work) {
   return engine_.open({.prompt = work.prompt,
                        .reserve_tokens = prompt_tokens,
                        .reuse_tokens_max = prompt_tokens - 1,
-                       .sampling = {.temperature = work.temperature, .seed = work.seed, .choice = work.choice},
+                       .sampling = work.sampling,
+                       .stop_tokens = work.stop_tokens,
                        .tenant = work.tenant,
                        .digest_logits = work.digest_logits});
 }

@@ -48,13 +48,16 @@ GenerateRequest draw_request(Random& random, const SyntheticModel& model,
   GenerateRequest request;
   request.prompt = draw_prompt(random, beginnings);
   request.output_tokens_max = random.between(1, 12);
-  request.temperature = random.one_in(2) ? 0.0f : 0.7f;
-  request.seed = random.below(3);
+  request.sampling.temperature = random.one_in(2) ? 0.0f : 0.7f;
+  request.sampling.seed = random.below(3);
+  if (random.one_in(4)) request.sampling.top_k = 40;
+  if (random.one_in(4)) request.sampling.frequency_penalty = 0.5f;  // looks back
   request.digest_logits = random.one_in(2);
   request.tenant.bytes[0] = std::byte(random.below(2));
   if (random.one_in(3)) {  // ends at a token that it will surely make
     const ReferenceAnswer answer = reference_answer(model, request);
     request.stop_tokens = {answer.tokens[random.below(answer.tokens.size())]};
+    if (random.one_in(3)) request.sampling.min_tokens = random.between(1, request.output_tokens_max);
   }
   return request;
 }

@@ -59,7 +59,7 @@ SampledToken SimulatedExecutor::sample(const StepShare& share) const {
       digest = SyntheticModel::fold(digest, arena_.parts(plan_->blocks[share.block_first + block], {layer, 1}));
     }
   }
-  const TokenId token = SyntheticModel::sample(digest, share.sample.params, share.sample.position);
+  const TokenId token = SyntheticModel::sample(digest, sample_row(*plan_, share));
   return {share.sequence, token, share.sample.digest ? digest : 0, true};
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 #include "common/check.h"
@@ -42,21 +43,51 @@ uint64_t SyntheticModel::fold(uint64_t digest, std::span<const std::byte> part) 
   return mix64(digest ^ part_digest(part));
 }
 
-TokenId SyntheticModel::sample(uint64_t digest, const SamplingParams& params, uint32_t position) {
-  uint64_t drawn = mix64(digest + position);
-  if (params.temperature > 0) drawn = mix64(drawn ^ params.seed ^ std::bit_cast<uint32_t>(params.temperature));
-  return static_cast<TokenId>(drawn % kVocab);
+TokenId SyntheticModel::sample(uint64_t digest, const SampleRow& row) {
+  const SamplingParams& params = row.params;
+  uint64_t drawn = mix64(digest + row.position);
+  if (params.temperature > 0) {
+    drawn = mix64(drawn ^ params.seed ^ std::bit_cast<uint32_t>(params.temperature));
+    drawn = mix64(drawn ^ params.top_k ^ (uint64_t{std::bit_cast<uint32_t>(params.top_p)} << 32));
+  }
+  if (params.looks_back()) {
+    drawn = mix64(drawn ^ row.prompt_tokens);
+    for (const TokenId token : row.history) drawn = mix64(drawn ^ token);
+  }
+  const auto withheld = [&](TokenId token) {
+    return std::ranges::any_of(params.logit_bias,
+                               [&](const LogitBias& one) { return one.token == token && std::isinf(one.bias); });
+  };
+  auto token = static_cast<TokenId>(drawn % kVocab);
+  while (withheld(token)) token = (token + 1) % kVocab;
+  return token;
 }
+
+namespace {
+
+// The row of the token after `context`, as any node must make it.
+SampleRow row_after(std::span<const TokenId> context, const GenerateRequest& request) {
+  SampleRow row;
+  row.params = request.sampling;
+  row.position = static_cast<uint32_t>(context.size());
+  row.prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  row.history = context;
+  if (context.size() - request.prompt.size() < request.sampling.min_tokens) {
+    for (const TokenId token : request.stop_tokens) row.params.logit_bias.push_back({token, -HUGE_VALF});
+  }
+  return row;
+}
+
+}  // namespace
 
 ReferenceAnswer reference_answer(const SyntheticModel& model, const GenerateRequest& request) {
   const KvLayout& layout = model.layout;
-  const SamplingParams params{request.temperature, request.seed, 0};
   std::vector<std::vector<std::byte>> parts;  // [block][layer]
   std::vector<uint64_t> states(layout.layer_count, SyntheticModel::kFirstState);
-  uint32_t position = 0;
+  std::vector<TokenId> context;
   uint64_t sealed_digest = 0, digest = 0;
   const auto append = [&](TokenId token) {
-    const uint32_t row = position % layout.block_tokens;
+    const auto row = static_cast<uint32_t>(context.size() % layout.block_tokens);
     if (row == 0) {
       sealed_digest = digest;
       parts.assign(layout.layer_count, std::vector<std::byte>(layout.part_bytes()));
@@ -67,12 +98,12 @@ ReferenceAnswer reference_answer(const SyntheticModel& model, const GenerateRequ
       model.write_row(parts[layer], row, states[layer]);
       digest = SyntheticModel::fold(digest, parts[layer]);
     }
-    ++position;
+    context.push_back(token);
   };
   for (const TokenId token : request.prompt) append(token);
   ReferenceAnswer answer;
   while (answer.finish == FinishReason::kNone) {
-    const TokenId token = SyntheticModel::sample(digest, params, position);
+    const TokenId token = SyntheticModel::sample(digest, row_after(context, request));
     answer.tokens.push_back(token);
     answer.digests.push_back(digest);
     if (std::ranges::count(request.stop_tokens, token) > 0) {

@@ -31,7 +31,8 @@ struct SyntheticModel {
   uint64_t read_row(std::span<const std::byte> part, uint32_t row) const;
   // Digest of a context: fold the digests of its parts, block by block and layer by layer, from 0.
   static uint64_t fold(uint64_t digest, std::span<const std::byte> part);
-  static TokenId sample(uint64_t digest, const SamplingParams& params, uint32_t position);
+  // Depends on the parameters too, and on the history where they look back; never a token biased by -infinity.
+  static TokenId sample(uint64_t digest, const SampleRow& row);
 
   size_t row_bytes() const { return size_t{layout.kv_heads} * layout.head_dim * 2; }  // of K; of V as many
 };

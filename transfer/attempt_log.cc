@@ -39,11 +39,20 @@ Result<void> check_work(const Work& work, uint32_t vocab_size, uint32_t max_mode
                 fmt::format("{} prompt + {} output tokens exceed the context of {}; shorten either", work.prompt.size(),
                             work.output_tokens_max, max_model_len));
   }
-  const auto unknown =
-      std::find_if(work.prompt.begin(), work.prompt.end(), [&](TokenId id) { return id >= vocab_size; });
-  if (unknown != work.prompt.end()) {
-    return fail(ErrorCode::kInvalidArgument, fmt::format("prompt token {} has id {}, but the vocabulary ends at {}",
-                                                         unknown - work.prompt.begin(), *unknown, vocab_size));
+  const auto outside = [&](TokenId id) { return id >= vocab_size; };
+  const auto refuse = [&](std::string_view what, ptrdiff_t index, TokenId id) {
+    return fail(ErrorCode::kInvalidArgument,
+                fmt::format("{} {} has id {}, but the vocabulary ends at {}", what, index, id, vocab_size));
+  };
+  if (const auto id = std::ranges::find_if(work.prompt, outside); id != work.prompt.end()) {
+    return refuse("prompt token", id - work.prompt.begin(), *id);
+  }
+  if (const auto id = std::ranges::find_if(work.stop_tokens, outside); id != work.stop_tokens.end()) {
+    return refuse("stop token", id - work.stop_tokens.begin(), *id);
+  }
+  const std::vector<LogitBias>& biases = work.sampling.logit_bias;
+  if (const auto one = std::ranges::find_if(biases, outside, &LogitBias::token); one != biases.end()) {
+    return refuse("logit_bias entry", one - biases.begin(), one->token);
   }
   return {};
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -53,17 +52,25 @@ struct Encoder {
     CHECK(value.size() <= kEndpointBytesMax);
     return builder.CreateString(value);
   }
+  Offset<wire::Sampling> sampling(const SamplingParams& value) {
+    CHECK(!out_of_bounds(value));
+    std::vector<wire::LogitBias> biases;
+    biases.reserve(value.logit_bias.size());
+    for (const LogitBias& one : value.logit_bias) biases.emplace_back(one.token, one.bias);
+    return wire::CreateSampling(builder, value.temperature, value.seed, value.choice, value.top_k, value.top_p,
+                                value.min_p, value.presence_penalty, value.frequency_penalty, value.repetition_penalty,
+                                value.min_tokens, builder.CreateVectorOfStructs(biases));
+  }
   Offset<wire::Work> work(const Work& value) {
     CHECK(value.prompt.size() <= kPromptTokensMax);
     CHECK(value.stop_tokens.size() <= kStopTokensMax);
-    CHECK(value.output_tokens_max >= 1);
-    CHECK(std::isfinite(value.temperature) && value.temperature >= 0);
+    CHECK(value.output_tokens_max >= 1 && value.sampling.min_tokens <= value.output_tokens_max);
     const wire::Attempt attempt = wire_attempt(value.attempt);
     const auto prompt = builder.CreateVector(value.prompt);
     const auto tenant = wire_bytes<wire::Bytes32>(value.tenant.bytes);
     const auto stop_tokens = builder.CreateVector(value.stop_tokens);
-    return wire::CreateWork(builder, &attempt, prompt, value.output_tokens_max, value.temperature, value.seed,
-                            value.choice, &tenant, stop_tokens, value.digest_logits);
+    return wire::CreateWork(builder, &attempt, prompt, value.output_tokens_max, sampling(value.sampling), &tenant,
+                            stop_tokens, value.digest_logits);
   }
 
   Offset<wire::Hello> operator()(const Hello& value) {
@@ -156,17 +163,33 @@ struct Decoder {
             {BootId{value->transfer_boot()}, value->transfer_counter()},
             Epoch{value->epoch()}};
   }
+  SamplingParams sampling(const wire::Sampling& value) {
+    SamplingParams out{.temperature = value.temperature(),
+                       .seed = value.seed(),
+                       .choice = value.choice(),
+                       .top_k = value.top_k(),
+                       .top_p = value.top_p(),
+                       .min_p = value.min_p(),
+                       .presence_penalty = value.presence_penalty(),
+                       .frequency_penalty = value.frequency_penalty(),
+                       .repetition_penalty = value.repetition_penalty(),
+                       .min_tokens = value.min_tokens()};
+    const auto& biases = *value.logit_bias();
+    require(biases.size() <= kLogitBiasMax, "logit_bias entries", biases.size(), kLogitBiasMax);
+    if (!wrong.empty()) return out;
+    for (const wire::LogitBias* const one : biases) out.logit_bias.push_back({one->token(), one->bias()});
+    if (const auto field = out_of_bounds(out)) wrong = fmt::format("sampling: {} is out of bounds", *field);
+    return out;
+  }
   Work work(const wire::Work* value) {
     Work out;
     out.attempt = attempt(value->attempt());
     out.prompt = tokens(value->prompt(), kPromptTokensMax, "prompt tokens");
     out.output_tokens_max = value->output_tokens_max();
     if (out.output_tokens_max == 0 && wrong.empty()) wrong = "output_tokens_max is 0, at least 1 required";
-    out.temperature = value->temperature();
-    if (!(std::isfinite(out.temperature) && out.temperature >= 0) && wrong.empty())
-      wrong = "temperature is negative or not finite";
-    out.seed = value->seed();
-    out.choice = value->choice();
+    out.sampling = sampling(*value->sampling());
+    require(out.sampling.min_tokens <= out.output_tokens_max, "min_tokens", out.sampling.min_tokens,
+            out.output_tokens_max);
     std::memcpy(out.tenant.bytes.data(), value->tenant(), sizeof out.tenant.bytes);
     out.stop_tokens = tokens(value->stop_tokens(), kStopTokensMax, "stop tokens");
     out.digest_logits = value->digest_logits();
@@ -265,7 +288,7 @@ std::optional<Message> decode_body(Decoder& decoder, const wire::Envelope& envel
 Result<Envelope> decode_aligned(std::span<const std::byte> bytes) {
   const auto* const data = reinterpret_cast<const uint8_t*>(bytes.data());
   flatbuffers::Verifier::Options limits;
-  limits.max_depth = 4;  // Envelope, body, Work, its vectors
+  limits.max_depth = 4;  // Envelope, body, Work, Sampling
   limits.max_tables = 4;
   flatbuffers::Verifier verifier(data, bytes.size(), limits);
   if (!wire::VerifyEnvelopeBuffer(verifier))

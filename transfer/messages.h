@@ -9,13 +9,14 @@
 
 #include "common/ids.h"
 #include "common/result.h"
+#include "common/sampling_params.h"
 #include "kv/block.h"
 
 // Every message between processes, one struct each, with who sends it to whom. Values; the wire form is messages.fbs.
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 3;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -62,9 +63,7 @@ struct Work {
   Attempt attempt;
   std::vector<TokenId> prompt;
   uint32_t output_tokens_max = 0;  // >= 1
-  float temperature = 0;
-  uint64_t seed = 0;
-  uint32_t choice = 0;
+  SamplingParams sampling;
   TenantKey tenant;
   std::vector<TokenId> stop_tokens;  // end the request; at most 8
   bool digest_logits = false;        // Tokens carry XXH3-64 of the f32 logits they were sampled from
@@ -138,8 +137,8 @@ using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reser
                              Lease, Token, Cancel, Failed, Heartbeat>;
 std::string_view message_name(const Message& message);
 
-// Bounds that the decoder enforces; a message outside them is kCorrupt, as is an enum value out of range, a temperature
-// that is negative or not finite, and output_tokens_max == 0.
+// Bounds that the decoder enforces; a message outside them is kCorrupt, as is an enum value out of range, sampling that
+// is out_of_bounds, output_tokens_max == 0, and min_tokens above it.
 inline constexpr uint32_t kPromptTokensMax = 1u << 20;
 inline constexpr uint32_t kStopTokensMax = 8;
 inline constexpr uint32_t kDetailBytesMax = 1024;  // HelloRefused::reason, Failed::detail

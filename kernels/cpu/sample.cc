@@ -1,9 +1,12 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "common/check.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -22,8 +25,9 @@ bool all_finite(std::span<const float> logits) {
 }
 
 // Sixteen running maxima, so that compilers may use vectors; a maximum does not depend on order.
-float highest_logit(std::span<const float> logits) {
-  std::array<float, kLaneCount> highest;
+template <class Logit>
+Logit highest_logit(std::span<const Logit> logits) {
+  std::array<Logit, kLaneCount> highest;
   highest.fill(logits[0]);
   const size_t whole = logits.size() / kLaneCount * kLaneCount;
   for (size_t i = 0; i < whole; i += kLaneCount) {
@@ -32,15 +36,43 @@ float highest_logit(std::span<const float> logits) {
     }
   }
   for (size_t i = whole; i < logits.size(); ++i) highest[0] = logits[i] > highest[0] ? logits[i] : highest[0];
-  float result = highest[0];
-  for (const float value : highest) result = value > result ? value : result;
+  Logit result = highest[0];
+  for (const Logit value : highest) result = value > result ? value : result;
   return result;
 }
 
-TokenId lowest_id_of(std::span<const float> logits, float value) {
+template <class Logit>
+TokenId lowest_id_of(std::span<const Logit> logits, Logit value) {
   TokenId id = 0;
   while (logits[id] != value) ++id;
   return id;
+}
+
+// Bias, then penalties. In f64 no finite logit overflows.
+std::vector<double> adjusted_logits(std::span<const float> logits, const SampleRow& row) {
+  const SamplingParams& params = row.params;
+  std::vector<double> adjusted(logits.begin(), logits.end());
+  for (const LogitBias& one : params.logit_bias) {
+    CHECK(one.token < adjusted.size());
+    adjusted[one.token] += static_cast<double>(one.bias);
+  }
+  if (!params.looks_back()) return adjusted;
+  CHECK(row.prompt_tokens <= row.history.size());
+  const double repetition = params.repetition_penalty;
+  std::vector<uint32_t> count(adjusted.size());
+  for (const TokenId token : row.history) {
+    CHECK(token < adjusted.size());
+    if (count[token]++ > 0) continue;
+    adjusted[token] = adjusted[token] > 0 ? adjusted[token] / repetition : adjusted[token] * repetition;
+  }
+  std::ranges::fill(count, 0u);
+  for (const TokenId token : row.history.subspan(row.prompt_tokens)) ++count[token];
+  for (size_t id = 0; id < count.size(); ++id) {
+    if (count[id] == 0) continue;
+    adjusted[id] -= static_cast<double>(params.frequency_penalty) * count[id];
+    adjusted[id] -= static_cast<double>(params.presence_penalty);
+  }
+  return adjusted;
 }
 
 // e^x for x <= 0 to about 1e-15 in plain f64 arithmetic, so that every machine draws the same token: exactly 1 at 0, 0
@@ -67,30 +99,111 @@ double uniform(const SampleRow& row) {
   return static_cast<double>((uint64_t{random[0]} << 32 | random[1]) >> 11) * 0x1p-53;
 }
 
+// softmax(logits / temperature), times what makes the highest weigh 1.
+template <class Logit>
+struct Softmax {
+  std::span<const Logit> logits;
+  double top, inverse_temperature;
+  double weight(size_t id) const { return exp_f64((static_cast<double>(logits[id]) - top) * inverse_temperature); }
+};
+
 // The sum's values at every kStride ids are kept, so that only the stretch that holds the target is computed again.
-TokenId draw(std::span<const float> logits, const SampleRow& row) {
+template <class Logit>
+TokenId draw(const Softmax<Logit>& softmax, double u) {
   constexpr size_t kStride = 256;
-  const double top = highest_logit(logits), inverse = 1.0 / static_cast<double>(row.params.temperature);
-  const auto weight = [&](size_t id) { return exp_f64((static_cast<double>(logits[id]) - top) * inverse); };
+  const size_t vocab = softmax.logits.size();
   std::vector<double> before;
-  before.reserve(logits.size() / kStride + 1);
+  before.reserve(vocab / kStride + 1);
   double sum = 0;
-  for (size_t id = 0; id < logits.size(); ++id) {
+  for (size_t id = 0; id < vocab; ++id) {
     if (id % kStride == 0) before.push_back(sum);
-    sum += weight(id);
+    sum += softmax.weight(id);
   }
-  const double target = uniform(row) * sum;
+  const double target = u * sum;
   size_t stretch = before.size() - 1;
   while (stretch > 0 && before[stretch] > target) --stretch;
   sum = before[stretch];
   TokenId last_possible = 0;
-  for (size_t id = stretch * kStride; id < logits.size(); ++id) {
-    const double p = weight(id);
+  for (size_t id = stretch * kStride; id < vocab; ++id) {
+    const double p = softmax.weight(id);
     sum += p;
     if (p > 0) last_possible = static_cast<TokenId>(id);
     if (sum > target) return static_cast<TokenId>(id);
   }
   return last_possible;  // the target was rounded up to the whole sum
+}
+
+// Keeps the fewest of the highest whose weights, summed in rank order, reach `top_p` of all, summed in id order. Takes
+// and leaves ascending ids.
+template <class Logit, class RanksLower>
+void keep_top_p(const Softmax<Logit>& softmax, double top_p, std::vector<TokenId>& kept,
+                const RanksLower& ranks_lower) {
+  std::vector<double> weights;
+  weights.reserve(kept.size());
+  double whole = 0, held = 0;
+  for (const TokenId id : kept) whole += weights.emplace_back(softmax.weight(id));
+  // All tokens lighter than this weigh less together than top_p leaves out: they need no ranking, and are the most.
+  const double negligible = (1.0 - top_p) * whole / static_cast<double>(kept.size());
+  size_t count = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weights[i] >= negligible) kept[count++] = kept[i];
+  }
+  kept.resize(count);
+  std::ranges::make_heap(kept, ranks_lower);
+  auto heap_end = kept.end();
+  while (heap_end != kept.begin() && held < top_p * whole) {
+    held += softmax.weight(kept.front());
+    std::pop_heap(kept.begin(), heap_end--, ranks_lower);
+  }
+  kept.erase(kept.begin(), heap_end);
+  std::ranges::sort(kept);
+}
+
+// Ids that the cuts leave, ascending. Strictly ordered by logit, then id, so nothing depends on how they are sorted.
+template <class Logit>
+std::vector<TokenId> kept_tokens(const Softmax<Logit>& softmax, const SamplingParams& params) {
+  const auto ranks_lower = [&](TokenId a, TokenId b) {
+    const Logit one = softmax.logits[a], other = softmax.logits[b];
+    return one < other || (one == other && a > b);
+  };
+  std::vector<TokenId> kept(softmax.logits.size());
+  std::iota(kept.begin(), kept.end(), TokenId{0});
+  if (params.top_k > 0 && params.top_k < kept.size()) {
+    const auto ranks_higher = [&](TokenId a, TokenId b) { return ranks_lower(b, a); };
+    std::nth_element(kept.begin(), kept.begin() + params.top_k, kept.end(), ranks_higher);
+    kept.resize(params.top_k);
+    std::ranges::sort(kept);
+  }
+  if (params.top_p < 1) keep_top_p(softmax, static_cast<double>(params.top_p), kept, ranks_lower);
+  const double least = params.min_p;  // the highest weighs 1
+  if (least > 0) std::erase_if(kept, [&](TokenId id) { return softmax.weight(id) < least; });
+  return kept;
+}
+
+template <class Logit>
+TokenId draw_from(const Softmax<Logit>& softmax, std::span<const TokenId> kept, double u) {
+  double whole = 0, sum = 0;
+  for (const TokenId id : kept) whole += softmax.weight(id);
+  TokenId last_possible = 0;
+  for (const TokenId id : kept) {
+    const double p = softmax.weight(id);
+    sum += p;
+    if (p > 0) last_possible = id;
+    if (sum > u * whole) return id;
+  }
+  return last_possible;
+}
+
+template <class Logit>
+TokenId choose(std::span<const Logit> logits, const SampleRow& row) {
+  const SamplingParams& params = row.params;
+  const Logit top = highest_logit(logits);
+  // A top of -infinity: every token is withheld.
+  if (!(params.temperature > 0) || !std::isfinite(top)) return lowest_id_of(logits, top);
+  const Softmax<Logit> softmax{logits, static_cast<double>(top), 1.0 / static_cast<double>(params.temperature)};
+  const double u = uniform(row);
+  const bool cuts = params.top_k > 0 || params.top_p < 1 || params.min_p > 0;
+  return cuts ? draw_from(softmax, kept_tokens(softmax, params), u) : draw(softmax, u);
 }
 
 }  // namespace
@@ -107,10 +220,11 @@ void CpuBackend::sample(const SampleArgs& args) {
     row.finite = all_finite(logits);
     if (!row.finite) {
       row.token = 0;
-    } else if (row.params.temperature > 0) {
-      row.token = draw(logits, row);
+    } else if (row.params.logit_bias.empty() && !row.params.looks_back()) {
+      row.token = choose(logits, row);
     } else {
-      row.token = lowest_id_of(logits, highest_logit(logits));
+      const std::vector<double> adjusted = adjusted_logits(logits, row);
+      row.token = choose(std::span<const double>(adjusted), row);
     }
   });
 }

@@ -47,6 +47,27 @@ TEST_P(PromptLength, ItReservesGrantsCommitsDecodesAndLeavesNothing) {
 }
 INSTANTIATE_TEST_SUITE_P(Edges, PromptLength, ::testing::Values(1, 63, 64, 65, 128, kChunkTokens + 1, 512));
 
+TEST(DecodeWalk, SamplingAndAllTokensSoFarReachTheSampler) {
+  DecodeScript d;
+  d.connect();
+  Work asked = work(attempt(), 64);
+  asked.sampling = {.temperature = 0.5f, .frequency_penalty = 1, .min_tokens = 2};
+  d.from(kGateway, Reserve{asked, kPrefillBoot});
+  d.land_all();
+  d.done(64);
+  std::vector<TokenId> history = asked.prompt;
+  for (const TokenId token : {7u, 8u, 9u}) {  // 7 came from P
+    history.push_back(token);
+    ASSERT_TRUE(d.step);
+    const SampleRow row = sample_row(*d.step, d.step->shares.at(0));
+    EXPECT_TRUE(std::ranges::equal(row.history, history));
+    EXPECT_EQ(row.prompt_tokens, 64u);
+    EXPECT_EQ(row.params.temperature, 0.5f);
+    EXPECT_EQ(row.params.logit_bias.size(), token == 7 ? 1u : 0u) << "the stop token is withheld twice";
+    d.finish_step(token + 1);
+  }
+}
+
 TEST(DecodeWalk, AStopTokenEndsTheRequest) {
   DecodeScript d;
   d.connect();

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "tests/engine/fake_server.h"
@@ -231,6 +232,57 @@ TEST(Engine, SampleRowsCarryParametersPositionAndDigestFlag) {
     std::vector<EngineToken> tokens;
     server.engine.on(server.executor.run(plan), tokens);
     EXPECT_NE(tokens.at(0).logits_digest, 0u);
+  }
+}
+
+TEST(Engine, ARowThatLooksBackSeesPromptAndOutput) {
+  Server server(8);
+  const auto open = [&](const std::vector<TokenId>& prompt, const SamplingParams& sampling) {
+    const SequenceId sequence =
+        server.engine
+            .open({.prompt = prompt, .reserve_tokens = 20, .reuse_tokens_max = 0, .sampling = sampling, .tenant = {}})
+            .value();
+    server.engine.begin_prefill(sequence);
+    return sequence;
+  };
+  const SequenceId first = open(prompt_of(7), {.presence_penalty = 1});
+  open(prompt_of(9), {.temperature = 1, .top_p = 0.5f});
+  const SequenceId last = open(prompt_of(10), {.repetition_penalty = 1.5f});
+  for (uint32_t output = 0; output < 4; ++output) {
+    const StepPlan plan = server.engine.plan().value();
+    ASSERT_EQ(plan.shares.size(), 3u);
+    for (const StepShare& share : plan.shares) {
+      const SampleRow row = sample_row(plan, share);
+      EXPECT_EQ(row.prompt_tokens + output, row.position);
+      const bool looks_back = share.sequence == first || share.sequence == last;
+      const std::vector<TokenId> seen(row.history.begin(), row.history.end());
+      EXPECT_EQ(seen, looks_back ? server.engine.sequence(share.sequence).tokens : std::vector<TokenId>{});
+    }
+    EXPECT_EQ(plan.history.size(), 7u + 10u + 2 * output);
+    std::vector<EngineToken> tokens;
+    server.engine.on(server.executor.run(plan), tokens);
+  }
+}
+
+TEST(Engine, EndTokensAreWithheldFromTheFirstMinTokens) {
+  Server server(8);
+  const SamplingParams sampling{.min_tokens = 2, .logit_bias = {{9, 1}}};
+  const SequenceId sequence = server.engine
+                                  .open({.prompt = prompt_of(10),
+                                         .reserve_tokens = 20,
+                                         .reuse_tokens_max = 0,
+                                         .sampling = sampling,
+                                         .stop_tokens = {4, 6},
+                                         .tenant = {}})
+                                  .value();
+  server.engine.begin_prefill(sequence);
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (uint32_t output = 0; output < 4; ++output) {
+    const StepPlan plan = server.engine.plan().value();
+    const std::vector<LogitBias> withheld = {{9, 1}, {4, kNever}, {6, kNever}};
+    EXPECT_EQ(plan.shares[0].sample.params.logit_bias, output < 2 ? withheld : sampling.logit_bias) << output;
+    std::vector<EngineToken> tokens;
+    server.engine.on(server.executor.run(plan), tokens);
   }
 }
 

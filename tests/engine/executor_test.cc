@@ -156,6 +156,30 @@ TEST_F(ExecutorTest, ADecodeRowContinuesWhatAnEarlierStepLeftInTheSlots) {
   EXPECT_EQ(run(last).sampled.front().logits_digest, expected.logits_digest);
 }
 
+TEST_F(ExecutorTest, EachRowIsSampledWithItsOwnHistory) {
+  start({});
+  const std::vector<TokenId> prompt = tokens(3, 20);
+  StepPlan plan{
+      .step = StepId{1}, .tokens = prompt, .blocks = {SlotId{0}}, .shares = {share(SequenceId{0}, 0, 20, 0, 0, 1)}};
+  const TokenId greedy = run(plan).sampled.front().token;
+
+  // Twice the same rows; the first history names another token, the second the greedy one.
+  StepShare other = share(SequenceId{1}, 0, 20, 0, 0, 1), repeats = share(SequenceId{2}, 20, 20, 0, 1, 1);
+  for (StepShare* const one : {&other, &repeats}) {
+    one->sample.params.frequency_penalty = 2;
+    one->sample.position = 20;
+  }
+  repeats.history_first = 20;
+  StepPlan both{.step = StepId{2}, .tokens = prompt, .blocks = {SlotId{0}, SlotId{1}}, .shares = {other, repeats}};
+  both.tokens.insert(both.tokens.end(), prompt.begin(), prompt.end());
+  both.history.assign(20, (greedy + 1) % TinyModel::kTinyVocab);
+  both.history.insert(both.history.end(), 20, greedy);
+  const StepDone done = run(both);
+  EXPECT_EQ(done.sampled.at(0).token, greedy);
+  EXPECT_NE(done.sampled.at(1).token, greedy);
+  EXPECT_EQ(done.sampled.at(0).logits_digest, done.sampled.at(1).logits_digest);
+}
+
 TEST_F(ExecutorTest, LogitsThatAreNotFiniteAreReported) {
   start({.poisoned = true});
   StepPlan plan{.step = StepId{1},

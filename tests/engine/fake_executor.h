@@ -81,10 +81,11 @@ inline bool same_content(const StepPlan& a, const StepPlan& b) {
     return x.sequence == y.sequence && x.token_first == y.token_first && x.token_count == y.token_count &&
            x.position_first == y.position_first && x.block_first == y.block_first && x.block_count == y.block_count &&
            x.samples == y.samples && x.sample.params == y.sample.params && x.sample.position == y.sample.position &&
+           x.sample.prompt_tokens == y.sample.prompt_tokens && x.history_first == y.history_first &&
            x.sample.digest == y.sample.digest;
   };
-  return a.tokens == b.tokens && a.blocks == b.blocks && a.announce_layers == b.announce_layers &&
-         std::ranges::equal(a.shares, b.shares, same_share);
+  return a.tokens == b.tokens && a.blocks == b.blocks && a.history == b.history &&
+         a.announce_layers == b.announce_layers && std::ranges::equal(a.shares, b.shares, same_share);
 }
 
 }  // namespace spillway

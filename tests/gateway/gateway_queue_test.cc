@@ -27,6 +27,7 @@ TEST(GatewayQueue, PrefillAndReserveLeaveTogetherAndNameEachOther) {
   EXPECT_EQ(prefill.work.attempt.request, request);
   EXPECT_EQ(prefill.work.attempt.transfer.boot, BootId{77});
   EXPECT_EQ(prefill.work.stop_tokens, std::vector<TokenId>{2});
+  EXPECT_EQ(prefill.work.sampling, (SamplingParams{.temperature = 0.5f, .seed = 7, .top_k = 3}));
   EXPECT_EQ(prefill.decode, GatewayUnderTest::boot_of(kD));
   EXPECT_EQ(reserve.prefill, GatewayUnderTest::boot_of(kP));
 }

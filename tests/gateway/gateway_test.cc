@@ -44,6 +44,8 @@ TEST(Gateway, TheEndComesOnceAndNothingAfterIt) {
   const Attempt attempt = test.attempt();
   test.token(kP, attempt, 0);
   test.token(kD, attempt, 1, FinishReason::kStop);
+  EXPECT_FALSE(test.tokens.at(0).stops);
+  EXPECT_TRUE(test.tokens.at(1).stops);
   ASSERT_EQ(test.ends.size(), 1u);
   EXPECT_EQ(test.ends[0].finish, FinishReason::kStop);
   test.token(kD, attempt, 1, FinishReason::kStop);

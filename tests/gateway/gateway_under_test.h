@@ -47,6 +47,7 @@ class GatewayUnderTest {
     work.prompt.assign(prompt_tokens, TokenId{5});
     work.output_tokens_max = output_max;
     work.stop_tokens = {2};
+    work.sampling = {.temperature = 0.5f, .seed = 7, .top_k = 3};
     on(RequestArrived{work});
     return work.request;
   }

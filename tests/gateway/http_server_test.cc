@@ -60,8 +60,8 @@ TEST(HttpServer, AnswersInOnePieceWithUsageAndTimings) {
   EXPECT_EQ(body["logits_digests"].size(), 3u);
   const GenerateRequest work = loop.arrived().at(0);
   EXPECT_EQ(work.prompt, (std::vector<TokenId>{'a', 'b', 'c'}));
-  EXPECT_EQ(work.seed, 5u);
-  EXPECT_EQ(work.temperature, 0.25f);
+  EXPECT_EQ(work.sampling.seed, 5u);
+  EXPECT_EQ(work.sampling.temperature, 0.25f);
   EXPECT_TRUE(work.digest_logits);
   EXPECT_EQ(work.request.boot, BootId{0xb007});
 }

@@ -59,6 +59,12 @@ constexpr BadCase kBadCases[] = {
     {"cold", Form::kPromptAnd, R"("temperature":-0.1)", "temperature", "invalid_value"},
     {"hot", Form::kPromptAnd, R"("temperature":2.1)", "temperature", "invalid_value"},
     {"hot_in_words", Form::kPromptAnd, R"("temperature":"hot")", "temperature", "invalid_type"},
+    {"bias_list", Form::kPromptAnd, R"("logit_bias":[1])", "logit_bias", "invalid_type"},
+    {"bias_in_words", Form::kPromptAnd, R"("logit_bias":{"1":"x"})", "logit_bias", "invalid_type"},
+    {"stop_id_in_words", Form::kPromptAnd, R"("stop_token_ids":["1"])", "stop_token_ids", "invalid_type"},
+    {"stop_id_real", Form::kPromptAnd, R"("stop_token_ids":[1.5])", "stop_token_ids", "invalid_type"},
+    {"real_top_k", Form::kPromptAnd, R"("top_k":1.5)", "top_k", "invalid_type"},
+    {"min_over_max", Form::kMessageAnd, R"("min_tokens":6,"max_tokens":5)", "min_tokens", "invalid_value"},
     {"seed_real", Form::kPromptAnd, R"("seed":1.5)", "seed", "invalid_type"},
     {"stream_in_words", Form::kPromptAnd, R"("stream":"yes")", "stream", "invalid_type"},
     {"digests_number", Form::kPromptAnd, R"("logit_digests":1)", "logit_digests", "invalid_type"},
@@ -103,18 +109,10 @@ struct FieldValue {
 constexpr FieldValue kUnsupportedFields[] = {
     {"n", "2"},
     {"best_of", "2"},
-    {"top_p", "0.9"},
-    {"top_k", "40"},
-    {"min_p", "0.1"},
-    {"min_tokens", "4"},
     {"top_logprobs", "5"},
-    {"presence_penalty", "0.5"},
     {"echo", "true"},
     {"logprobs", "1"},
-    {"frequency_penalty", "1"},
-    {"repetition_penalty", "1.1"},
     {"suffix", "\"x\""},
-    {"logit_bias", R"({"5":1})"},
     {"tools", "[{}]"},
     {"images", "[1]"},
     {"functions", "[{}]"},
@@ -234,8 +232,7 @@ TEST_F(OpenAiRequest, DefaultsAreOpenAis) {
   ASSERT_TRUE(text);
   EXPECT_EQ(text_of(text->work.prompt), "abc");
   EXPECT_EQ(text->work.output_tokens_max, 16u);
-  EXPECT_EQ(text->work.temperature, 1.0f);
-  EXPECT_EQ(text->work.seed, kSeedDefault);
+  EXPECT_EQ(text->work.sampling, (SamplingParams{.temperature = 1, .seed = kSeedDefault}));
   EXPECT_EQ(text->work.stop_tokens, std::vector<TokenId>{ByteTokenizer::kEnd});
   EXPECT_FALSE(text->stream || text->include_usage || text->work.digest_logits);
 
@@ -254,12 +251,22 @@ TEST_F(OpenAiRequest, DefaultLengthNeverExceedsTheContext) {
 TEST_F(OpenAiRequest, EveryFieldArrives) {
   const auto parsed = parse(kText, R"({"model":"bytes","prompt":[1,2,258],"max_tokens":5,"temperature":0.5,"seed":-1,
       "stream":true,"stream_options":{"include_usage":true},"logit_digests":true,"ignore_eos":true,"min_tokens":5,
-      "n":1,"stop":null,"logprobs":null,"echo":false,"user":"u","top_p":1,"response_format":{"type":"text"}})");
+      "n":1,"stop":null,"logprobs":null,"echo":false,"user":"u","response_format":{"type":"text"},"top_p":0.25,
+      "top_k":40,"min_p":0.125,"presence_penalty":-2,"frequency_penalty":1.5,"repetition_penalty":2,
+      "logit_bias":{"7":-100,"258":0.5}})");
   ASSERT_TRUE(parsed) << parsed.error().message;
   EXPECT_EQ(parsed->work.prompt, (std::vector<TokenId>{1, 2, 258}));
   EXPECT_EQ(parsed->work.output_tokens_max, 5u);
-  EXPECT_EQ(parsed->work.temperature, 0.5f);
-  EXPECT_EQ(parsed->work.seed, ~uint64_t{0});
+  EXPECT_EQ(parsed->work.sampling, (SamplingParams{.temperature = 0.5f,
+                                                   .seed = ~uint64_t{0},
+                                                   .top_k = 40,
+                                                   .top_p = 0.25f,
+                                                   .min_p = 0.125f,
+                                                   .presence_penalty = -2,
+                                                   .frequency_penalty = 1.5f,
+                                                   .repetition_penalty = 2,
+                                                   .min_tokens = 5,
+                                                   .logit_bias = {{258, 0.5f}, {7, -100}}}));
   EXPECT_TRUE(parsed->stream && parsed->include_usage && parsed->work.digest_logits);
   EXPECT_TRUE(parsed->work.stop_tokens.empty());
   EXPECT_TRUE(parsed->ignored.empty()) << parsed->ignored.front();

@@ -166,6 +166,19 @@ TEST_F(Answer, AnAnswerThatEndsInsideAStopStringIsWhole) {
   EXPECT_EQ(last["choices"][0]["finish_reason"], "length");
 }
 
+TEST_F(Answer, AStopTokenIsNoPartOfTheText) {
+  std::string streamed;
+  OpenAiAnswer stream({}, tokenizer_, true, {}), whole({}, tokenizer_, true, {});
+  for (const StreamToken& token : {StreamToken{{}, 0, 'a', 0, {}, false}, StreamToken{{}, 1, '.', 0, {}, true}}) {
+    stream.stream_token(token, streamed);
+    whole.add_token(token);
+  }
+  EXPECT_EQ(Json::parse(payloads(streamed).at(1))["choices"][0]["text"], "");
+  const Json body = Json::parse(whole.body(end_of(FinishReason::kStop)));
+  EXPECT_EQ(body["choices"][0]["text"], "a");
+  EXPECT_EQ(body["token_ids"], Json({'a', '.'}));
+}
+
 TEST_F(Answer, ErrorsBodiesKeepOpenAisFourKeys) {
   const Json error = Json::parse(error_body({.status = 400, .message = "m", .param = "p", .code = "c"}))["error"];
   EXPECT_EQ(error, (Json{{"message", "m"}, {"type", "invalid_request_error"}, {"param", "p"}, {"code", "c"}}));

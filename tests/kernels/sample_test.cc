@@ -17,7 +17,7 @@ std::vector<SampleRow> sample(Backend& backend, std::vector<float>& logits, std:
 
 SampleRow row_of(float temperature, uint64_t seed, uint32_t choice, uint32_t position) {
   SampleRow row;
-  row.params = {temperature, seed, choice};
+  row.params = {.temperature = temperature, .seed = seed, .choice = choice};
   row.position = position;
   return row;
 }

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -56,6 +57,21 @@ TEST_P(PromptLength, EachPartLeavesOnceThenTokenAndDoneThenItLetsGo) {
 }
 INSTANTIATE_TEST_SUITE_P(Edges, PromptLength,
                          ::testing::Values(1, 63, 64, 65, 128, kChunkTokens, kChunkTokens + 1, 512, 700));
+
+TEST(PrefillWalk, SamplingAndThePromptReachTheSampler) {
+  PrefillScript p;
+  p.connect();
+  Work asked = work(attempt(), 64);
+  asked.sampling = {.temperature = 0.5f, .repetition_penalty = 1.5f, .min_tokens = 1};
+  p.from(kGateway, Prefill{asked, kDecodeBoot});
+  ASSERT_TRUE(p.step);
+  const SampleRow row = sample_row(*p.step, p.step->shares.at(0));
+  EXPECT_TRUE(std::ranges::equal(row.history, asked.prompt));
+  EXPECT_EQ(row.prompt_tokens, 64u);
+  EXPECT_EQ(row.params.temperature, 0.5f);
+  ASSERT_EQ(row.params.logit_bias.size(), 1u);
+  EXPECT_EQ(row.params.logit_bias[0].token, kStopToken);
+}
 
 TEST(PrefillWalk, PartsOfLayerZeroLeaveBeforeTheLastLayerIsComputed) {
   PrefillScript p;

@@ -45,6 +45,13 @@ TEST(CheckWork, RefusesWhatCannotRun) {
   EXPECT_EQ(check_work(work(4, 0), 6, 8).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(check_work(work(4, 4), 5, 8).error().code, ErrorCode::kInvalidArgument);
   EXPECT_EQ(check_work(work(4, 5), 6, 8).error().code, ErrorCode::kTooLong);
+  Work outside = work(4, 4);
+  outside.stop_tokens = {5, 6};
+  EXPECT_EQ(check_work(outside, 7, 8).has_value(), true);
+  EXPECT_EQ(check_work(outside, 6, 8).error().detail, "stop token 1 has id 6, but the vocabulary ends at 6");
+  outside.stop_tokens.clear();
+  outside.sampling.logit_bias = {{6, 1}};
+  EXPECT_EQ(check_work(outside, 6, 8).error().detail, "logit_bias entry 0 has id 6, but the vocabulary ends at 6");
   EXPECT_EQ(check_work(work(4, UINT32_MAX), 6, 8).error().code, ErrorCode::kTooLong);  // the sum overflows 32 bits
 }
 

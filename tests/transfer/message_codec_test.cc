@@ -36,14 +36,30 @@ std::vector<TokenId> any_tokens(size_t count_max) {
   const size_t count = *rc::gen::inRange<size_t>(0, count_max + 1);
   return *rc::gen::container<std::vector<TokenId>>(count, arbitrary<TokenId>());
 }
+// From `low` to `high` in steps of 1/64, so that each bound is met.
+float any_float(int low, int high) { return static_cast<float>(*rc::gen::inRange(64 * low, 64 * high + 1)) / 64; }
+SamplingParams any_sampling(uint32_t output_tokens_max) {
+  SamplingParams sampling;
+  sampling.temperature = std::fabs(*arbitrary<float>());
+  sampling.seed = u64();
+  sampling.choice = u32();
+  sampling.top_k = u32();
+  sampling.top_p = std::max(1e-30f, any_float(0, 1));
+  sampling.min_p = any_float(0, 1);
+  sampling.presence_penalty = any_float(-2, 2);
+  sampling.frequency_penalty = any_float(-2, 2);
+  sampling.repetition_penalty = std::max(1e-30f, any_float(0, 2));
+  sampling.min_tokens = u32() % output_tokens_max;
+  for (const TokenId token : any_tokens(kLogitBiasMax))
+    sampling.logit_bias.push_back({token % kTokenIdEnd, any_float(-100, 100)});
+  return sampling;
+}
 Work any_work() {
   Work work;
   work.attempt = any_attempt();
   work.prompt = any_tokens(300);
   work.output_tokens_max = std::max(1u, u32());
-  work.temperature = std::fabs(*arbitrary<float>());
-  work.seed = u64();
-  work.choice = u32();
+  work.sampling = any_sampling(work.output_tokens_max);
   work.tenant.bytes = any_bytes<32>();
   work.stop_tokens = any_tokens(kStopTokensMax);
   work.digest_logits = *arbitrary<bool>();
@@ -111,7 +127,7 @@ std::vector<Message> samples() {
   work.attempt = {{BootId{1}, 2}, {BootId{3}, 4}, Epoch{5}};
   work.prompt = {1, 2, 3};
   work.output_tokens_max = 7;
-  work.temperature = 0.5f;
+  work.sampling = {.temperature = 0.5f, .top_p = 0.9f, .min_tokens = 2, .logit_bias = {{7, -100}, {9, 3}}};
   work.stop_tokens = {0, 2};
   Hello hello;
   hello.name = "decode 0";
@@ -153,7 +169,9 @@ TEST(MessageCodec, MutatedBytesNeverCrashAndWhatIsReadStaysInBounds) {
       }
       ++read;
       // Within bounds: it can be sent again, and says the same.
-      if (const auto* const hello = std::get_if<Hello>(&back->message); hello && hello->protocol_version != 1) continue;
+      if (const auto* const hello = std::get_if<Hello>(&back->message);
+          hello && hello->protocol_version != kProtocolVersion)
+        continue;
       EXPECT_EQ(decode_message(encode_message(back->sender, back->message))->message, back->message);
     }
   }
@@ -180,14 +198,19 @@ std::vector<std::byte> envelope(wire::Body type, Make&& make) {
   const auto* const bytes = reinterpret_cast<const std::byte*>(builder.GetBufferPointer());
   return {bytes, bytes + builder.GetSize()};
 }
-std::vector<std::byte> reserve(uint32_t prompt, uint32_t stops, uint32_t output, float temperature) {
+std::vector<std::byte> reserve(uint32_t prompt, uint32_t stops, uint32_t output, const SamplingParams& sampling = {}) {
   return envelope(wire::Body::Reserve, [&](flatbuffers::FlatBufferBuilder& builder) {
     const wire::Attempt attempt;
     const wire::Bytes32 tenant;
     const auto prompt_tokens = builder.CreateVector(std::vector<uint32_t>(prompt));
     const auto stop_tokens = builder.CreateVector(std::vector<uint32_t>(stops));
-    const auto work =
-        wire::CreateWork(builder, &attempt, prompt_tokens, output, temperature, 0, 0, &tenant, stop_tokens);
+    std::vector<wire::LogitBias> biases;
+    for (const LogitBias& one : sampling.logit_bias) biases.emplace_back(one.token, one.bias);
+    const auto wire_sampling =
+        wire::CreateSampling(builder, sampling.temperature, 0, 0, 0, sampling.top_p, sampling.min_p,
+                             sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty,
+                             sampling.min_tokens, builder.CreateVectorOfStructs(biases));
+    const auto work = wire::CreateWork(builder, &attempt, prompt_tokens, output, wire_sampling, &tenant, stop_tokens);
     return wire::CreateReserve(builder, work).Union();
   });
 }
@@ -197,15 +220,12 @@ std::string refusal(const std::vector<std::byte>& bytes) {
 }
 
 TEST(MessageCodec, EveryBoundIsEnforced) {
-  EXPECT_EQ(refusal(reserve(kPromptTokensMax, kStopTokensMax, 1, 0)), "accepted");
-  EXPECT_EQ(refusal(reserve(kPromptTokensMax + 1, 0, 1, 0)),
+  EXPECT_EQ(refusal(reserve(kPromptTokensMax, kStopTokensMax, 1)), "accepted");
+  EXPECT_EQ(refusal(reserve(kPromptTokensMax + 1, 0, 1)),
             "corrupt: Reserve message: prompt tokens is 1048577, at most 1048576 allowed");
-  EXPECT_EQ(refusal(reserve(1, kStopTokensMax + 1, 1, 0)),
+  EXPECT_EQ(refusal(reserve(1, kStopTokensMax + 1, 1)),
             "corrupt: Reserve message: stop tokens is 9, at most 8 allowed");
-  EXPECT_EQ(refusal(reserve(1, 0, 0, 0)), "corrupt: Reserve message: output_tokens_max is 0, at least 1 required");
-  for (const float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN(), -1.0f})
-    EXPECT_EQ(refusal(reserve(1, 0, 1, bad)), "corrupt: Reserve message: temperature is negative or not finite");
-
+  EXPECT_EQ(refusal(reserve(1, 0, 0)), "corrupt: Reserve message: output_tokens_max is 0, at least 1 required");
   const wire::Attempt attempt;
   const auto failed = [&](uint8_t code, size_t detail) {
     return refusal(envelope(wire::Body::Failed, [&](flatbuffers::FlatBufferBuilder& builder) {
@@ -232,6 +252,49 @@ TEST(MessageCodec, EveryBoundIsEnforced) {
                          return wire::CreatePeerInfo(builder, 1, builder.CreateString(std::string(513, 'x'))).Union();
                        })),
       "corrupt: PeerInfo message: control endpoint bytes is 513, at most 512 allowed");
+}
+
+TEST(MessageCodec, EveryBoundOfSamplingIsEnforced) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  struct Field {
+    std::string_view name;
+    float SamplingParams::*value;
+    std::vector<float> good, bad;
+  };
+  const Field fields[] = {
+      {"temperature", &SamplingParams::temperature, {0, 2, 1e30f}, {-1}},
+      {"top_p", &SamplingParams::top_p, {1e-30f, 1}, {0, 1e-40f, -0.5f, 1.001f}},
+      {"min_p", &SamplingParams::min_p, {0, 1}, {-0.001f, 1.001f}},
+      {"presence_penalty", &SamplingParams::presence_penalty, {-2, 2}, {-2.001f, 2.001f}},
+      {"frequency_penalty", &SamplingParams::frequency_penalty, {-2, 2}, {-2.001f, 2.001f}},
+      {"repetition_penalty", &SamplingParams::repetition_penalty, {1e-30f, 2}, {0, 1e-40f, -1, 2.001f}}};
+  for (const Field& field : fields) {
+    const auto refusal_of = [&](float value) {
+      SamplingParams sampling;
+      sampling.*field.value = value;
+      return refusal(reserve(1, 0, 1, sampling));
+    };
+    for (const float good : field.good) EXPECT_EQ(refusal_of(good), "accepted") << field.name << " " << good;
+    std::vector<float> bad = field.bad;
+    bad.insert(bad.end(), {kInfinity, -kInfinity, kNan});
+    for (const float value : bad) {
+      EXPECT_EQ(refusal_of(value),
+                "corrupt: Reserve message: sampling: " + std::string(field.name) + " is out of bounds")
+          << value;
+    }
+  }
+  EXPECT_EQ(refusal(reserve(1, 0, 5, {.min_tokens = 5})), "accepted");
+  EXPECT_EQ(refusal(reserve(1, 0, 5, {.min_tokens = 6})),
+            "corrupt: Reserve message: min_tokens is 6, at most 5 allowed");
+  const std::vector<LogitBias> most(kLogitBiasMax, {kTokenIdEnd - 1, -kBiasMax});
+  EXPECT_EQ(refusal(reserve(1, 0, 1, {.logit_bias = most})), "accepted");
+  EXPECT_EQ(refusal(reserve(1, 0, 1, {.logit_bias = std::vector<LogitBias>(kLogitBiasMax + 1)})),
+            "corrupt: Reserve message: logit_bias entries is 301, at most 300 allowed");
+  for (const LogitBias& bad :
+       {LogitBias{kTokenIdEnd, 0}, LogitBias{0, 100.1f}, LogitBias{0, -kInfinity}, LogitBias{0, kNan}}) {
+    EXPECT_EQ(refusal(reserve(1, 0, 1, {.logit_bias = {bad}})),
+              "corrupt: Reserve message: sampling: logit_bias is out of bounds");
+  }
 }
 
 std::vector<std::byte> hello_bytes(uint32_t version, uint8_t role, uint8_t order, uint8_t dtype, size_t name,
