@@ -40,6 +40,13 @@ TEST_F(Explain, CountersAreTheClosedFormulaOnEveryIsaLevel) {
   }
 }
 
+TEST_F(Explain, HoldsOnTheRealModel) {
+  const ModelFile file(SPILLWAY_MODEL);
+  LocalModel model(file, limits("auto", 90));
+  const std::vector<TokenId> prompt(80, TokenId{600});
+  EXPECT_TRUE(explain(model, prompt, 2).holds());
+}
+
 // The formula itself, by hand: 3 layers, prompt of 10, heads 4 x 32, kv heads 2, hidden 64, ff 96, vocabulary 300.
 TEST_F(Explain, TheFormulaIsRightForStepsCountedByHand) {
   const ModelFile file(tiny_.path());
