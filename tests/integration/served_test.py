@@ -160,8 +160,10 @@ def doctor_says_what_serve_would_meet():
 
 def nodes_say_one_canary():
     with server.Server(SPILLWAY, MODEL, "--prefill", "2") as one:
-        said = re.findall(r"ready backend=.* canary=([0-9a-f]{16}) ", one.log_text())
-        assert len(said) == 3 and len(set(said)) == 1 and int(said[0], 16) != 0, said
+        def said():
+            return re.findall(r"ready backend=.* canary=([0-9a-f]{16}) ", one.log_text())
+        server.wait_until(lambda: len(said()) == 3, "three nodes say their canary", 60)
+        assert len(set(said())) == 1 and int(said()[0], 16) != 0, said()
 
 
 def a_long_queue_has_its_connections():
