@@ -12,13 +12,14 @@
 namespace spillway {
 
 std::optional<UniqueFd> open_private_file(const std::string& path, std::string_view what) {
-  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));  // a FIFO must not hang
   if (!file) {
     if (errno == ENOENT) return std::nullopt;
     throw SetupError(fmt::format("cannot open {} file {}: {}", what, path, std::strerror(errno)));
   }
   struct stat status {};
   CHECK(::fstat(file.get(), &status) == 0);
+  if (!S_ISREG(status.st_mode)) throw SetupError(fmt::format("{} file {} is not a plain file", what, path));
   if ((status.st_mode & 077) != 0)
     throw SetupError(
         fmt::format("{} file {} is open to others (mode {:o}): chmod 600 it", what, path, status.st_mode & 0777));

@@ -46,6 +46,13 @@ TEST_F(ApiKeyFile, OneOpenToOthersIsRefused) {
     EXPECT_NE(why_refused(write("sk-one", mode)).find("chmod 600"), std::string::npos) << mode;
 }
 
+TEST_F(ApiKeyFile, WhatIsNoPlainFileIsRefusedAndNotWaitedFor) {
+  const std::string fifo = folder_ + "/fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+  EXPECT_NE(why_refused(fifo).find("not a plain file"), std::string::npos);
+  EXPECT_NE(why_refused(folder_).find("not a plain file"), std::string::npos);
+}
+
 TEST_F(ApiKeyFile, NoneAndTooManyKeysAreRefused) {
   std::string keys;
   for (int key = 0; key < 64; ++key) keys += "key-" + std::to_string(key) + "\n";
