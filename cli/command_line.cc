@@ -26,7 +26,7 @@ std::vector<Subcommand> subcommands() {
        serve_command},
       {"gateway",
        "The HTTP API, the queue and the placement (started by serve)",
-       {kModel, kModelLen, kHttp, kJoin, kSecret},
+       {kModel, kModelLen, kHttp, kJoin, kSecret, kFault},
        start_gateway},
       {"prefill",
        "A node that computes prompts (started by serve)",

@@ -63,7 +63,7 @@ int serve_command(const Options& options) {
   node.threads = threads_per_node(options);
   const RunDirectory run;
   std::vector<ChildSpec> specs;
-  specs.push_back({"gateway", gateway_arguments(options, run)});
+  specs.push_back({"gateway", gateway_arguments(options, run), fault_arguments(options, "gateway", 0)});
   const auto add_nodes = [&](const char* role, uint32_t count) {
     for (uint32_t index = 0; index < count; ++index)
       specs.push_back({fmt::format("{} {}", role, index), node_arguments(node, role, index, run),

@@ -13,6 +13,7 @@
 #include "cli/stop_signal.h"
 #include "cli/value_or_throw.h"
 #include "common/bounded_vector.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "gateway/gateway.h"
 #include "gateway/http_server.h"
@@ -30,20 +31,30 @@ constexpr Duration kPublishEvery = std::chrono::milliseconds(200);
 // Turns what the gateway decided into calls on the thing that does it.
 class Effects {
  public:
-  Effects(ControlChannel& channel, HttpServer& http) : channel_(channel), http_(http) {}
+  Effects(ControlChannel& channel, HttpServer& http, FaultPoints& faults)
+      : channel_(channel), http_(http), faults_(faults) {}
 
   void operator()(SendMessage& effect) {
     if (const auto* const refusal = std::get_if<HelloRefused>(&effect.message))
       spdlog::warn("node refused reason=\"{}\"", refusal->reason);
+    if (std::holds_alternative<Prefill>(effect.message) || std::holds_alternative<Reserve>(effect.message))
+      faults_.pass("gateway-dispatch");
     channel_.send(effect.to, effect.message);  // a loss is told by PeerGone
   }
-  void operator()(StreamToken& effect) { http_.deliver(effect); }
-  void operator()(StreamEnd& effect) { http_.deliver(effect); }
+  void operator()(StreamToken& effect) {
+    faults_.pass("gateway-token");
+    http_.deliver(effect);
+  }
+  void operator()(StreamEnd& effect) {
+    faults_.pass("gateway-end");
+    http_.deliver(effect);
+  }
   void operator()(StreamError& effect) { http_.deliver(effect); }
 
  private:
   ControlChannel& channel_;
   HttpServer& http_;
+  FaultPoints& faults_;
 };
 
 ServedModel::Settings names_of(const Options& options) {
@@ -93,7 +104,8 @@ int start_gateway(const Options& options) {
 
   Gateway gateway(config, boot);
   BoundedVector<GatewayEffect> effects(gateway.effects_max());
-  Effects execute(channel, http);
+  FaultPoints faults(options.faults);
+  Effects execute(channel, http, faults);
   TimePoint publish_at{};
   const auto carry_out = [&] {
     for (GatewayEffect& effect : effects) std::visit(execute, effect);
@@ -108,7 +120,10 @@ int start_gateway(const Options& options) {
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
   const auto on_wake = [&](TimePoint now) {
-    while (auto input = inputs.take()) std::visit([&](auto& one) { handle(std::move(one), now); }, *input);
+    while (auto input = inputs.take()) {
+      if (std::holds_alternative<RequestArrived>(*input)) faults.pass("gateway-arrived");
+      std::visit([&](auto& one) { handle(std::move(one), now); }, *input);
+    }
     gateway.on_deadline(now, effects);
     carry_out();
     if (now < publish_at) return;

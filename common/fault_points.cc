@@ -12,7 +12,11 @@
 namespace spillway {
 namespace {
 
-constexpr std::array<std::string_view, 10> kNames = {
+constexpr std::array<std::string_view, 14> kNames = {
+    "gateway-arrived",   // G: a request left the HTTP side, nothing done yet
+    "gateway-dispatch",  // G: a Prefill or Reserve is about to be sent
+    "gateway-token",     // G: a token is about to go to its stream
+    "gateway-end",       // G: the end of an answer is about to go to its stream
     "prefill-received",  // P: a Prefill message arrived, nothing done yet
     "prefill-step",      // P: a step is about to be handed to compute
     "prefill-layer",     // P: a layer of a step is done, its parts not yet queued

@@ -73,10 +73,15 @@ class Server:
     def wait_log(self, text, within=5):
         wait_until(lambda: text in self.log_text(), f"the log says: {text}", within)
 
-    def logged_at(self, text, within=5):
-        """When the log said so, in seconds of time.time()."""
-        self.wait_log(text, within)
-        line = next(line for line in self.log_text().splitlines() if text in line)
+    def logged_at(self, text, within=5, after=""):
+        """When the log said so, after it said `after`, in seconds of time.time()."""
+        def line_said():
+            lines = iter(self.log_text().splitlines())
+            if after:
+                any(after in line for line in lines)
+            return next((line for line in lines if text in line), None)
+        wait_until(line_said, f"the log says: {text}", within)
+        line = line_said()
         clock = time.strptime(line.split(".")[0], "%H:%M:%S")
         now = time.time()
         today = time.localtime(now)
