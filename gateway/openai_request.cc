@@ -179,8 +179,6 @@ class Reader {
     if (text == nullptr) return refuse("prompt", "prompt is missing: a string; or send content, or messages");
     if (!text->is_string()) return refuse(name, fmt::format("{} must be a string", name), "invalid_type");
     const Json* const add_special = find_field(body_, "add_special");
-    if (add_special != nullptr && !add_special->is_boolean())
-      return refuse("add_special", "add_special must be true or false", "invalid_type");
     const auto& bytes = text->get_ref<const std::string&>();
     if (auto fits = check_text(bytes.size(), name); !fits) return tl::unexpected(fits.error());
     auto tokens = or_refuse(model_.encode_prompt(bytes), name);
@@ -308,29 +306,27 @@ class Reader {
   const uint32_t max_model_len_;
 };
 
-Parsed<TokensRequest> parse_tokens(std::string_view body, const ServedModel& model, uint32_t max_model_len,
+Parsed<TokensRequest> parse_tokens(Route route, std::string_view body, const ServedModel& model, uint32_t max_model_len,
                                    Parsed<std::vector<TokenId>> (Reader::*read)() const) {
   const auto json = parse_request_json(body);
   if (!json) return tl::unexpected(json.error());
   const Reader reader(*json, model, max_model_len);
   if (auto checked = reader.read_model(); !checked) return tl::unexpected(checked.error());
+  if (auto checked = check_fields(route, *json); !checked) return tl::unexpected(checked.error());
   auto tokens = (reader.*read)();
   if (!tokens) return tl::unexpected(tokens.error());
-  TokensRequest request{std::move(*tokens), unknown_fields(*json)};
-  std::erase_if(request.ignored,
-                [](const std::string& name) { return name == "content" || name == "add_special" || name == "tokens"; });
-  return request;
+  return TokensRequest{std::move(*tokens), unknown_fields(route, *json)};
 }
 
 }  // namespace
 
 Parsed<TokensRequest> parse_tokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len) {
-  return parse_tokens(body, model, max_model_len, &Reader::read_text_to_tokenize);
+  return parse_tokens(Route::kTokenize, body, model, max_model_len, &Reader::read_text_to_tokenize);
 }
 
 Parsed<TokensRequest> parse_detokenize_request(std::string_view body, const ServedModel& model,
                                                uint32_t max_model_len) {
-  return parse_tokens(body, model, max_model_len, &Reader::read_tokens_to_spell);
+  return parse_tokens(Route::kDetokenize, body, model, max_model_len, &Reader::read_tokens_to_spell);
 }
 
 Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, const ServedModel& model,
@@ -338,12 +334,13 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   const auto json = parse_request_json(body);
   if (!json) return tl::unexpected(json.error());
   const Reader reader(*json, model, max_model_len);
+  const Route route = endpoint == Endpoint::kCompletions ? Route::kCompletions : Route::kChatCompletions;
   ApiRequest request;
   request.endpoint = endpoint;
   auto name = reader.read_model();
   if (!name) return tl::unexpected(name.error());
   request.model = std::move(*name);
-  if (auto checked = check_fields(*json); !checked) return tl::unexpected(checked.error());
+  if (auto checked = check_fields(route, *json); !checked) return tl::unexpected(checked.error());
   if (auto checked = reader.read_stream(request); !checked) return tl::unexpected(checked.error());
   auto stop = read_stop(*json);
   if (!stop) return tl::unexpected(stop.error());
@@ -355,7 +352,7 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   if (!stop_tokens) return tl::unexpected(stop_tokens.error());
   request.work.stop_tokens = std::move(*stop_tokens);
   request.work.digest_logits = reader.flag("logit_digests");
-  request.ignored = unknown_fields(*json);
+  request.ignored = unknown_fields(route, *json);
 
   auto prompt = endpoint == Endpoint::kCompletions ? reader.read_prompt() : reader.read_messages();
   if (!prompt) return tl::unexpected(prompt.error());

@@ -3,9 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdint>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -17,82 +14,43 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Every number that a request may carry, with its bounds: the one table. kNeutral: a feature this server does not have,
-// accepted where the value switches it off.
-enum class NumberUse : uint8_t { kUsed, kNeutral };
-struct NumberField {
-  std::string_view name;
-  double low, high;
-  bool integer;
-  NumberUse use;
-};
-constexpr double kAboveZero = std::numeric_limits<float>::min();  // "over 0", and still so as a float
-constexpr NumberField kNumbers[] = {
-    {"max_tokens", 1, kPromptTokensMax, true, NumberUse::kUsed},
-    {"max_completion_tokens", 1, kPromptTokensMax, true, NumberUse::kUsed},
-    {"temperature", 0, 2, false, NumberUse::kUsed},
-    {"seed", -0x1p63, 0x1p64, true, NumberUse::kUsed},  // any 64-bit integer
-    {"top_p", kAboveZero, 1, false, NumberUse::kUsed},
-    {"top_k", -1, kTokenIdEnd, true, NumberUse::kUsed},
-    {"min_p", 0, 1, false, NumberUse::kUsed},
-    {"min_tokens", 0, kPromptTokensMax, true, NumberUse::kUsed},
-    {"presence_penalty", -kPenaltyMax, kPenaltyMax, false, NumberUse::kUsed},
-    {"frequency_penalty", -kPenaltyMax, kPenaltyMax, false, NumberUse::kUsed},
-    {"repetition_penalty", kAboveZero, kPenaltyMax, false, NumberUse::kUsed},
-    {"n", 1, 1, true, NumberUse::kNeutral},
-    {"best_of", 1, 1, true, NumberUse::kNeutral},
-    {"top_logprobs", 0, 0, true, NumberUse::kNeutral},
-};
-constexpr std::string_view kBooleans[] = {"stream", "logit_digests", "ignore_eos", "echo"};
-// Features this server does not have: accepted when null, false or empty, else refused by name.
-constexpr std::string_view kUnsupported[] = {
-    // OpenAI's
-    "tools", "functions", "function_call", "logprobs", "suffix", "audio", "prediction", "web_search_options", "images",
-    // other servers'
-    "prompt_logprobs", "bad_words", "prompt_embeds", "use_beam_search", "guided_json", "guided_regex", "guided_choice",
-    "guided_grammar", "structured_outputs", "grammar", "json_schema", "chat_template", "chat_template_kwargs",
-    "include_stop_str_in_output"};
-// Said of the request, not of the answer: no effect here and none missed.
-constexpr std::string_view kHarmless[] = {
-    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"};
-// Read by openai_request.cc, or checked by check_modes.
-constexpr std::string_view kOthers[] = {"model",      "prompt",          "messages",    "stream_options",
-                                        "stop",       "response_format", "tool_choice", "modalities",
-                                        "logit_bias", "stop_token_ids"};
-
-template <size_t N>
-bool contains(const std::string_view (&table)[N], std::string_view name) {
-  return std::find(std::begin(table), std::end(table), name) != std::end(table);
-}
-
 tl::unexpected<ApiError> unsupported(std::string_view name) {
   return refuse(std::string(name), fmt::format("{} is not supported by this server: leave it out", name),
                 "unsupported");
 }
 
-Parsed<void> check_number(const Json& body, const NumberField& rule) {
-  const Json* const value = find_field(body, rule.name);
-  if (value == nullptr) return {};
+Parsed<void> check_number(const Json& value, const Field& rule) {
+  const bool integer = rule.type == FieldType::kInteger;
   std::string name(rule.name);
-  if (rule.integer ? !value->is_number_integer() : !value->is_number())
-    return refuse(name, fmt::format("{} must be {}", name, rule.integer ? "an integer" : "a number"), "invalid_type");
-  const auto number = value->get<double>();
+  if (integer ? !value.is_number_integer() : !value.is_number())
+    return refuse(name, fmt::format("{} must be {}", name, integer ? "an integer" : "a number"), "invalid_type");
+  const auto number = value.get<double>();
   if (number >= rule.low && number <= rule.high) return {};
-  if (rule.use == NumberUse::kNeutral)
+  if (rule.use == FieldUse::kNeutral)
     return refuse(name, fmt::format("{} {} is not supported by this server: leave it out", name, number),
                   "unsupported");
   const std::string low = rule.low == kAboveZero ? "above 0" : fmt::format("from {}", rule.low);
   return refuse(name, fmt::format("{} is {}: it must be {} and at most {}", name, number, low, rule.high));
 }
 
-// Fields that choose how to answer: the plain way is the only one.
-Parsed<void> check_modes(const Json& body) {
-  if (const Json* const format = find_field(body, "response_format"))
-    if (!format->is_object() || format->value("type", Json()) != "text") return unsupported("response_format");
-  if (const Json* const choice = find_field(body, "tool_choice"))
-    if (*choice != "none" && *choice != "auto") return unsupported("tool_choice");
-  if (const Json* const modalities = find_field(body, "modalities"))
-    if (*modalities != Json::array({"text"})) return unsupported("modalities");
+// A feature that only some values switch off. An object may say more than the one of the table.
+bool is_neutral(const Json& value, const Field& rule) {
+  for (const Json& taken : Json::parse(rule.fallback)) {
+    if (value == taken) return true;
+    if (!taken.is_object() || !value.is_object()) continue;
+    if (std::all_of(taken.items().begin(), taken.items().end(),
+                    [&](const auto& item) { return value.contains(item.key()) && value[item.key()] == item.value(); }))
+      return true;
+  }
+  return false;
+}
+
+Parsed<void> check_field(const Json& value, const Field& rule) {
+  if (rule.type == FieldType::kInteger || rule.type == FieldType::kNumber) return check_number(value, rule);
+  if (rule.type == FieldType::kBoolean && !value.is_boolean())
+    return refuse(std::string(rule.name), fmt::format("{} must be true or false", rule.name), "invalid_type");
+  if (rule.use == FieldUse::kNeutral && !is_neutral(value, rule)) return unsupported(rule.name);
+  if (rule.use == FieldUse::kUnsupported && !switched_off(value)) return unsupported(rule.name);
   return {};
 }
 
@@ -142,17 +100,14 @@ bool switched_off(const Json& value) {
   return value.is_null() || (value.is_boolean() && !value.get<bool>()) || (value.is_structured() && value.empty());
 }
 
-Parsed<void> check_fields(const Json& body) {
-  for (const NumberField& rule : kNumbers)
-    if (auto checked = check_number(body, rule); !checked) return checked;
-  for (const std::string_view name : kBooleans)
-    if (const Json* const value = find_field(body, name); value != nullptr && !value->is_boolean())
-      return refuse(std::string(name), fmt::format("{} must be true or false", name), "invalid_type");
-  if (const Json* const echo = find_field(body, "echo"); echo != nullptr && *echo == true) return unsupported("echo");
-  for (const std::string_view name : kUnsupported)
-    if (const Json* const value = find_field(body, name); value != nullptr && !switched_off(*value))
-      return unsupported(name);
-  return check_modes(body);
+Parsed<void> check_fields(Route route, const Json& body) {
+  for (const Field& rule : field_table()) {
+    if (!rule.takes(route)) continue;
+    const Json* const value = find_field(body, rule.name);
+    if (value == nullptr) continue;
+    if (auto checked = check_field(*value, rule); !checked) return checked;
+  }
+  return {};
 }
 
 Parsed<std::vector<std::string>> read_stop(const Json& body) {
@@ -174,16 +129,11 @@ Parsed<std::vector<std::string>> read_stop(const Json& body) {
   return strings;
 }
 
-std::vector<std::string> unknown_fields(const Json& body) {
+std::vector<std::string> unknown_fields(Route route, const Json& body) {
   constexpr size_t kNamed = 8;
   std::vector<std::string> names;
-  for (const auto& [name, value] : body.items()) {
-    const bool known = contains(kBooleans, name) || contains(kUnsupported, name) || contains(kHarmless, name) ||
-                       contains(kOthers, name) ||
-                       std::any_of(std::begin(kNumbers), std::end(kNumbers),
-                                   [&](const NumberField& rule) { return rule.name == name; });
-    if (!known && names.size() < kNamed) names.push_back(printable(name));
-  }
+  for (const auto& [name, value] : body.items())
+    if (find_rule(route, name) == nullptr && names.size() < kNamed) names.push_back(printable(name));
   return names;
 }
 

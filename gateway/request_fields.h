@@ -6,9 +6,10 @@
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "gateway/field_table.h"
 #include "gateway/openai_response.h"
 
-// Which fields a request may have, and what each may hold: one table for both endpoints. Pure; any thread.
+// The checks that the table of fields asks for, and the reading that routes share. Pure; any thread.
 namespace spillway {
 
 // 400 naming the field at fault.
@@ -24,14 +25,15 @@ const nlohmann::json* find_field(const nlohmann::json& object, std::string_view 
 // Null, false or empty: asks for nothing.
 bool switched_off(const nlohmann::json& value);
 
-// Types and bounds of all numbers and booleans; refuses what this server cannot do where it is asked for.
-Parsed<void> check_fields(const nlohmann::json& body);
+// Types and bounds of all numbers and booleans that the route takes; refuses what this server cannot do where it is
+// asked for.
+Parsed<void> check_fields(Route route, const nlohmann::json& body);
 
 // The strings of `stop`: one, or a list.
 Parsed<std::vector<std::string>> read_stop(const nlohmann::json& body);
 
-// Names of fields that no table knows, at most 8, made printable.
-std::vector<std::string> unknown_fields(const nlohmann::json& body);
+// Names of fields that the route does not know, at most 8, made printable.
+std::vector<std::string> unknown_fields(Route route, const nlohmann::json& body);
 
 // A stranger's word that goes into a header or a message: at most 64 bytes of printable ASCII without quotes or commas.
 std::string printable(std::string_view word);

@@ -100,6 +100,7 @@ constexpr BadCase kBadCases[] = {
     {"json_mode", Form::kMessageAnd, R"("response_format":{"type":"json_object"})", "response_format", "unsupported"},
     {"tool_choice", Form::kMessageAnd, R"("tool_choice":"required")", "tool_choice", "unsupported"},
     {"modalities", Form::kMessageAnd, R"("modalities":["audio"])", "modalities", "unsupported"},
+    {"format_in_words", Form::kMessageAnd, R"("response_format":"text")", "response_format", "unsupported"},
 };
 
 struct FieldValue {
@@ -342,6 +343,14 @@ TEST_F(OpenAiRequest, UnknownFieldsAreNamedPrintablyAndBounded) {
   ASSERT_TRUE(parsed);
   ASSERT_EQ(parsed->ignored.size(), 8u);
   EXPECT_EQ(parsed->ignored.front(), "evil??Set-Cookie:?x");
+}
+
+TEST_F(OpenAiRequest, AFieldOfAnotherRouteIsUnknown) {
+  const auto text = parse(kText, R"({"prompt":"a","messages":[],"tokens":[1]})");
+  const auto chat = parse(kChat, R"({"messages":[{"role":"user","content":"a"}],"prompt":7})");
+  ASSERT_TRUE(text && chat);
+  EXPECT_EQ(text->ignored, (std::vector<std::string>{"messages", "tokens"}));
+  EXPECT_EQ(chat->ignored, std::vector<std::string>{"prompt"});
 }
 
 TEST_F(OpenAiRequest, ModelWithoutTemplateRefusesChatOnly) {
