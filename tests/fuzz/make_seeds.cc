@@ -76,6 +76,9 @@ void make_gguf(const std::filesystem::path& folder) {
   values.add_tensor("f32", GgufType::kF32, {4, 2}, Bytes(32)).add_tensor("q8", GgufType::kQ8_0, {32}, Bytes(34));
   values.add_tensor("bf16", GgufType::kBf16, {2, 2, 2}, Bytes(16));
   store(folder, "values", values.bytes());
+  GgufWriter tensors(8);  // nearly nothing but offsets and shapes
+  for (const char* const name : {"a", "b", "c", "d"}) tensors.add_tensor(name, GgufType::kF32, {4}, Bytes(16));
+  store(folder, "tensors", tensors.bytes());
 }
 
 void make_messages(const std::filesystem::path& folder) {
