@@ -51,6 +51,4 @@ std::string_view path_of(std::string_view target);
 // Whoever watches the server needs no key: health tells nothing of what is served.
 bool needs_key(std::string_view path);
 
-inline constexpr std::string_view kModelPath = "/v1/models/";  // followed by a model's name
-
 }  // namespace spillway

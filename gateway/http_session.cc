@@ -230,6 +230,7 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
   head.model = request.model;
   head.created = unix_seconds();
   head.usage_null = request.include_usage;
+  if (request.running_usage) head.usage_of_prompt = static_cast<uint32_t>(request.work.prompt.size());
   return head;
 }
 

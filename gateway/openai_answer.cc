@@ -11,7 +11,8 @@ OpenAiAnswer::OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, bool dig
 
 void OpenAiAnswer::stream_token(const StreamToken& token, std::string& out) {
   if (stopped()) return;
-  append_sse_event(out, token_chunk(head_, text_of(token), describe(token), std::exchange(first_, false)));
+  const std::string text = text_of(token);
+  append_sse_event(out, token_chunk(head_, text, describe(token), std::exchange(first_, false)));
 }
 
 void OpenAiAnswer::stream_end(const StreamEnd& end, std::string& out) {
@@ -53,7 +54,7 @@ StreamEnd OpenAiAnswer::own_end(StreamEnd end) const {
 }
 
 AnswerToken OpenAiAnswer::describe(const StreamToken& token) const {
-  AnswerToken described{token.token, std::nullopt};
+  AnswerToken described{.token = token.token, .tokens_so_far = token_count_};
   if (digests_) described.logits_digest = token.logits_digest;
   return described;
 }

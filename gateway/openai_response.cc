@@ -130,6 +130,10 @@ std::string token_chunk(const AnswerHead& head, std::string_view text, const Ans
   Json chunk = envelope(head, "chat.completion.chunk");
   chunk["choices"].push_back(chunk_choice(head, text, nullptr, first));
   if (head.usage_null) chunk["usage"] = nullptr;
+  if (head.usage_of_prompt)
+    chunk["usage"] = {{"prompt_tokens", *head.usage_of_prompt},
+                      {"completion_tokens", token.tokens_so_far},
+                      {"total_tokens", uint64_t{*head.usage_of_prompt} + token.tokens_so_far}};
   if (token.logits_digest) {
     chunk["token_id"] = token.token;
     chunk["logits_digest"] = fmt::format("{:016x}", *token.logits_digest);
@@ -140,7 +144,7 @@ std::string token_chunk(const AnswerHead& head, std::string_view text, const Ans
 std::string finish_chunk(const AnswerHead& head, std::string_view text, const StreamEnd& end, bool first) {
   Json chunk = envelope(head, "chat.completion.chunk");
   chunk["choices"].push_back(chunk_choice(head, text, finish_word(end.finish), first));
-  if (head.usage_null) chunk["usage"] = nullptr;
+  if (head.usage_null) chunk["usage"] = head.usage_of_prompt ? usage(end.waterfall) : Json(nullptr);
   chunk["timings"] = timings(end.waterfall);
   return dump(chunk);
 }

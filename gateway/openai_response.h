@@ -39,10 +39,14 @@ struct AnswerHead {  // the same in every chunk of one answer
   std::string model = {};
   int64_t created = 0;      // seconds since 1970
   bool usage_null = false;  // chunks carry "usage": null, as the last one carries it (stream_options.include_usage)
+  // Set: chunks carry usage so far instead of null (continuous_usage_stats); the prompt's tokens.
+  std::optional<uint32_t> usage_of_prompt = {};
 };
 struct AnswerToken {
   TokenId token = 0;
-  std::optional<uint64_t> logits_digest;  // set: the chunk carries it, with the token id (extension `logit_digests`)
+  uint32_t tokens_so_far = 0;  // of the answer, this one too
+  std::optional<uint64_t> logits_digest =
+      {};  // set: the chunk carries it, with the token id (extension `logit_digests`)
 };
 
 // Pieces of a stream, each the payload of one event. `first`: the chat delta also carries the role.
