@@ -84,6 +84,13 @@ void add_http(CLI::App& command, Options& options) {
                   "Keys of the API, one a line, mode 0600: clients must show one (Authorization: Bearer KEY), and each "
                   "has a prefix cache of its own. Default: nobody is asked")
       ->type_name("FILE");
+  command
+      .add_option("--tls-cert", options.tls_cert,
+                  "Certificate (PEM, the server's own first) to serve https with. Default: plain HTTP")
+      ->type_name("FILE");
+  command.add_option("--tls-key", options.tls_key, "Its private key (PEM, mode 0600, no passphrase)")->type_name("FILE");
+  command.add_flag("--insecure", options.insecure,
+                   "Let a --host that other machines reach go without --api-key-file or TLS");
   command.add_option("--queue-max", options.queue_max, "Requests that may wait; more are answered 429")
       ->check(CLI::Range(1u, 65536u))
       ->capture_default_str();

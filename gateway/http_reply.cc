@@ -95,6 +95,12 @@ HttpResponse HttpReply::unauthorized(const HttpRequest& request) const {
   return response;
 }
 
+HttpResponse HttpReply::too_slow(std::string_view what, double limit_s) const {
+  return error({.status = 408,
+                .message = fmt::format("the {} was not complete within {:g} s: send it faster", what, limit_s),
+                .code = "request_timeout"});
+}
+
 HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, size_t header_bytes_max,
                                    size_t body_bytes_max) const {
   if (read_error == http::error::body_limit)
@@ -107,6 +113,15 @@ HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, 
                   .code = "header_too_large"});
   return error(
       {.status = 400, .message = fmt::format("this is not HTTP: {}", read_error.message()), .code = "malformed_http"});
+}
+
+ApiError busy(std::string message) {
+  return {
+      .status = 503, .message = std::move(message), .type = "server_error", .code = "unavailable", .retry_after_s = 1};
+}
+
+std::string id_text(const RequestId& id) {
+  return fmt::format("{:016x}{:x}", static_cast<uint64_t>(id.boot), id.counter);
 }
 
 bool needs_key(std::string_view path) { return path != "/health" && !path.starts_with("/health/"); }

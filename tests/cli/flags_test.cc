@@ -31,13 +31,13 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
                                    "device-memory", "chunk-tokens", "max-sequences", "gateway",   "name",
                                    "ready-fd",      "run-dir",      "fault",         "log-level"};
   const std::map<std::string, std::set<std::string>> expected{
-      {"serve",
-       {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file", "fault",
-        "log-level"}},
+      {"serve", {"model",        "threads",       "isa",      "cache-dir", "max-model-len",     "device-memory",
+                 "chunk-tokens", "max-sequences", "host",     "port",      "served-model-name", "api-key-file",
+                 "tls-cert",     "tls-key",       "insecure", "queue-max", "prefill",           "decode",
+                 "secret-file",  "fault",         "log-level"}},
       {"gateway",
-       {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "queue-max", "gateway", "name",
-        "ready-fd", "secret-file", "log-level"}},
+       {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key",
+        "insecure", "queue-max", "gateway", "name", "ready-fd", "secret-file", "log-level"}},
       {"prefill", node},
       {"decode", node},
       {"run",
@@ -47,10 +47,10 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"explain",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "prompt", "max-tokens", "chat", "log-level"}},
       {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
-      {"doctor",
-       {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file",
-        "log-level"}},
+      {"doctor", {"model",        "threads",       "isa",      "cache-dir", "max-model-len",     "device-memory",
+                  "chunk-tokens", "max-sequences", "host",     "port",      "served-model-name", "api-key-file",
+                  "tls-cert",     "tls-key",       "insecure", "queue-max", "prefill",           "decode",
+                  "secret-file",  "log-level"}},
   };
   CommandLine command_line;
   std::map<std::string, std::set<std::string>> found;
