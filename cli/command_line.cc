@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cli/bench_command.h"
+#include "cli/completion.h"
 #include "cli/doctor_command.h"
 #include "cli/explain_command.h"
 #include "cli/nearest.h"
@@ -24,6 +25,11 @@ namespace {
 
 CLI::ParseError refused(const std::string& why) { return {why, CLI::ExitCodes::ExtrasError}; }
 
+constexpr char kFooter[] =
+    "\n\nA flag may also be a variable (--max-model-len: SPILLWAY_MAX_MODEL_LEN) or a line of a --config file\n"
+    "(max-model-len: 4096); the command line wins over the environment, and that over the file.\n"
+    "Exit codes: 0 done, 1 did not do what was asked, 2 cannot start (the reason is on stderr).";
+
 }  // namespace
 
 std::vector<Subcommand> subcommands() {
@@ -31,37 +37,62 @@ std::vector<Subcommand> subcommands() {
   return {
       {"serve",
        "Serve a model: gateway, prefill and decode nodes on this machine",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret, kFault},
-       serve_command},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kFit, kSecret, kFault},
+       serve_command,
+       "  spillway serve -m MODEL.gguf\n"
+       "  spillway serve -m MODEL.gguf --fit --print-config\n"
+       "  spillway serve --config configs/two_by_two.yaml -m MODEL.gguf --port 9000"},
       {"gateway",
        "The HTTP API, the queue and the placement (started by serve)",
        {kModel, kModelLen, kHttp, kJoin, kSecret, kFault},
-       start_gateway},
+       start_gateway,
+       "  spillway gateway -m MODEL.gguf --gateway ipc:///tmp/gateway.sock"},
       {"prefill",
        "A node that computes prompts (started by serve)",
        {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault},
-       start_prefill},
+       start_prefill,
+       "  spillway prefill -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp"},
       {"decode",
        "A node that continues them (started by serve)",
        {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault},
-       start_decode},
-      {"run", "Answer one prompt in this process", {kModel, kEngine, kModelLen, kKv, kPrompt, kSampling}, run_command},
+       start_decode,
+       "  spillway decode -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp --threads 2"},
+      {"run",
+       "Answer one prompt in this process",
+       {kModel, kEngine, kModelLen, kKv, kPrompt, kSampling},
+       run_command,
+       "  spillway run -m MODEL.gguf --chat -p 'Why is the sky blue?'\n"
+       "  spillway run -m MODEL.gguf -p 'Once upon a time' --max-tokens 100 --temperature 0.8 --seed 7"},
       {"verify",
        "Prove that every way to compute gives the same bits",
        {kModel, kEngine, kModelLen, kVerify},
-       verify_command},
+       verify_command,
+       "  spillway verify -m MODEL.gguf\n"
+       "  spillway verify -m MODEL.gguf --flip-bit    # must fail"},
       {"explain",
        "Why K and V are cached: three ways to decode, really executed",
        {kModel, kEngine, kModelLen, kPrompt},
-       explain_command},
+       explain_command,
+       "  spillway explain -m MODEL.gguf -p 'Once upon a time' --max-tokens 8"},
       {"bench",
        "Speed of prefill and decode beside the machine's own limits",
        {kBench, kModel, kEngine, kReport},
-       bench_command},
+       bench_command,
+       "  spillway bench engine -m MODEL.gguf\n"
+       "  spillway bench engine -m MODEL.gguf --threads 2 --format json"},
       {"doctor",
        "Whether serve would start here with these settings (--config as for serve)",
        {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret},
-       doctor_command},
+       doctor_command,
+       "  spillway doctor -m MODEL.gguf\n"
+       "  spillway doctor --config configs/two_by_two.yaml -m MODEL.gguf"},
+      {"completion",
+       "Completion of this command line for a shell",
+       {kShell},
+       completion_command,
+       "  source <(spillway completion bash)\n"
+       "  spillway completion zsh > ~/.zfunc/_spillway\n"
+       "  spillway completion fish | source"},
   };
 }
 
@@ -89,6 +120,7 @@ CommandLine::CommandLine()
     sub->add_flag("--print-config", print_config_,
                   "Print the configuration with the origin of each value; start nothing")
         ->configurable(false);
+    sub->footer(std::string("Examples:\n") + command.examples + kFooter);
     sub->callback([this, &command] { chosen_ = &command; });
   }
 }
@@ -144,7 +176,7 @@ const Subcommand& CommandLine::parse(int argc, const char* const* argv, const En
   parse_arguments(argc, argv);
   CHECK(chosen_ != nullptr);  // require_subcommand
   configuration_ = std::make_unique<Configuration>(command(), environment, config_path_);
-  if (!print_config_) check_required();
+  if (!print_config_ || options_.fit) check_required();
   return *chosen_;
 }
 

@@ -17,6 +17,7 @@ struct Subcommand {
   const char* description;
   std::vector<FlagGroup> groups;
   int (*run)(const Options&);  // returns the exit code; throws SetupError
+  const char* examples;        // for the help: lines "  spillway ..."
 };
 std::vector<Subcommand> subcommands();
 

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <functional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "cli/api_key_file.h"
@@ -18,6 +17,7 @@
 #include "cli/supervisor.h"
 #include "cli/tls_files.h"
 #include "common/check.h"
+#include "common/cores.h"
 #include "common/memory.h"
 #include "kernels/make_backend.h"
 
@@ -63,11 +63,12 @@ Finding instruction_sets(const Options& options) {
 }
 
 std::vector<Finding> findings_of(const Options& options) {
-  const uint32_t cores = std::thread::hardware_concurrency();
+  const uint32_t cores = available_cores();
   std::vector<Finding> findings;
   findings.push_back({"cores", std::to_string(cores),
-                      fmt::format("{} prefill and {} decode nodes with {} compute threads each", options.prefill,
-                                  options.decode, threads_per_node(options))});
+                      fmt::format("{} prefill nodes with {} compute threads each, {} decode nodes with {}",
+                                  options.prefill, threads_per_node(options, Role::kPrefill), options.decode,
+                                  threads_per_node(options, Role::kDecode))});
   findings.push_back(instruction_sets(options));
   findings.push_back({"memory", human_bytes(available_memory_bytes()) + " available",
                       options.model.empty() ? "see the plan with -m MODEL" : "see the plan below"});

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <iterator>
 
 #include "cli/configuration.h"
@@ -15,8 +16,15 @@ constexpr size_t kServedNameBytesMax = 128;
 constexpr int kServedNamesMax = 64;
 constexpr int kFaultsMax = 64;
 
+std::string check_model(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_regular_file(path, error) ? "" : "no file " + path + ": name a GGUF file that is there";
+}
+
 void add_optional_model(CLI::App& command, Options& options) {
-  command.add_option("-m,--model", options.model, "Model file (GGUF)")->check(CLI::ExistingFile)->type_name("FILE");
+  command.add_option("-m,--model", options.model, "Model file (GGUF)")
+      ->check(CLI::Validator(check_model, ""))
+      ->type_name("FILE");
 }
 
 void add_model(CLI::App& command, Options& options) {
@@ -117,6 +125,25 @@ void add_serve(CLI::App& command, Options& options) {
   command.add_option("--decode", options.decode, "Decode nodes to start")
       ->check(CLI::Range(1u, 16u))
       ->capture_default_str();
+  command
+      .add_option("--prefill-threads", options.prefill_threads, "Compute threads of each prefill node; 0: --threads")
+      ->check(CLI::Range(0u, 1024u))
+      ->capture_default_str();
+  command.add_option("--decode-threads", options.decode_threads, "Compute threads of each decode node; 0: --threads")
+      ->check(CLI::Range(0u, 1024u))
+      ->capture_default_str();
+}
+
+void add_fit(CLI::App& command, Options& options) {
+  command.add_flag("--fit", options.fit,
+                   "Choose threads, --device-memory, --max-model-len and --max-sequences, where not given, from the "
+                   "machine and the model, and say why");
+}
+
+void add_shell(CLI::App& command, Options& options) {
+  command.add_option("shell", options.shell, "bash, zsh or fish")
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}))
+      ->capture_default_str();
 }
 
 void add_prompt(CLI::App& command, Options& options) {
@@ -189,6 +216,8 @@ constexpr GroupEntry kGroups[] = {
     {FlagGroup::kBatch, "Memory and batches", add_batch},
     {FlagGroup::kHttp, "HTTP API", add_http},
     {FlagGroup::kServe, "Nodes", add_serve},
+    {FlagGroup::kFit, "Nodes", add_fit},
+    {FlagGroup::kShell, "Shell", add_shell},
     {FlagGroup::kJoin, "Nodes", add_join},
     {FlagGroup::kRunDir, "Nodes", add_run_dir},
     {FlagGroup::kSecret, "Secrets", add_secret},

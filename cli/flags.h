@@ -19,13 +19,15 @@ enum class FlagGroup : uint8_t {
   kJoin,    // what serve tells every child
   kRunDir,  // and those that move KV
   kServe,
+  kFit,
   kBench,
   kPrompt,
   kSampling,
   kReport,
   kVerify,
   kFault,
-  kSecret
+  kSecret,
+  kShell
 };
 
 // Adds the groups' flags to `command`, each under its group's title, writing into `options`.

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cli/command_line.h"
+#include "cli/fit.h"
 #include "cli/supervisor.h"
 #include "common/check.h"
 #include "common/log.h"
@@ -27,6 +28,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {  // also --help and --version
     return command_line.app().exit(error) == 0 ? 0 : kExitCannotStart;
   }
+  if (command_line.options().fit) apply_fit(command_line.configuration(), command_line.options());
   const std::vector<std::string> warnings = unknown_variables(command_line.app(), environment);
   if (command_line.print_config()) {
     for (const std::string& warning : warnings) std::fprintf(stderr, "spillway: warning: %s\n", warning.c_str());

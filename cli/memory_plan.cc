@@ -26,16 +26,15 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 std::string at_least(uint64_t bytes) { return fmt::format("{}MiB", (bytes + kMiB - 1) / kMiB); }
 std::string at_most(uint64_t bytes) { return fmt::format("{}MiB", bytes / kMiB); }
 
+}  // namespace
+
 uint64_t weight_bytes(const ModelConfig& config) { return 2 * weight_values(config); }
 
-// Of all nodes: each has the rings towards its own peers, and its weights unless --cache-dir makes them one mapping.
 uint64_t needed_bytes(const Options& options, const ModelConfig& config) {
   const uint64_t shared = options.cache_dir.empty() ? 0 : (options.prefill + options.decode - 1) * weight_bytes(config);
   return options.prefill * plan_node_memory(options, config, options.decode).total() +
          options.decode * plan_node_memory(options, config, options.prefill).total() - shared;
 }
-
-}  // namespace
 
 uint64_t MemoryPlan::total() const {
   uint64_t sum = 0;
@@ -71,8 +70,10 @@ std::string human_bytes(uint64_t bytes) {
 uint32_t effective_model_len(const Options& options, const ModelConfig& config) {
   if (options.max_model_len == 0) return config.context_max;
   if (options.max_model_len > config.context_max)
-    throw SetupError(fmt::format("--max-model-len {} is longer than the {} tokens this model was trained for",
-                                 options.max_model_len, config.context_max));
+    throw SetupError(
+        fmt::format("--max-model-len {} is longer than the {} tokens this model was trained for: "
+                    "lower it to {}, or leave it out",
+                    options.max_model_len, config.context_max, config.context_max));
   return options.max_model_len;
 }
 

@@ -29,6 +29,11 @@ MemoryPlan plan_memory(const ModelConfig& config, uint32_t rows, uint32_t sequen
 // A node with rings towards `peers` nodes of the other role.
 MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config, uint32_t peers);
 
+// Of all prefill and decode nodes of `options`: each has the rings towards its own peers, and its weights unless
+// --cache-dir makes them one mapping.
+uint64_t needed_bytes(const Options& options, const ModelConfig& config);
+uint64_t weight_bytes(const ModelConfig& config);  // packed as bf16
+
 // Why the nodes of `options` (prefill and decode) cannot run in `available` bytes or their KV memory cannot hold one
 // request of max_model_len, with a remedy that works; nothing when they can.
 std::optional<std::string> memory_shortage(const Options& options, const ModelConfig& config, uint64_t available);

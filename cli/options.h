@@ -14,6 +14,9 @@ struct Options {
   uint32_t prefill = 1;            // --prefill: nodes started by serve
   uint32_t decode = 1;             // --decode
   uint32_t threads = 0;            // --threads of each compute process; 0: the cores, shared among the nodes of serve
+  uint32_t prefill_threads = 0;    // --prefill-threads, --decode-threads of serve: for one role; 0: as --threads
+  uint32_t decode_threads = 0;
+  bool fit = false;                // --fit: choose what is not given from the machine and the model
   std::string isa = "auto";        // --isa
   uint32_t max_model_len = 0;      // --max-model-len; 0: what the model was trained for
   uint64_t device_memory = uint64_t{512} << 20;  // --device-memory: bytes of KV per node
@@ -46,6 +49,7 @@ struct Options {
   std::string format = "table";  // --format table|json
   uint32_t repetitions = 3;      // --repetitions
   bool flip_bit = false;         // --flip-bit
+  std::string shell = "bash";    // whose completion
 };
 
 }  // namespace spillway

@@ -13,12 +13,12 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <thread>
 #include <tl/expected.hpp>
 
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
 #include "common/check.h"
+#include "common/cores.h"
 #include "common/unique_fd.h"
 
 namespace spillway {
@@ -60,17 +60,19 @@ void check_shared_memory() {
   if (!fd) throw SetupError(fmt::format("KV transfer needs memfd_create, which fails: {}", std::strerror(errno)));
 }
 
-uint32_t threads_per_node(const Options& options) {
+uint32_t threads_per_node(const Options& options, Role role) {
+  const uint32_t of_role = role == Role::kPrefill ? options.prefill_threads : options.decode_threads;
+  if (of_role > 0) return of_role;
   if (options.threads > 0) return options.threads;
   // Prefill and decode rarely peak together, so each role may use every core; nodes of one role share them.
-  const uint32_t cores = std::max(1u, std::thread::hardware_concurrency());
-  return std::max(1u, cores / std::max(options.prefill, options.decode));
+  return std::max(1u, available_cores() / std::max(options.prefill, options.decode));
 }
 
 void check_address(const Options& options) {
   const auto cannot = [&](const char* reason) {
     return SetupError(
-        fmt::format("cannot listen on {}:{}: {}. Choose another --port or --host", options.host, options.port, reason));
+        fmt::format("cannot listen on {}:{}: {}. Choose another --host or --port; --port 0 takes any free one",
+                    options.host, options.port, reason));
   };
   const auto found = resolve(options);
   if (!found) throw cannot(::gai_strerror(found.error()));

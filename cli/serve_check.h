@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cli/options.h"
+#include "transfer/messages.h"
 
 namespace spillway {
 
@@ -11,7 +12,7 @@ namespace spillway {
 void check_shared_memory();
 
 // Compute threads of each node that serve starts: --threads, or the cores shared by the nodes of a role.
-uint32_t threads_per_node(const Options& options);
+uint32_t threads_per_node(const Options& options, Role role);
 
 // Throws SetupError when nothing can listen on --host and --port, with the remedy. Listens nowhere.
 void check_address(const Options& options);

@@ -8,7 +8,9 @@
 #include "cli/supervisor.h"
 #include "cli/tls_files.h"
 #include "cli/value_or_throw.h"
+#include "common/cores.h"
 #include "common/fault_points.h"
+#include "common/log.h"
 #include "formats/gguf.h"
 #include "model/model_config.h"
 #include "model/packed_weights.h"
@@ -46,6 +48,14 @@ std::vector<std::string> fault_arguments(const Options& options, std::string_vie
   return arguments;
 }
 
+void warn_of_threads(const Options& options) {
+  const uint32_t cores = available_cores();
+  for (const Role role : {Role::kPrefill, Role::kDecode})
+    if (const uint32_t threads = threads_per_node(options, role); threads > cores)
+      spdlog::warn("{} compute threads in each {} node and {} cores: threads wait for each other; at most {} is faster",
+                   threads, role_name(role), cores, cores);
+}
+
 // Before the nodes start, so that each finds them packed.
 void pack_weights_once(const Options& options) {
   if (options.cache_dir.empty()) return;
@@ -62,21 +72,23 @@ int serve_command(const Options& options) {
   if (!options.api_key_file.empty()) (void)read_api_keys(options.api_key_file);  // as does a bad file
   (void)read_tls_identity(options);
   check_exposure(options);
+  check_address(options);
   check_shared_memory();
+  warn_of_threads(options);
   check_served_model(options);
   pack_weights_once(options);
   Options node = options;
-  node.threads = threads_per_node(options);
   const RunDirectory run;
   std::vector<ChildSpec> specs;
   specs.push_back({"gateway", gateway_arguments(options, run), fault_arguments(options, "gateway", 0)});
-  const auto add_nodes = [&](const char* role, uint32_t count) {
+  const auto add_nodes = [&](const char* role, uint32_t count, uint32_t threads) {
+    node.threads = threads;
     for (uint32_t index = 0; index < count; ++index)
       specs.push_back({fmt::format("{} {}", role, index), node_arguments(node, role, index, run),
                        fault_arguments(options, role, index)});
   };
-  add_nodes("prefill", options.prefill);
-  add_nodes("decode", options.decode);
+  add_nodes("prefill", options.prefill, threads_per_node(options, Role::kPrefill));
+  add_nodes("decode", options.decode, threads_per_node(options, Role::kDecode));
   return Supervisor(Supervisor::Config{}, std::move(specs)).run();
 }
 

@@ -153,7 +153,11 @@ PackedWeights PackedWeights::find_or_make(const std::string& folder, const GgufF
   if (folder.empty()) return {};
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  if (error) throw SetupError(fmt::format("cannot make --cache-dir {}: {}", folder, error.message()));
+  if (error)
+    throw SetupError(fmt::format(
+        "cannot make --cache-dir {}: {}; name another folder, or leave the flag out to pack the weights in each "
+        "process",
+        folder, error.message()));
   const std::unique_ptr<Backend> packer = make_backend(backend);
   const std::string path = fmt::format("{}/{}", folder, file_name(model, packer->pack_format()));
   Result<PackedWeights> mapped = map(path, model, packer->pack_format());
