@@ -22,7 +22,7 @@ std::vector<Subcommand> subcommands() {
   return {
       {"serve",
        "Serve a model: gateway, prefill and decode nodes on this machine",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kSecret, kFault},
        serve_command},
       {"gateway",
        "The HTTP API, the queue and the placement (started by serve)",
@@ -34,7 +34,7 @@ std::vector<Subcommand> subcommands() {
        start_prefill},
       {"decode",
        "A node that continues them (started by serve)",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kJoin, kRunDir, kFault},
        start_decode},
       {"run", "Answer one prompt in this process", {kModel, kEngine, kModelLen, kKv, kPrompt, kSampling}, run_command},
       {"verify",
@@ -51,7 +51,7 @@ std::vector<Subcommand> subcommands() {
        bench_command},
       {"doctor",
        "Whether serve would start here with these settings (--config as for serve)",
-       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret},
+       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kSecret},
        doctor_command},
   };
 }

@@ -50,6 +50,15 @@ void add_batch(CLI::App& command, Options& options) {
       ->capture_default_str();
 }
 
+void add_growth(CLI::App& command, Options& options) {
+  command
+      .add_option("--growth-margin", options.growth_margin,
+                  "Output tokens whose KV a decode node reserves at the start; more is taken as it grows, and when "
+                  "memory runs out the youngest request is computed again later")
+      ->check(CLI::Range(0u, 1u << 20))
+      ->capture_default_str();
+}
+
 // Names go into JSON, log lines and metric labels.
 std::string check_served_name(const std::string& name) {
   const bool good = !name.empty() && name.front() != '-' && name.size() <= kServedNameBytesMax &&
@@ -160,6 +169,7 @@ void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>
       case FlagGroup::kModelLen: add_model_len(command, options); break;
       case FlagGroup::kKv: add_kv(command, options); break;
       case FlagGroup::kBatch: add_batch(command, options); break;
+      case FlagGroup::kGrowth: add_growth(command, options); break;
       case FlagGroup::kHttp: add_http(command, options); break;
       case FlagGroup::kJoin: add_join(command, options); break;
       case FlagGroup::kRunDir: add_run_dir(command, options); break;

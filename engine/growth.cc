@@ -45,6 +45,7 @@ void Engine::make_room() {
       if (cache_.reserve(needed - static_cast<uint32_t>(sequence.blocks.size()), sequence.blocks)) break;
       CHECK(preempt_youngest(ages, id));  // itself at the latest
     }
+    older_waits |= !sequence.runs();
   }
 }
 

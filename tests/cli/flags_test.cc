@@ -43,16 +43,18 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::set<std::string> node{"model",         "threads",      "isa",           "cache-dir", "max-model-len",
                                    "device-memory", "chunk-tokens", "max-sequences", "gateway",   "name",
                                    "ready-fd",      "run-dir",      "fault",         "log-level"};
+  std::set<std::string> decode = node;
+  decode.insert("growth-margin");
   const std::map<std::string, std::set<std::string>> expected{
       {"serve",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file", "fault",
-        "log-level"}},
+        "growth-margin", "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode",
+        "secret-file", "fault", "log-level"}},
       {"gateway",
        {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "queue-max", "gateway", "name",
         "ready-fd", "secret-file", "log-level"}},
       {"prefill", node},
-      {"decode", node},
+      {"decode", decode},
       {"run",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "prompt",
         "max-tokens", "chat", "temperature", "seed", "log-level"}},
@@ -62,8 +64,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file",
-        "log-level"}},
+        "growth-margin", "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode",
+        "secret-file", "log-level"}},
   };
   CommandLine command_line;
   std::map<std::string, std::set<std::string>> found;

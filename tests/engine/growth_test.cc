@@ -121,6 +121,23 @@ TEST(EngineGrowth, SlotsOfAReservationAreNeverTaken) {
   EXPECT_EQ(server.engine.sequence(running).state, Sequence::State::kPrefilling);
 }
 
+// What the oldest gave up is the oldest's: a younger one that waits as well must not take it.
+TEST(EngineGrowth, WhileTheOldestWaitsNobodyYoungerComesBack) {
+  Server server(5, 4, kModelLen, 0);
+  const SequenceId oldest = server.start(prompt_of(128), 100), younger = server.start(prompt_of(60, 9), 100);
+  const SequenceId reserved = server.open(prompt_of(128, 5), 100).value();
+  for (int steps = 0; server.engine.sequence(oldest).state != Sequence::State::kPreempted; ++steps) {
+    ASSERT_LT(steps, 100);
+    server.step();
+  }
+  EXPECT_EQ(server.engine.sequence(younger).state, Sequence::State::kPreempted);
+  EXPECT_FALSE(server.engine.plan().has_value());
+  server.engine.close(reserved);
+  const auto plan = server.engine.plan();
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(plan->shares[0].sequence, oldest);
+}
+
 // Sealed blocks outlive the preemption as cache: only what is not there is computed again.
 TEST(EngineGrowth, WhatIsStillCachedIsNotRecomputed) {
   Server server(4, 4, kModelLen, 0);

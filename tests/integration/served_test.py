@@ -121,7 +121,8 @@ def no_place_queues_then_refuses():
 
 def full_pool_queues_then_refuses():
     """KV blocks run out long before places do."""
-    with server.Server(SPILLWAY, MODEL, "--max-model-len", "1024", "--device-memory", "32MiB", "--queue-max", "2") as one:
+    with server.Server(SPILLWAY, MODEL, "--max-model-len", "1024", "--device-memory", "32MiB", "--queue-max", "2",
+                       "--growth-margin", "1024") as one:
         blocks = one.metric("spillway_kv_blocks") / 2  # of each node
         assert 16 <= blocks < 26, f"{blocks} blocks a node: the sizes below fit this test no more"
         expected = one.complete("word " * 600, 2)[1]["choices"][0]["text"]
