@@ -45,7 +45,8 @@ void Engine::make_room() {
       if (cache_.reserve(needed - static_cast<uint32_t>(sequence.blocks.size()), sequence.blocks)) break;
       CHECK(preempt_youngest(ages, id));  // itself at the latest
     }
-    older_waits |= !sequence.runs();
+    // Its own copies may have kept cached ones in place, as the prefix of a block it held: without them it may fit.
+    if (!sequence.runs()) older_waits = older_waits || !resume(sequence);
   }
 }
 
