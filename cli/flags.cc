@@ -146,7 +146,8 @@ void add_verify(CLI::App& command, Options& options) {
 
 void add_fault(CLI::App& command, Options& options) {
   command.add_option("--fault", options.faults,
-                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it");
+                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it, "
+                     "NODE-nan[:N] spoils the Nth step's logits of one request");
 }
 
 void add_secret(CLI::App& command, Options& options) {

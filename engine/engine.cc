@@ -229,7 +229,11 @@ void Engine::advance(const StepShare& share, const SampledToken* sampled, std::v
   counters_.recomputed_tokens +=
       std::min(end, sequence.computed_most) - std::min(share.position_first, sequence.computed_most);
   sequence.computed_most = std::max(sequence.computed_most, end);
-  if (finite) publish_full_blocks(sequence, sequence.encoding);  // of a closing sequence too: the work is done
+  if (finite) {
+    publish_full_blocks(sequence, sequence.encoding);  // of a closing sequence too: the work is done
+  } else if (!sequence.keys.empty()) {
+    cache_.forget(sequence.keys.front());  // one of its blocks may be the cause: all are doubtful, whoever made them
+  }
   if (sampled == nullptr || closing) return;
   const auto index = static_cast<uint32_t>(sequence.tokens.size()) - sequence.prompt_tokens;
   tokens.push_back({share.sequence, index, sampled->token, sampled->logits_digest, sampled->finite});

@@ -92,8 +92,8 @@ class Engine {
   const StepPlan* step_in_flight() const { return in_flight_ ? &*in_flight_ : nullptr; }
   // REQUIRES: `done` answers the step in flight, with one SampledToken per sampling share in their order.
   // Appends one EngineToken per sampled sequence that is still open, seals and publishes the blocks that became full
-  // (none of a sequence whose logits were not finite). No step runs twice: its blocks may be read from their LayerDone
-  // on, and writing row 0 of a block zeroes it first.
+  // (none of a sequence whose logits were not finite, whose earlier ones leave the cache too). No step runs twice: its
+  // blocks may be read from their LayerDone on, and writing row 0 of a block zeroes it first.
   void on(const StepDone& done, std::vector<EngineToken>& tokens);
   // Blocks of open sequences that are complete after `plan` and were not before, in the order of its shares. A prompt's
   // partial tail counts once its last token is computed (and again when decoding fills it). For the step in flight.
