@@ -37,7 +37,7 @@ std::vector<Subcommand> subcommands() {
   return {
       {"serve",
        "Serve a model: gateway, prefill and decode nodes on this machine",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kFit, kSecret, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kFit, kSecret, kFault},
        serve_command,
        "  spillway serve -m MODEL.gguf\n"
        "  spillway serve -m MODEL.gguf --fit --print-config\n"
@@ -54,7 +54,7 @@ std::vector<Subcommand> subcommands() {
        "  spillway prefill -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp"},
       {"decode",
        "A node that continues them (started by serve)",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kJoin, kRunDir, kFault},
        start_decode,
        "  spillway decode -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp --threads 2"},
       {"run",
@@ -82,7 +82,7 @@ std::vector<Subcommand> subcommands() {
        "  spillway bench engine -m MODEL.gguf --threads 2 --format json"},
       {"doctor",
        "Whether serve would start here with these settings (--config as for serve)",
-       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret},
+       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kSecret},
        doctor_command,
        "  spillway doctor -m MODEL.gguf\n"
        "  spillway doctor --config configs/two_by_two.yaml -m MODEL.gguf"},

@@ -69,6 +69,15 @@ void add_batch(CLI::App& command, Options& options) {
       ->capture_default_str();
 }
 
+void add_growth(CLI::App& command, Options& options) {
+  command
+      .add_option("--growth-margin", options.growth_margin,
+                  "Output tokens whose KV a decode node reserves at the start; more is taken as it grows, and when "
+                  "memory runs out the youngest request is computed again later")
+      ->check(CLI::Range(0u, 1u << 20))
+      ->capture_default_str();
+}
+
 // Names go into JSON, log lines and metric labels.
 std::string check_served_name(const std::string& name) {
   const bool good = !name.empty() && name.front() != '-' && name.size() <= kServedNameBytesMax &&
@@ -188,7 +197,8 @@ void add_verify(CLI::App& command, Options& options) {
 void add_fault(CLI::App& command, Options& options) {
   command
       .add_option("--fault", options.faults,
-                  "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it")
+                  "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it, "
+                  "NODE-nan[:N] spoils the Nth step's logits of one request")
       ->expected(1, kFaultsMax)
       ->allow_extra_args(false);
 }
@@ -214,6 +224,7 @@ constexpr GroupEntry kGroups[] = {
     {FlagGroup::kEngine, "Compute", add_engine},
     {FlagGroup::kKv, "Memory and batches", add_kv},
     {FlagGroup::kBatch, "Memory and batches", add_batch},
+    {FlagGroup::kGrowth, "Memory and batches", add_growth},
     {FlagGroup::kHttp, "HTTP API", add_http},
     {FlagGroup::kServe, "Nodes", add_serve},
     {FlagGroup::kFit, "Nodes", add_fit},

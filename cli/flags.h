@@ -15,6 +15,7 @@ enum class FlagGroup : uint8_t {
   kModelLen,  // --max-model-len
   kKv,        // --device-memory, --chunk-tokens
   kBatch,     // --max-sequences
+  kGrowth,    // --growth-margin, of decode nodes
   kHttp,
   kJoin,    // what serve tells every child
   kRunDir,  // and those that move KV

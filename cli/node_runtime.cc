@@ -53,7 +53,8 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, BlockEncoding::Dtype::kBf16, backend_->numerics()};
   cache_ = std::make_unique<KvCache>(KvCacheConfig{layout, model_id_, encoding, memory_->arena().slot_count});
   const BatchLimits limits{rows_max(options), options.chunk_tokens, options.max_sequences};
-  engine_ = std::make_unique<Engine>(EngineConfig{limits, model_len_, role == Role::kPrefill, model_.vocab}, *cache_);
+  engine_ = std::make_unique<Engine>(
+      EngineConfig{limits, model_len_, role == Role::kPrefill, model_.vocab, growth_margin()}, *cache_);
 
   std::unique_ptr<KvTransport> transport =
       make_shm_transport({options.run_dir, kPeersMax, kRingBytes, layout.part_bytes() * kLayersPerFrame});
@@ -83,11 +84,15 @@ Hello NodeRuntime::hello(const std::string& control_endpoint) const {
   hello.block_tokens = cache_->config().layout.block_tokens;
   hello.canary = canary_;
   hello.step_tokens = rows_max(options_);
+  hello.growth_margin = growth_margin();
   return hello;
 }
 
 // A transfer outlives its request until TransferClosed came back.
 uint32_t NodeRuntime::transfers_max() const { return 2 * requests_max(); }
+
+// A prefill node holds no output.
+uint32_t NodeRuntime::growth_margin() const { return role_ == Role::kDecode ? options_.growth_margin : 0; }
 
 uint32_t NodeRuntime::requests_max() const { return 2 * options_.max_sequences; }
 

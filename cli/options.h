@@ -22,6 +22,7 @@ struct Options {
   uint64_t device_memory = uint64_t{512} << 20;  // --device-memory: bytes of KV per node
   uint32_t chunk_tokens = 512;                   // --chunk-tokens
   uint32_t max_sequences = 16;                   // --max-sequences per node
+  uint32_t growth_margin = 256;                  // --growth-margin of decode nodes, in tokens
   uint32_t queue_max = 64;                       // --queue-max
   std::vector<std::string> served_names;         // --served-model-name; none: the file's stem; "*": any is accepted
   std::string api_key_file;                      // --api-key-file; empty: nobody is asked for a key

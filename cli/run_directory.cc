@@ -48,6 +48,7 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   add("--device-memory", std::to_string(options.device_memory));
   add("--chunk-tokens", std::to_string(options.chunk_tokens));
   add("--max-sequences", std::to_string(options.max_sequences));
+  if (role == "decode") add("--growth-margin", std::to_string(options.growth_margin));
   if (!options.cache_dir.empty()) add("--cache-dir", options.cache_dir);
   add("--log-level", options.log_level);
   return arguments;

@@ -35,6 +35,8 @@ class Effects {
   void operator()(CloseTransfer& effect) { runtime_.transfer().submit(effect); }
   void operator()(StepPlan& effect) {
     runtime_.faults().pass("decode-step");
+    StepShare* const sampled = first_sampled(effect);
+    if (sampled != nullptr && runtime_.faults().spoils("decode-nan")) sampled->poisoned = true;
     runtime_.executor().submit(std::move(effect));
   }
 

@@ -30,6 +30,8 @@ class Effects {
   }
   void operator()(StepPlan& effect) {
     runtime_.faults().pass("prefill-step");
+    StepShare* const sampled = first_sampled(effect);
+    if (sampled != nullptr && runtime_.faults().spoils("prefill-nan")) sampled->poisoned = true;
     runtime_.executor().submit(std::move(effect));
   }
 

@@ -12,7 +12,7 @@
 namespace spillway {
 namespace {
 
-constexpr std::array<std::string_view, 14> kNames = {
+constexpr std::array<std::string_view, 16> kNames = {
     "gateway-arrived",   // G: a request left the HTTP side, nothing done yet
     "gateway-dispatch",  // G: a Prefill or Reserve is about to be sent
     "gateway-token",     // G: a token is about to go to its stream
@@ -27,9 +27,12 @@ constexpr std::array<std::string_view, 14> kNames = {
     "decode-commit",     // D: all parts landed, the sequence is about to join the batch
     "decode-step",       // D: a step is about to be handed to compute
     "decode-token",      // D: a Token message is about to be sent
+    "prefill-nan",       // P: a step that samples is about to be handed to compute: one row's logits become NaN
+    "decode-nan",        // D: likewise
 };
 
 constexpr std::string_view kStop = ":stop";
+constexpr std::string_view kSpoils = "-nan";
 
 }  // namespace
 
@@ -55,8 +58,16 @@ FaultPoints::FaultPoints(std::span<const std::string> specs) {
       for (const std::string_view one : kNames) list.append(list.empty() ? "" : ", ").append(one);
       throw SetupError("--fault " + spec + ": no such fault point; there are " + list);
     }
+    if (stops && name.ends_with(kSpoils))
+      throw SetupError("--fault " + spec + ": this point spoils a result and never halts; leave :stop out");
     armed_.push_back({*known, passes, stops ? SIGSTOP : SIGKILL});
   }
+}
+
+bool FaultPoints::spoils(std::string_view name) {
+  bool now = false;
+  for (Armed& armed : armed_) now |= armed.name == name && --armed.passes_left == 0;
+  return now;
 }
 
 void FaultPoints::pass(std::string_view name) {

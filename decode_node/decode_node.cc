@@ -70,7 +70,8 @@ void DecodeNode::finish_turn(Turn& turn) {
     }
     emit(std::move(*plan), turn);
   }
-  const Load load{engine_.cache().available(), engine_.open_sequences(), engine_.queued_prompt_tokens()};
+  const Load load{engine_.cache().available(), engine_.open_sequences(),       engine_.queued_prompt_tokens(),
+                  engine_.preempted(),         engine_.counters().preemptions, engine_.counters().recomputed_tokens};
   for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
 }
 

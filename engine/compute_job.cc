@@ -1,5 +1,6 @@
 #include "engine/compute_job.h"
 
+#include <algorithm>
 #include <span>
 
 #include "common/check.h"
@@ -13,6 +14,11 @@ SampleRow sample_row(const StepPlan& plan, const StepShare& share) {
   CHECK(uint64_t{share.history_first} + row.position <= plan.history.size());
   row.history = std::span(plan.history).subspan(share.history_first, row.position);
   return row;
+}
+
+StepShare* first_sampled(StepPlan& plan) {
+  const auto first = std::ranges::find(plan.shares, true, &StepShare::samples);
+  return first == plan.shares.end() ? nullptr : &*first;
 }
 
 }  // namespace spillway

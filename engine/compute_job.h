@@ -19,6 +19,7 @@ struct StepShare {  // one sequence's part of a step
   uint32_t block_first = 0, block_count = 0;  // its block table from position 0, in StepPlan::blocks
   bool samples = false;                       // its last row is sampled
   SampleRow sample;                           // inputs where `samples`, but for the history
+  bool poisoned = false;                      // tests only: its logits become NaN before they are sampled
   uint32_t history_first = 0;                 // where the row looks back: sample.position tokens in StepPlan::history
 };
 struct StepPlan {
@@ -31,6 +32,7 @@ struct StepPlan {
 };
 // The share's row for the sampler. It looks into the plan, which must outlive it. REQUIRES share.samples.
 SampleRow sample_row(const StepPlan& plan, const StepShare& share);
+StepShare* first_sampled(StepPlan& plan);  // nullptr: it samples none
 
 struct LayerDone {  // this layer's new K and V of the step lie in their slots
   StepId step{};

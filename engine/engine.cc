@@ -73,6 +73,9 @@ Result<void> Engine::admit(const OpenRequest& request) const {
   if (free_rows_.empty()) {
     return fail(ErrorCode::kNoSpace, fmt::format("all {} sequences are in use", rows_.size()));
   }
+  if (const uint32_t waiting = preempted(); waiting > 0) {
+    return fail(ErrorCode::kNoSpace, fmt::format("{} preempted sequences wait for KV blocks first", waiting));
+  }
   return {};
 }
 
@@ -86,7 +89,7 @@ Result<SequenceId> Engine::open(OpenRequest request) {
   const size_t reusable = std::min<size_t>(sequence.keys.size(), request.reuse_tokens_max / block_tokens);
   sequence.blocks = cache_.match(std::span(sequence.keys).first(reusable), request.prompt);
   sequence.sealed_blocks = static_cast<uint32_t>(sequence.blocks.size());
-  const uint32_t lacking = kv.layout.blocks_for(request.reserve_tokens) - sequence.sealed_blocks;
+  const uint32_t lacking = blocks_ahead(request.prompt.size(), request.reserve_tokens) - sequence.sealed_blocks;
   if (!cache_.reserve(lacking, sequence.blocks)) {
     return fail(ErrorCode::kNoSpace,
                 fmt::format("{} KV blocks are needed and {} are available now", lacking, cache_.available()));
@@ -135,7 +138,7 @@ void Engine::begin_decode(SequenceId sequence, TokenId first_token, const BlockE
   CHECK(begun.state == Sequence::State::kIdle);
   CHECK(first_token < config_.vocab);
   const bool all_cached = begun.cached_tokens == begun.prompt_tokens;  // then nothing came from outside
-  begun.computed_tokens = begun.prompt_tokens;
+  begun.computed_tokens = begun.computed_most = begun.prompt_tokens;
   publish_full_blocks(begun, landed);
   if (!all_cached && landed != begun.encoding) begun.encoding.numerics = kNumericsMixed;
   begun.tokens.push_back(first_token);
@@ -161,19 +164,18 @@ void Engine::free_row(SequenceId sequence) {
 
 std::optional<StepPlan> Engine::plan() {
   if (in_flight_) return std::nullopt;
+  make_room();
   std::vector<BatchCandidate> candidates;
   candidates.reserve(open_);
   for (uint32_t row = 0; row < rows_.size(); ++row) {
-    if (!rows_[row].used) continue;
     const Sequence& sequence = rows_[row].sequence;
-    if (sequence.state == Sequence::State::kPrefilling) {
-      candidates.push_back({SequenceId{row}, sequence.prompt_tokens - sequence.computed_tokens, sequence.arrival});
-    } else if (sequence.state == Sequence::State::kDecoding && sequence.computed_tokens < sequence.reserve_tokens) {
-      candidates.push_back({SequenceId{row}, 0, sequence.arrival});
-    }
+    if (!rows_[row].used || !sequence.runs()) continue;
+    const bool decodes = sequence.state == Sequence::State::kDecoding;
+    candidates.push_back({SequenceId{row}, decodes ? 0 : sequence.rows_left(), sequence.arrival});
   }
   const std::vector<BatchRow> batch = plan_batch(candidates, config_.limits);
   if (batch.empty()) return std::nullopt;
+  check_oldest_moves(batch);
   StepPlan plan;
   plan.step = StepId{++steps_};
   plan.announce_layers = config_.announce_layers;
@@ -193,7 +195,7 @@ void Engine::append_share(StepPlan& plan, const BatchRow& row) const {
   share.position_first = sequence.computed_tokens;
   share.block_first = checked_cast<uint32_t>(plan.blocks.size());
   share.block_count = cache_.config().layout.blocks_for(end);
-  share.samples = end >= sequence.prompt_tokens;
+  share.samples = end == sequence.tokens.size();
   if (share.samples) add_sample(plan, share, sequence);
   plan.tokens.insert(plan.tokens.end(), sequence.tokens.begin() + sequence.computed_tokens,
                      sequence.tokens.begin() + end);
@@ -222,8 +224,16 @@ void Engine::advance(const StepShare& share, const SampledToken* sampled, std::v
   Sequence& sequence = rows_[used_row(share.sequence)].sequence;
   const bool closing = sequence.state == Sequence::State::kClosing;
   const bool finite = sampled == nullptr || sampled->finite;
-  sequence.computed_tokens = share.position_first + share.token_count;
-  if (finite) publish_full_blocks(sequence, sequence.encoding);  // of a closing sequence too: the work is done
+  const uint32_t end = share.position_first + share.token_count;
+  sequence.computed_tokens = end;
+  counters_.recomputed_tokens +=
+      std::min(end, sequence.computed_most) - std::min(share.position_first, sequence.computed_most);
+  sequence.computed_most = std::max(sequence.computed_most, end);
+  if (finite) {
+    publish_full_blocks(sequence, sequence.encoding);  // of a closing sequence too: the work is done
+  } else if (!sequence.keys.empty()) {
+    cache_.forget(sequence.keys.front());  // one of its blocks may be the cause: all are doubtful, whoever made them
+  }
   if (sampled == nullptr || closing) return;
   const auto index = static_cast<uint32_t>(sequence.tokens.size()) - sequence.prompt_tokens;
   tokens.push_back({share.sequence, index, sampled->token, sampled->logits_digest, sampled->finite});
@@ -260,9 +270,9 @@ std::vector<CompletedBlocks> Engine::completed_by(const StepPlan& plan) const {
 uint32_t Engine::queued_prompt_tokens() const {
   uint32_t queued = 0;
   for (const Row& row : rows_) {
-    if (row.used && row.sequence.state == Sequence::State::kPrefilling) {
-      queued += row.sequence.prompt_tokens - row.sequence.computed_tokens;
-    }
+    const Sequence& sequence = row.sequence;
+    const bool prefills = sequence.state == Sequence::State::kPrefilling;
+    if (row.used && (prefills || sequence.state == Sequence::State::kPreempted)) queued += sequence.rows_left();
   }
   return queued;
 }
@@ -276,7 +286,9 @@ void Engine::check_conservation() const {
     const Sequence& sequence = row.sequence;
     ++used;
     closing += sequence.state == Sequence::State::kClosing;
-    CHECK(sequence.blocks.size() == layout.blocks_for(sequence.reserve_tokens));
+    CHECK(sequence.blocks.size() <= layout.blocks_for(sequence.reserve_tokens));
+    CHECK(sequence.blocks.size() >= layout.blocks_for(sequence.computed_tokens));
+    CHECK(sequence.state != Sequence::State::kPreempted || sequence.blocks.empty());
     CHECK(sequence.computed_tokens <= sequence.reserve_tokens && sequence.computed_tokens <= sequence.tokens.size());
     CHECK(sequence.sealed_blocks <= sequence.computed_tokens / layout.block_tokens);
     for (size_t block = 0; block < sequence.blocks.size(); ++block) {

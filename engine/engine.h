@@ -21,6 +21,13 @@ struct EngineConfig {
   uint32_t max_model_len = 0;    // prompt + output tokens of one sequence
   bool announce_layers = false;  // a prefill node sends layer by layer
   uint32_t vocab = std::numeric_limits<uint32_t>::max();  // prompts with ids from here on are refused
+  // Slots for so many tokens of output are held from the start, those for more are taken block by block.
+  uint32_t growth_margin = std::numeric_limits<uint32_t>::max();
+};
+
+struct EngineCounters {  // since start
+  uint64_t preemptions = 0;
+  uint64_t recomputed_tokens = 0;  // positions computed again after them
 };
 
 // What one sampled token means for its sequence.
@@ -51,10 +58,10 @@ class Engine {
 
   struct OpenRequest {
     std::vector<TokenId> prompt;
-    // Slots are reserved for this many positions in total. REQUIRES >= prompt.size(). Once K and V of so many tokens
-    // lie in the slots the sequence is not planned any more. The token sampled last needs no slot, so it generates at
-    // most reserve_tokens - prompt.size() + 1 tokens: prompt.size() is all that a prefill needs, prompt + max_tokens -
-    // 1 all that max_tokens of output need.
+    // The most positions it will ever hold slots for. REQUIRES >= prompt.size(). Once K and V of so many tokens lie in
+    // the slots the sequence is not planned any more. The token sampled last needs no slot, so it generates at most
+    // reserve_tokens - prompt.size() + 1 tokens: prompt.size() is all that a prefill needs, prompt + max_tokens - 1 all
+    // that max_tokens of output need.
     uint32_t reserve_tokens = 0;
     uint32_t reuse_tokens_max = 0;  // a prefix hit covers at most this many (a prefill must compute its last token)
     SamplingParams sampling;
@@ -62,9 +69,9 @@ class Engine {
     TenantKey tenant;
     bool digest_logits = false;
   };
-  // Matches the prefix and reserves the rest. kNoSpace: no slots or sequence rows now; kTooLong: reserve_tokens over
-  // max_model_len or over what the pool could ever hold; kInvalidArgument: empty prompt or a token outside the
-  // vocabulary.
+  // Matches the prefix and takes slots for the rest and growth_margin. kNoSpace: no slots or sequence rows now, or a
+  // preempted sequence waits for slots; kTooLong: reserve_tokens over max_model_len or over what the pool could ever
+  // hold; kInvalidArgument: empty prompt or a token outside the vocabulary.
   Result<SequenceId> open(OpenRequest request);
 
   // Queues the prompt's uncached rows, then decodes until closed or out of reserve. Its last prompt row samples token
@@ -77,14 +84,16 @@ class Engine {
   // Takes no further part in steps. Slots return when no step in flight names them; sealed blocks stay as cache.
   void close(SequenceId sequence);
 
-  // The next step, or nothing: no work, or a step is in flight. Shares: decodes, then prompts, each in order of open().
-  // A share's block table ends with the block of its last row. Steps are numbered from 1.
+  // The next step, or nothing: no work, no slots, or a step is in flight. Shares: decodes, then prompts, each in order
+  // of open(). A share's block table ends with the block of its last row. Steps are numbered from 1. Before it the
+  // sequences grow (engine/growth.cc): where slots lack, the youngest that runs loses all its own and computes prompt
+  // and output again later. The oldest is in every step.
   std::optional<StepPlan> plan();
   const StepPlan* step_in_flight() const { return in_flight_ ? &*in_flight_ : nullptr; }
   // REQUIRES: `done` answers the step in flight, with one SampledToken per sampling share in their order.
   // Appends one EngineToken per sampled sequence that is still open, seals and publishes the blocks that became full
-  // (none of a sequence whose logits were not finite). No step runs twice: its blocks may be read from their LayerDone
-  // on, and writing row 0 of a block zeroes it first.
+  // (none of a sequence whose logits were not finite, whose earlier ones leave the cache too). No step runs twice: its
+  // blocks may be read from their LayerDone on, and writing row 0 of a block zeroes it first.
   void on(const StepDone& done, std::vector<EngineToken>& tokens);
   // Blocks of open sequences that are complete after `plan` and were not before, in the order of its shares. A prompt's
   // partial tail counts once its last token is computed (and again when decoding fills it). For the step in flight.
@@ -93,7 +102,10 @@ class Engine {
   const Sequence& sequence(SequenceId sequence) const;
   uint32_t open_sequences() const { return open_; }                                     // closing ones excluded
   uint32_t sequences_free() const { return static_cast<uint32_t>(free_rows_.size()); }  // closing ones excluded
-  uint32_t queued_prompt_tokens() const;  // of prefills begun: rows not computed yet, those in flight included
+  // Of prefills begun and of preempted sequences: rows not computed yet, those in flight included.
+  uint32_t queued_prompt_tokens() const;
+  uint32_t preempted() const;  // open sequences that wait for slots
+  const EngineCounters& counters() const { return counters_; }
   KvCache& cache() { return cache_; }
   const EngineConfig& config() const { return config_; }
   // Every owner pin of the cache belongs to one row and counts add up (CHECK). REQUIRES: nobody else holds kOwner pins.
@@ -105,6 +117,12 @@ class Engine {
     Sequence sequence;
   };
   Result<void> admit(const OpenRequest& request) const;
+  uint32_t blocks_ahead(size_t tokens, uint32_t reserve_tokens) const;
+  std::vector<SequenceId> by_age() const;
+  void make_room();
+  bool preempt_youngest(std::span<const SequenceId> ages, SequenceId for_whom);
+  bool resume(Sequence& sequence);
+  void check_oldest_moves(const std::vector<BatchRow>& batch) const;
   uint32_t used_row(SequenceId sequence) const;  // its index in rows_ (CHECK)
   uint32_t open_row(SequenceId sequence) const;  // the same; REQUIRES not closing (CHECK)
   void append_share(StepPlan& plan, const BatchRow& row) const;
@@ -117,6 +135,7 @@ class Engine {
   std::vector<Row> rows_;              // by SequenceId
   std::vector<SequenceId> free_rows_;  // the one freed last comes first
   std::optional<StepPlan> in_flight_;
+  EngineCounters counters_;
   uint64_t steps_ = 0, arrivals_ = 0;
   uint32_t open_ = 0;
 };

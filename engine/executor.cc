@@ -1,6 +1,9 @@
 #include "engine/executor.h"
 
+#include <algorithm>
+#include <limits>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "common/check.h"
@@ -90,9 +93,20 @@ void Executor::lay_out(const StepPlan& plan) {
   }
 }
 
+// What a broken kernel or a torn weight would leave.
+void Executor::poison(const StepPlan& plan, const TensorView& logits) {
+  size_t row = 0;
+  for (const StepShare& share : plan.shares) {
+    if (!share.samples) continue;
+    const std::span<float> values(logits.as<float>() + row++ * logits.shape[1], logits.shape[1]);
+    if (share.poisoned) std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
+  }
+}
+
 std::vector<SampledToken> Executor::sample(const StepPlan& plan, const TensorView& logits) {
   std::vector<SampledToken> sampled;
   if (samples_.empty()) return sampled;
+  poison(plan, logits);
   backend_.sample({.logits = logits, .rows = samples_});
   CHECK(backend_.reached(backend_.record()));
   sampled.reserve(samples_.size());

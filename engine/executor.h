@@ -47,6 +47,7 @@ class Executor {
   void run();
   StepDone execute(const StepPlan& plan);
   void lay_out(const StepPlan& plan);  // fills the block table, spans_, logit_rows_ and samples_
+  void poison(const StepPlan& plan, const TensorView& logits);
   std::vector<SampledToken> sample(const StepPlan& plan, const TensorView& logits);
 
   Backend& backend_;

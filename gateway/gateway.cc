@@ -15,12 +15,6 @@ constexpr uint32_t kRefusalDoublings = 5;
 
 Duration from_us(uint32_t us) { return std::chrono::microseconds(us); }
 
-// Names the node as people know it.
-std::string node_name(const Hello* hello, Role role) {
-  if (hello == nullptr || hello->name.empty()) return fmt::format("a {} node", role_name(role));
-  return hello->name;
-}
-
 }  // namespace
 
 Gateway::Gateway(const GatewayConfig& config, BootId boot)
@@ -39,40 +33,6 @@ void Gateway::on(const GatewayEvent& event, TimePoint now, BoundedVector<Gateway
   Turn turn{now, effects};
   std::visit([&](const auto& one) { handle(one, turn); }, event);
   dispatch_queue(turn);
-}
-
-void Gateway::on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects) {
-  CHECK(effects.room() >= effects_max());
-  Turn turn{now, effects};
-  nodes_.end_refusals(now);
-  const auto due = [&](const GatewayRequest& one) {
-    return (one.running ? one.running->progress_by : one.queue_until) <= now;
-  };
-  for (const RequestId id : requests_.select(due)) {
-    GatewayRequest& request = *requests_.find(id);
-    fail_request(request, {ErrorCode::kDeadline, why_due(request)}, turn);
-  }
-  dispatch_queue(turn);
-}
-
-std::string Gateway::why_due(const GatewayRequest& request) const {
-  if (!request.running) {
-    return fmt::format("it waited in the queue for {:.0f} s, the limit: {}", seconds(config_.queue_wait_max),
-                       ready() ? "all nodes are busy; send less at once or start more nodes (--prefill, --decode)"
-                               : ready().error().detail + "; the log says why");
-  }
-  const bool at_prefill = request.running->tokens.next_index() == 0;
-  const PeerId node = at_prefill ? request.running->prefill.node : request.running->decode.node;
-  return fmt::format(
-      "{} made no progress with this request for {:.0f} s, the limit: its log may say why; steps that take so long "
-      "need more --threads or fewer --chunk-tokens",
-      node_name(nodes_.hello(node), at_prefill ? Role::kPrefill : Role::kDecode), seconds(config_.progress_max));
-}
-
-TimePoint Gateway::next_deadline() const {
-  const TimePoint earliest = requests_.next_deadline();
-  // A pause matters only to those that wait for its end.
-  return requests_.queued() > 0 ? std::min(earliest, nodes_.next_deadline()) : earliest;
 }
 
 // Decode nodes accept, prefill nodes connect: whoever comes later, each prefill node learns of each decode node.
@@ -99,7 +59,8 @@ void Gateway::handle(const PeerMessage& message, Turn& turn) {
 void Gateway::handle(const PeerGone& gone, Turn& turn) {
   const Hello* const hello = nodes_.hello(gone.peer);
   if (hello == nullptr) return;
-  const Error error{ErrorCode::kPeerLost, fmt::format("{} is gone: {}", node_name(hello, hello->role), gone.reason)};
+  const Error error{ErrorCode::kPeerLost,
+                    fmt::format("{} is gone: {}", nodes_.name(gone.peer, hello->role), gone.reason)};
   nodes_.remove(gone.peer);
   const auto on_it = [&](const GatewayRequest& one) {
     return one.running && ((one.running->prefill.open && one.running->prefill.node == gone.peer) ||
@@ -175,14 +136,18 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   running.prefill.node = place.prefill;
   running.decode.node = place.decode;
   running.progress_by = turn.now + config_.progress_max;
+  running.last_token_at = turn.now;
   requests_.start_head(running);
 
   const Hello& prefill = *nodes_.hello(place.prefill);
   const Hello& decode = *nodes_.hello(place.decode);
   const auto prompt_tokens = checked_cast<uint32_t>(given.prompt.size());
-  const auto blocks = [](uint32_t tokens, const Hello& node) { return (tokens - 1) / node.block_tokens + 1; };
+  const auto blocks = [](uint64_t tokens, const Hello& node) {
+    return checked_cast<uint32_t>((tokens - 1) / node.block_tokens + 1);
+  };
   nodes_.place(place.prefill, given.request, {blocks(prompt_tokens, prefill), prompt_tokens});
-  nodes_.place(place.decode, given.request, {blocks(prompt_tokens + given.output_tokens_max, decode), 0});
+  nodes_.place(place.decode, given.request,
+               {blocks(tokens_at_first(prompt_tokens, given.output_tokens_max, decode.growth_margin), decode), 0});
 
   Work work;
   work.attempt = running.attempt;
@@ -202,17 +167,7 @@ GatewayRequest* Gateway::find(const Attempt& attempt) {
 }
 
 void Gateway::on_message(PeerId from, const Load& load, Turn& turn) {
-  if (nodes_.on(from, load)) prefill_moved(from, turn.now);
-}
-
-// Prompts are computed in order of arrival: what P did for one is progress of all that wait there.
-void Gateway::prefill_moved(PeerId prefill, TimePoint now) {
-  const auto waits = [&](const GatewayRequest& one) {
-    return one.running && one.running->prefill.node == prefill && one.running->tokens.next_index() == 0;
-  };
-  for (const RequestId id : requests_.select(waits)) {
-    requests_.find(id)->running->progress_by = now + config_.progress_max;
-  }
+  if (nodes_.on(from, load)) node_moved(from, turn.now);
 }
 
 void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
@@ -223,11 +178,10 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
   if (!leg.open || leg.node != from) return;
   const uint32_t output_max = request->work.output_tokens_max;
   if (token.index >= output_max || (token.index + 1 == output_max && token.finish == FinishReason::kNone)) {
-    fail_request(
-        *request,
-        {ErrorCode::kCorrupt, fmt::format("{} did not end at token {} of {}",
-                                          node_name(nodes_.hello(from), Role::kDecode), token.index, output_max)},
-        turn);
+    fail_request(*request,
+                 {ErrorCode::kCorrupt, fmt::format("{} did not end at token {} of {}", nodes_.name(from, Role::kDecode),
+                                                   token.index, output_max)},
+                 turn);
     return;
   }
   switch (running.tokens.put(token, config_.ahead_max)) {
@@ -242,10 +196,11 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
   }
   if (token.index == 0) {
     nodes_.release(from, request->work.request);  // P computes it no more; what it still holds is in its Load
-    prefill_moved(from, turn.now);
+    node_moved(from, turn.now);
   } else {
     nodes_.spoke(from, request->work.request);
     running.decoding = true;
+    if (nodes_.preempts(from)) node_moved(from, turn.now);
   }
   stream_ready_tokens(*request, turn);
 }
@@ -254,6 +209,7 @@ void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
   while (const std::optional<Token> token = request.running->tokens.next()) {
     time_token(request, *token, turn.now);
     request.running->progress_by = turn.now + config_.progress_max;
+    request.running->last_token_at = turn.now;
     turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
                                        request.waterfall.total, token->finish == FinishReason::kStop});
     if (token->finish == FinishReason::kNone) continue;
@@ -293,7 +249,7 @@ void Gateway::on_message(PeerId from, const Failed& failed, Turn& turn) {
   const bool is_prefill = running.prefill.node == from;
   RunningAttempt::Leg& leg = is_prefill ? running.prefill : running.decode;
   if (!leg.open || leg.node != from) return;
-  const std::string name = node_name(nodes_.hello(from), is_prefill ? Role::kPrefill : Role::kDecode);
+  const std::string name = nodes_.name(from, is_prefill ? Role::kPrefill : Role::kDecode);
   if (failed.code != ErrorCode::kNoSpace || running.tokens.started()) {
     leg_lost(*request, from, {failed.code, fmt::format("{}: {}", name, failed.detail)}, turn);
     return;
@@ -360,6 +316,7 @@ GatewayCounters Gateway::counters() const {
   counters.decode_nodes = nodes_.count(Role::kDecode);
   counters.blocks_total = nodes_.blocks_total();
   counters.blocks_free = nodes_.blocks_free();
+  counters.preemption = nodes_.preemption_counts();
   return counters;
 }
 

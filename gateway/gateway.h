@@ -53,8 +53,11 @@ struct GatewayConfig {
   uint32_t nodes_max = kPeersMax;    // more are not used
   uint32_t ahead_max = 64;           // tokens of one request that may wait for an earlier one
   uint32_t prefill_steps_ahead = 2;  // a prefill node with prompt tokens for so many steps gets no more
-  Duration queue_wait_max = std::chrono::minutes(5);  // from arrival, repeated waits included
-  // A dispatched request is failed when for so long no token came and, before its first, P computed no prompt at all.
+  // From arrival, repeated waits included; and from its last token while its decode node has preempted sequences.
+  Duration queue_wait_max = std::chrono::minutes(5);
+  // A dispatched request is failed when for so long no token came and its node did nothing for others either: before
+  // its first token P computed no prompt at all; later, where D has preempted sequences (it may be one of them, and
+  // waits for those before it), D made no token and recomputed none.
   Duration progress_max = std::chrono::seconds(30);
   // A node without space takes nothing so long, or until it announces more; doubled with each attempt, up to 32 times
   // this.
@@ -68,6 +71,7 @@ struct GatewayCounters {
   std::map<ErrorCode, uint64_t> errors;
   uint32_t queued = 0, running = 0, prefill_nodes = 0, decode_nodes = 0;
   uint32_t blocks_total = 0, blocks_free = 0;  // as last announced, all nodes together
+  PreemptionCounts preemption;                 // on all nodes, while they were connected
 };
 
 using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone, StopFound>;
@@ -113,8 +117,8 @@ class Gateway {
   void dispatch_queue(Turn& turn);
   void dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn);
   GatewayRequest* find(const Attempt& attempt);
-  void prefill_moved(PeerId prefill, TimePoint now);
-  std::string why_due(const GatewayRequest& request) const;
+  void node_moved(PeerId node, TimePoint now);
+  std::string why_due(const GatewayRequest& request, TimePoint now) const;
   void stream_ready_tokens(GatewayRequest& request, Turn& turn);
   void time_token(GatewayRequest& request, const Token& token, TimePoint now);
   void end(GatewayRequest& request, FinishReason finish, Turn& turn);

@@ -68,6 +68,10 @@ void add_counters(Page& page, const GatewayCounters& counters) {
   page.counter("spillway_output_tokens_total", "Tokens that left for clients.", counters.output_tokens);
   page.counter("spillway_cached_tokens_total", "Prompt tokens whose KV was reused, not computed.",
                counters.cached_tokens);
+  page.counter("spillway_preemptions_total", "Sequences that gave up their KV blocks for older ones.",
+               counters.preemption.preemptions);
+  page.counter("spillway_recomputed_tokens_total", "Tokens whose KV was computed again after a preemption.",
+               counters.preemption.recomputed_tokens);
   page.gauge("spillway_requests_queued", "Requests waiting in the gateway.", counters.queued);
   page.gauge("spillway_requests_running", "Requests dispatched to nodes.", counters.running);
   page.family("spillway_nodes", "Connected nodes, by role.", MetricType::Gauge);

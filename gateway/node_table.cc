@@ -40,6 +40,11 @@ const Hello* NodeTable::hello(PeerId node) const {
   return entry == nodes_.end() ? nullptr : &entry->second.hello;
 }
 
+std::string NodeTable::name(PeerId node, Role role) const {
+  const Hello* const known = hello(node);
+  return known == nullptr || known->name.empty() ? fmt::format("a {} node", role_name(role)) : known->name;
+}
+
 std::vector<PeerId> NodeTable::with_role(Role role) const {
   std::vector<PeerId> found;
   for (const auto& [peer, node] : nodes_) {
@@ -52,8 +57,15 @@ bool NodeTable::on(PeerId node, const Load& load) {
   const auto entry = nodes_.find(node);
   if (entry == nodes_.end()) return false;
   const Load before = entry->second.load;
-  const bool has_more_room = load.blocks_free > before.blocks_free || load.running_sequences < before.running_sequences;
+  const bool has_more_room = load.blocks_free > before.blocks_free ||
+                             load.running_sequences < before.running_sequences ||
+                             load.preempted_sequences < before.preempted_sequences;
   if (has_more_room) entry->second.refused_until = TimePoint{};
+  if (entry->second.announced) {
+    counts_.preemptions += load.preemptions - std::min(before.preemptions, load.preemptions);
+    counts_.recomputed_tokens += load.recomputed_tokens - std::min(before.recomputed_tokens, load.recomputed_tokens);
+  }
+  entry->second.announced = true;
   entry->second.load = load;
   if (load.running_sequences >= entry->second.shares.size()) {
     for (auto& [request, share] : entry->second.shares) share.counted = true;
@@ -99,6 +111,7 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
   view.blocks_total = node.hello.blocks_total;
   view.blocks_free = std::min(node.load.blocks_free, node.hello.blocks_total);
   view.block_tokens = node.hello.block_tokens;
+  view.growth_margin = node.hello.growth_margin;
   for (const auto& [request, share] : node.shares) {
     if (share.counted) continue;
     ++view.running_sequences;
@@ -107,7 +120,7 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
   }
   const bool has_enough =
       view.takes_prefill && view.queued_prompt_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.step_tokens;
-  if (has_enough || node.refused_until > now)
+  if (has_enough || node.load.preempted_sequences > 0 || node.refused_until > now)
     view.running_sequences = std::max(view.running_sequences, view.sequences_max);
   return view;
 }
@@ -164,6 +177,11 @@ uint32_t NodeTable::blocks_total() const {
   uint32_t blocks = 0;
   for (const auto& [peer, node] : nodes_) blocks += node.hello.blocks_total;
   return blocks;
+}
+
+bool NodeTable::preempts(PeerId node) const {
+  const auto entry = nodes_.find(node);
+  return entry != nodes_.end() && entry->second.load.preempted_sequences > 0;
 }
 
 uint32_t NodeTable::blocks_free() const {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "common/check.h"
@@ -19,6 +20,10 @@ struct NodeShare {
   uint32_t prompt_tokens = 0;  // still to be computed there; 0 on a decode node
 };
 
+struct PreemptionCounts {
+  uint64_t preemptions = 0, recomputed_tokens = 0;
+};
+
 // The prefill and decode nodes that are connected, as they announced themselves (Hello, Load), corrected by what was
 // sent to them since. Loop thread; no I/O.
 class NodeTable {
@@ -31,7 +36,8 @@ class NodeTable {
   Result<void> add(PeerId node, const Hello& hello);
   bool remove(PeerId node);  // false: unknown
   bool knows(PeerId node) const { return nodes_.contains(node); }
-  const Hello* hello(PeerId node) const;  // nullptr: unknown
+  const Hello* hello(PeerId node) const;           // nullptr: unknown
+  std::string name(PeerId node, Role role) const;  // as people know it; "a decode node" where it is unknown
   std::vector<PeerId> with_role(Role role) const;
 
   // A Load says nothing about what it counts, so a share is added to it until the node announces at least as many
@@ -50,14 +56,16 @@ class NodeTable {
   // What no node will ever take, as far as nodes of both roles are known: kTooLong.
   Result<void> could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const;
   // Nodes that take requests of `tokens` (prompt + output) now, ascending; those that refused lately are full, as are
-  // prefill nodes with enough to compute.
+  // prefill nodes with enough to compute and decode nodes where preempted sequences wait.
   std::vector<NodeView> views(uint64_t tokens, TimePoint now) const;
   TimePoint next_deadline() const;  // the earliest end of a refusal; kNever: none
 
   uint32_t count(Role role) const { return static_cast<uint32_t>(with_role(role).size()); }
   uint32_t max_model_len() const;  // smallest; 0: no nodes
   uint32_t blocks_total() const;
-  uint32_t blocks_free() const;  // as announced
+  uint32_t blocks_free() const;                                          // as announced
+  bool preempts(PeerId node) const;                                      // sequences wait there for KV blocks
+  const PreemptionCounts& preemption_counts() const { return counts_; }  // while nodes were connected
   // Every share belongs to a request for which `placed(node, request)` holds (CHECK); returns how many there are.
   template <class Placed>
   size_t check_shares(Placed&& placed) const;
@@ -72,11 +80,13 @@ class NodeTable {
     Load load;
     std::map<RequestId, Share> shares;
     TimePoint refused_until{};
+    bool announced = false;  // a Load came: counters of later ones are told from it
   };
   NodeView view(PeerId peer, const Node& node, TimePoint now) const;
 
   uint32_t nodes_max_, prefill_steps_ahead_;
   std::map<PeerId, Node> nodes_;
+  PreemptionCounts counts_;
 };
 
 template <class Placed>

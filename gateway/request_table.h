@@ -63,7 +63,8 @@ struct RunningAttempt {
   Leg prefill, decode;
   bool decoding = false;  // a token of D arrived: P has nothing to add
   TokenOrder tokens;
-  TimePoint progress_by{};  // a token must leave for the client before; moved on while P computes those before it
+  TimePoint progress_by{};    // a token must leave for the client before; moved on while its node works on others first
+  TimePoint last_token_at{};  // the dispatch before the first
 };
 
 // One request that the gateway has not answered to the end.

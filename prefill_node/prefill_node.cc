@@ -90,7 +90,7 @@ void PrefillNode::finish_turn(Turn& turn) {
     }
     emit(std::move(*plan), turn);
   }
-  const Load load{engine_.cache().available(), engine_.open_sequences(), engine_.queued_prompt_tokens()};
+  const Load load{engine_.cache().available(), engine_.open_sequences(), engine_.queued_prompt_tokens(), 0, 0, 0};
   for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
 }
 

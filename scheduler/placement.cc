@@ -15,13 +15,19 @@ uint64_t blocks_left(const NodeView& node) {
   return node.blocks_free > node.blocks_promised ? node.blocks_free - node.blocks_promised : 0;
 }
 
-// Would hold the tokens if it were idle.
-bool fits(const NodeView& node, uint64_t tokens) {
+struct Demand {
+  uint32_t prompt_tokens = 0, output_tokens = 0;
+};
+
+// Would hold all the tokens if it were idle.
+bool fits(const NodeView& node, const Demand& demand) {
+  const uint64_t tokens = uint64_t{demand.prompt_tokens} + demand.output_tokens;
   return node.sequences_max > 0 && blocks_for(node, tokens) <= node.blocks_total;
 }
 
-bool has_room(const NodeView& node, uint64_t tokens) {
-  return fits(node, tokens) && node.running_sequences < node.sequences_max &&
+bool has_room(const NodeView& node, const Demand& demand) {
+  const uint64_t tokens = tokens_at_first(demand.prompt_tokens, demand.output_tokens, node.growth_margin);
+  return fits(node, demand) && node.running_sequences < node.sequences_max &&
          blocks_for(node, tokens) <= blocks_left(node);
 }
 
@@ -41,13 +47,13 @@ struct Choice {
 };
 
 template <class Better>
-Choice choose(std::span<const NodeView> nodes, bool NodeView::*role, uint64_t tokens, Better better) {
+Choice choose(std::span<const NodeView> nodes, bool NodeView::*role, const Demand& demand, Better better) {
   Choice choice;
   for (const NodeView& node : nodes) {
     if (!(node.*role)) continue;
     choice.any = true;
-    choice.fits |= fits(node, tokens);
-    if (has_room(node, tokens) && (choice.node == nullptr || better(node, *choice.node))) choice.node = &node;
+    choice.fits |= fits(node, demand);
+    if (has_room(node, demand) && (choice.node == nullptr || better(node, *choice.node))) choice.node = &node;
   }
   return choice;
 }
@@ -55,11 +61,10 @@ Choice choose(std::span<const NodeView> nodes, bool NodeView::*role, uint64_t to
 }  // namespace
 
 Placement place_least_loaded(const PlacementQuery& query) {
-  const uint64_t prompt = query.prompt_tokens;
-  const Choice prefill = choose(query.nodes, &NodeView::takes_prefill, prompt, less_prefill_work);
+  const Choice prefill = choose(query.nodes, &NodeView::takes_prefill, {query.prompt_tokens, 0}, less_prefill_work);
   if (!prefill.any) return Refuse{RefuseReason::kNoPrefillNode};
   const Choice decode =
-      choose(query.nodes, &NodeView::takes_decode, prompt + query.output_tokens_max, more_free_blocks);
+      choose(query.nodes, &NodeView::takes_decode, {query.prompt_tokens, query.output_tokens_max}, more_free_blocks);
   if (!decode.any) return Refuse{RefuseReason::kNoDecodeNode};
   if (!prefill.fits || !decode.fits) return Refuse{RefuseReason::kNeverFits};
   if (prefill.node == nullptr || decode.node == nullptr) return Wait{};

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <variant>
@@ -16,7 +17,13 @@ struct NodeView {  // as last announced, corrected by what was sent to it since
   uint32_t queued_prompt_tokens = 0, running_sequences = 0, sequences_max = 0;
   uint32_t blocks_total = 0, blocks_free = 0, blocks_promised = 0;
   uint32_t block_tokens = 64;
+  uint32_t growth_margin =
+      std::numeric_limits<uint32_t>::max();  // output tokens that a decode node makes room for first
 };
+// Tokens that a node makes room for before it begins.
+inline uint64_t tokens_at_first(uint32_t prompt_tokens, uint32_t output_tokens_max, uint32_t growth_margin) {
+  return uint64_t{prompt_tokens} + (output_tokens_max < growth_margin ? output_tokens_max : growth_margin);
+}
 struct PlacementQuery {
   uint32_t prompt_tokens = 0, output_tokens_max = 0;
   std::span<const NodeView> nodes;  // ascending PeerId; ties go to the lower, so a run repeats
@@ -32,8 +39,9 @@ struct Refuse {
 using Placement = std::variant<Disaggregate, Wait, Refuse>;
 
 // Least uncomputed prompt tokens among prefill nodes with room for the prompt, most free unpromised blocks among decode
-// nodes with room for prompt + output; ties go to the lower PeerId. Refuse: no node of a role, or none of a role could
-// hold it even when idle. Wait: some could, but no pair has room now.
+// nodes with room for the prompt and as much of the output as they make room for first; ties go to the lower PeerId.
+// Refuse: no node of a role, or none of a role could hold it even when idle. Wait: some could, but no pair has room
+// now.
 Placement place_least_loaded(const PlacementQuery& query);
 
 }  // namespace spillway

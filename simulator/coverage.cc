@@ -64,15 +64,24 @@ void Coverage::delivered(ProcessId to, Role role, const Message& message) {
 }
 
 void Coverage::sent(ProcessId from, Role role, const Message& message) {
+  if (const auto* const load = std::get_if<Load>(&message)) {
+    Load& before = loads_[from];
+    preemptions_ += load->preemptions - before.preemptions;
+    recomputed_tokens_ += load->recomputed_tokens - before.recomputed_tokens;
+    before = *load;
+  }
   const Attempt* const attempt = attempt_of(message);
   if (attempt != nullptr) state(from, *attempt) = after_sending(role, state(from, *attempt), message);
 }
 
 void Coverage::forget(ProcessId process) {
   std::erase_if(states_, [&](const auto& entry) { return entry.first.first == process; });
+  loads_.erase(process);
 }
 
 void Coverage::add(const Coverage& other) {
+  preemptions_ += other.preemptions_;
+  recomputed_tokens_ += other.recomputed_tokens_;
   for (const auto& [row, counts] : other.counts_) {
     for (size_t column = 0; column < kStates; ++column) counts_[row][column] += counts[column];
   }
@@ -90,7 +99,7 @@ std::string Coverage::table() const {
     text += fmt::format("\n{:24}", fmt::format("{} -> {}", row.second, role_name(row.first)));
     for (const uint64_t count : counts) text += fmt::format("{:>13}", count);
   }
-  return text + "\n";
+  return text + fmt::format("\n{} preemptions, {} tokens computed again\n", preemptions_, recomputed_tokens_);
 }
 
 }  // namespace spillway

@@ -35,12 +35,16 @@ class Coverage {
   // Rows "Token -> gateway", columns states.
   std::string table() const;
   uint64_t count(Role receiver, std::string_view message, State state) const;
+  uint64_t preemptions() const { return preemptions_; }
+  uint64_t recomputed_tokens() const { return recomputed_tokens_; }
 
  private:
   State& state(ProcessId process, const Attempt& attempt) { return states_[{process, attempt}]; }
 
   std::map<std::pair<ProcessId, Attempt>, State> states_;
   std::map<std::pair<Role, std::string>, Counts> counts_;
+  std::map<ProcessId, Load> loads_;  // the last each process announced
+  uint64_t preemptions_ = 0, recomputed_tokens_ = 0;
 };
 
 }  // namespace spillway

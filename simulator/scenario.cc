@@ -44,10 +44,10 @@ std::vector<TokenId> draw_prompt(Random& random, const std::vector<std::vector<T
 }
 
 GenerateRequest draw_request(Random& random, const SyntheticModel& model,
-                             const std::vector<std::vector<TokenId>>& beginnings) {
+                             const std::vector<std::vector<TokenId>>& beginnings, bool long_answers) {
   GenerateRequest request;
   request.prompt = draw_prompt(random, beginnings);
-  request.output_tokens_max = random.between(1, 12);
+  request.output_tokens_max = long_answers || random.one_in(8) ? random.between(13, 40) : random.between(1, 12);
   request.sampling.temperature = random.one_in(2) ? 0.0f : 0.7f;
   request.sampling.seed = random.below(3);
   if (random.one_in(4)) request.sampling.top_k = 40;
@@ -73,6 +73,12 @@ class Drawing {
     node.limits = {.tokens_max = 64, .chunk_tokens = random_.between(8, 48), .sequences_max = 6};
     node.requests_max = random_.between(4, 8);  // fewer than announced: nodes refuse with kNoSpace
     node.max_model_len = 160;
+    node.growth_margin = std::vector<uint32_t>{0, 8, 160}[random_.below(3)];
+    if (random_.one_in(4)) {  // answers outgrow the pool, and preempt each other
+      long_answers_ = true;
+      node.slots = 12;
+      node.growth_margin = random_.between(0, 8);
+    }
     node.send_window = random_.between(1, 8);
     node.layers_per_frame = random_.between(1, 3);
     config_.bulk_delay_max = std::vector<Duration>{100us, 1ms, 10ms}[random_.below(3)];
@@ -98,7 +104,7 @@ class Drawing {
     const Duration gap_max = std::vector<Duration>{2ms, 10ms, 30ms}[random_.below(3)];
     Duration time = 5ms;
     for (uint32_t client = 1; client <= clients_; ++client) {
-      ClientArrives arrival{draw_request(random_, config_.node.model, beginnings), false};
+      ClientArrives arrival{draw_request(random_, config_.node.model, beginnings, long_answers_), false};
       if (random_.one_in(40)) {
         arrival.too_long = true;
         arrival.work.prompt = draw_tokens(random_, config_.node.max_model_len);
@@ -159,6 +165,7 @@ class Drawing {
 
   Random random_;
   WorldConfig config_;
+  bool long_answers_ = false;
   uint32_t clients_ = 0;
   std::vector<Duration> arrivals_;
   Duration clients_until_{};

@@ -60,7 +60,7 @@ SampledToken SimulatedExecutor::sample(const StepShare& share) const {
     }
   }
   const TokenId token = SyntheticModel::sample(digest, sample_row(*plan_, share));
-  return {share.sequence, token, share.sample.digest ? digest : 0, true};
+  return {share.sequence, token, share.sample.digest ? digest : 0, !share.poisoned};
 }
 
 StepDone SimulatedExecutor::finish() {

@@ -136,7 +136,8 @@ NodeParts::NodeParts(const SimulatedNodeConfig& config, bool announce_layers, st
     : memory(config.model.layout.block_bytes() * config.slots + kPageBytes),
       arena(arena_over(memory, config.model.layout, config.slots)),
       cache({config.model.layout, ModelId{}, BlockEncoding{}, config.slots}),
-      engine({config.limits, config.max_model_len, announce_layers, SyntheticModel::kVocab}, cache),
+      engine({config.limits, config.max_model_len, announce_layers, SyntheticModel::kVocab, config.growth_margin},
+             cache),
       executor(config.model, arena, {}),
       worker(std::move(transport), arena, {8 * config.requests_max, 4096}) {}
 

@@ -26,6 +26,7 @@ struct SimulatedNodeConfig {
   BatchLimits limits;
   uint32_t requests_max = 0;  // attempts held at once
   uint32_t max_model_len = 0;
+  uint32_t growth_margin = 0;  // of decode nodes
   uint32_t send_window = 8, layers_per_frame = 2;
   Duration lease = std::chrono::seconds(5), hold_max = std::chrono::seconds(10);
 };

@@ -52,6 +52,7 @@ void World::start(ProcessId id) {
     hello.max_model_len = config_.node.max_model_len;
     hello.block_tokens = config_.node.model.layout.block_tokens;
     hello.step_tokens = config_.node.limits.tokens_max;
+    hello.growth_margin = process.role == Role::kDecode ? config_.node.growth_margin : 0;
     process.running = process.role == Role::kPrefill ? make_simulated_prefill(config_.node, std::move(transport))
                                                      : make_simulated_decode(config_.node, std::move(transport));
   }

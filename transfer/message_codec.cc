@@ -86,13 +86,14 @@ struct Encoder {
     return wire::CreateHello(builder, value.protocol_version, static_cast<uint8_t>(value.role),
                              checked_cast<uint64_t>(value.boot), name, &model, &encoding, control, bulk,
                              value.blocks_total, value.sequences_max, value.max_model_len, value.block_tokens,
-                             value.canary, value.step_tokens);
+                             value.canary, value.step_tokens, value.growth_margin);
   }
   Offset<wire::HelloRefused> operator()(const HelloRefused& value) {
     return wire::CreateHelloRefused(builder, text(value.reason, kDetailBytesMax));
   }
   Offset<wire::Load> operator()(const Load& value) {
-    return wire::CreateLoad(builder, value.blocks_free, value.running_sequences, value.queued_prompt_tokens);
+    return wire::CreateLoad(builder, value.blocks_free, value.running_sequences, value.queued_prompt_tokens,
+                            value.preempted_sequences, value.preemptions, value.recomputed_tokens);
   }
   Offset<wire::PeerInfo> operator()(const PeerInfo& value) {
     return wire::CreatePeerInfo(builder, checked_cast<uint64_t>(value.boot), endpoint(value.control_endpoint));
@@ -218,13 +219,15 @@ struct Decoder {
     out.block_tokens = value.block_tokens();
     out.canary = value.canary();
     out.step_tokens = value.step_tokens();
+    out.growth_margin = value.growth_margin();
     return out;
   }
   Message operator()(const wire::HelloRefused& value) {
     return HelloRefused{text(value.reason(), kDetailBytesMax, "reason bytes")};
   }
   Message operator()(const wire::Load& value) {
-    return Load{value.blocks_free(), value.running_sequences(), value.queued_prompt_tokens()};
+    return Load{value.blocks_free(),         value.running_sequences(), value.queued_prompt_tokens(),
+                value.preempted_sequences(), value.preemptions(),       value.recomputed_tokens()};
   }
   Message operator()(const wire::PeerInfo& value) {
     return PeerInfo{BootId{value.boot()}, text(value.control_endpoint(), kEndpointBytesMax, "control endpoint bytes")};

@@ -11,12 +11,13 @@
 #include "common/result.h"
 #include "common/sampling_params.h"
 #include "kv/block.h"
+#include "transfer/message_bounds.h"
 
 // Every message between processes, one struct each, with who sends it to whom. Values; the wire form is messages.fbs.
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -34,6 +35,7 @@ struct Hello {
   std::string control_endpoint;          // where it accepts connections; empty: nowhere
   std::vector<std::byte> bulk_endpoint;  // KvTransport::endpoint(); empty: none
   uint32_t blocks_total = 0, sequences_max = 0, max_model_len = 0, block_tokens = 0, step_tokens = 0;  // rows a step
+  uint32_t growth_margin = 0;  // D: output tokens whose slots it holds from the start; P: 0
   bool operator==(const Hello&) const = default;
 };
 struct HelloRefused {
@@ -43,6 +45,8 @@ struct HelloRefused {
 // P, D -> G: what the node could take now. After every change, at most once per loop turn.
 struct Load {
   uint32_t blocks_free = 0, running_sequences = 0, queued_prompt_tokens = 0;
+  uint32_t preempted_sequences = 0;                 // of the running ones; while there are any, D takes no Reserve
+  uint64_t preemptions = 0, recomputed_tokens = 0;  // since the node's start
   bool operator==(const Load&) const = default;
 };
 // G -> P: a decode node exists; connect to it.
@@ -136,14 +140,5 @@ struct Heartbeat {  // both ways; a peer that is silent for longer than the cont
 using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reserve, Grant, PrefillDone, Committed,
                              Lease, Token, Cancel, Failed, Heartbeat>;
 std::string_view message_name(const Message& message);
-
-// Bounds that the decoder enforces; a message outside them is kCorrupt, as is an enum value out of range, sampling that
-// is out_of_bounds, output_tokens_max == 0, and min_tokens above it.
-inline constexpr uint32_t kPromptTokensMax = 1u << 20;
-inline constexpr uint32_t kStopTokensMax = 8;
-inline constexpr uint32_t kDetailBytesMax = 1024;  // HelloRefused::reason, Failed::detail
-inline constexpr uint32_t kNameBytesMax = 64;      // Hello::name
-inline constexpr uint32_t kEndpointBytesMax = 512;
-inline constexpr uint32_t kLeaseMsMax = 3'600'000;
 
 }  // namespace spillway

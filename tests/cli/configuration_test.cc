@@ -60,7 +60,8 @@ TEST_F(ConfigurationTest, EverySettingHasAVariable) {
                                                {"log-level", "error"},
                                                {"chat", "true"},
                                                {"flip-bit", "true"},
-                                               {"fit", "true"}};
+                                               {"fit", "true"},
+                                               {"insecure", "true"}};
   size_t settings = 0;
   for (const Subcommand& command : subcommands()) {
     if (command.name == std::string("completion")) continue;  // its shell is an argument

@@ -30,6 +30,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::set<std::string> node{"model",         "threads",      "isa",           "cache-dir", "max-model-len",
                                    "device-memory", "chunk-tokens", "max-sequences", "gateway",   "name",
                                    "ready-fd",      "run-dir",      "fault",         "log-level"};
+  std::set<std::string> decode = node;
+  decode.insert("growth-margin");
   const std::map<std::string, std::set<std::string>> expected{
       {"serve",
        {"model",
@@ -40,10 +42,14 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
         "device-memory",
         "chunk-tokens",
         "max-sequences",
+        "growth-margin",
         "host",
         "port",
         "served-model-name",
         "api-key-file",
+        "tls-cert",
+        "tls-key",
+        "insecure",
         "queue-max",
         "prefill",
         "decode",
@@ -57,7 +63,7 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
        {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key",
         "insecure", "queue-max", "gateway", "name", "ready-fd", "secret-file", "fault", "log-level"}},
       {"prefill", node},
-      {"decode", node},
+      {"decode", decode},
       {"run",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "prompt",
         "max-tokens", "chat", "temperature", "seed", "log-level"}},
@@ -67,8 +73,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "prefill-threads",
-        "decode-threads", "secret-file", "log-level"}},
+        "growth-margin", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key", "insecure",
+        "queue-max", "prefill", "decode", "prefill-threads", "decode-threads", "secret-file", "log-level"}},
       {"completion", {"shell", "log-level"}},
   };
   CommandLine command_line;

@@ -15,7 +15,10 @@ namespace {
 
 TEST(FaultPoints, UnarmedPointsDoNothing) {
   FaultPoints faults({});
-  for (const std::string_view name : FaultPoints::names()) faults.pass(name);
+  for (const std::string_view name : FaultPoints::names()) {
+    faults.pass(name);
+    EXPECT_FALSE(faults.spoils(name));
+  }
 }
 
 TEST(FaultPointsDeathTest, ArmedPointKillsAtTheNthPass) {
@@ -46,6 +49,16 @@ TEST(FaultPoints, ArmedToStopHaltsOnceAndGoesOn) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7);
 }
 
+TEST(FaultPoints, ArmedToSpoilSaysSoAtTheNthPassAndOnlyThen) {
+  FaultPoints faults(std::vector<std::string>{"decode-nan:2"});
+  std::vector<bool> spoilt;
+  for (int pass = 0; pass < 4; ++pass) {
+    EXPECT_FALSE(faults.spoils("prefill-nan"));
+    spoilt.push_back(faults.spoils("decode-nan"));
+  }
+  EXPECT_EQ(spoilt, (std::vector<bool>{false, true, false, false}));
+}
+
 TEST(FaultPoints, UnknownNameOrCountNamesTheRemedy) {
   const auto message = [](const std::string& spec) -> std::string {
     try {
@@ -58,6 +71,7 @@ TEST(FaultPoints, UnknownNameOrCountNamesTheRemedy) {
   EXPECT_NE(message("no-such-point").find("prefill-received"), std::string::npos);
   EXPECT_NE(message("decode-step:0").find("at least 1"), std::string::npos);
   EXPECT_NE(message("decode-step:0:stop").find("at least 1"), std::string::npos);
+  EXPECT_NE(message("decode-nan:2:stop").find("leave :stop out"), std::string::npos);
   EXPECT_NE(message("decode-step:x").find("at least 1"), std::string::npos);
 }
 

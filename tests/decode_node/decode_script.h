@@ -18,12 +18,12 @@ namespace spillway::script {
 class DecodeScript {
  public:
   struct Options {
-    uint32_t slots = 64, requests_max = 4, transfers_max = 8;
+    uint32_t slots = 64, requests_max = 4, transfers_max = 8, growth_margin = 64;
   };
   DecodeScript() : DecodeScript(Options{}) {}
   explicit DecodeScript(const Options& options)
       : cache(cache_config(options.slots)),
-        engine(engine_config(false), cache),
+        engine(with_margin(engine_config(false), options.growth_margin), cache),
         receiver({kLayers, options.transfers_max}, cache),
         config{.requests_max = options.requests_max, .vocab = kVocab, .peers_max = 8},
         node(config, engine, receiver),
@@ -120,6 +120,10 @@ class DecodeScript {
   std::vector<DecodeEffect> links;  // ConnectBulk, DisconnectBulk
 
  private:
+  static EngineConfig with_margin(EngineConfig config, uint32_t growth_margin) {
+    config.growth_margin = growth_margin;
+    return config;
+  }
   void absorb() {
     for (const DecodeEffect& effect : effects_) {
       if (const auto* message = std::get_if<SendMessage>(&effect)) {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -36,19 +37,21 @@ rc::Gen<std::vector<Operation>> operations() {
           rc::gen::set(&Operation::kind,
                        rc::gen::weightedElement<Kind>(
                            {{4, Kind::kOpen}, {8, Kind::kPlan}, {8, Kind::kAnswer}, {1, Kind::kClose}})),
-          rc::gen::set(&Operation::prompt_tokens, full(1, 80)), rc::gen::set(&Operation::output_tokens, full(1, 40)),
+          rc::gen::set(&Operation::prompt_tokens, full(1, 80)), rc::gen::set(&Operation::output_tokens, full(1, 100)),
           rc::gen::set(&Operation::family, full(0, 3)), rc::gen::set(&Operation::which, full(0, kSequences)))));
 }
 
 // An engine driven by operations that checks every answer against the reference.
 class Driver {
  public:
-  Driver()
+  explicit Driver(uint32_t growth_margin)
       : cache_({.layout = {.layer_count = 1, .kv_heads = 1, .head_dim = 2, .block_tokens = kBlockTokens},
                 .model = {},
                 .encoding = {.numerics = NumericsClass{1}},
                 .slot_count = kSlots}),
-        engine_({.limits = {.tokens_max = 24, .chunk_tokens = 20, .sequences_max = kSequences}, .max_model_len = 200},
+        engine_({.limits = {.tokens_max = 24, .chunk_tokens = 20, .sequences_max = kSequences},
+                 .max_model_len = 200,
+                 .growth_margin = growth_margin},
                 cache_),
         executor_(kSlots, kBlockTokens) {}
 
@@ -76,6 +79,7 @@ class Driver {
     RC_ASSERT(engine_.sequences_free() == kSequences);
     RC_ASSERT(engine_.queued_prompt_tokens() == 0u);
   }
+  uint64_t preemptions() const { return engine_.counters().preemptions; }
   const std::vector<StepPlan>& plans() const { return plans_; }
   uint32_t cached_tokens() const { return cached_tokens_; }
   uint64_t evictions() const { return cache_.counts().evictions; }
@@ -99,7 +103,7 @@ class Driver {
                                       .tenant = {}});
     if (!opened) {
       RC_ASSERT(opened.error().code == ErrorCode::kNoSpace);
-      RC_ASSERT(!row || cache_.available() < cache_.config().layout.blocks_for(reserve));
+      RC_ASSERT(!row || engine_.preempted() > 0 || cache_.available() < cache_.config().layout.blocks_for(reserve));
       return;
     }
     RC_ASSERT(row);
@@ -147,18 +151,22 @@ class Driver {
   uint32_t cached_tokens_ = 0;
 };
 
+rc::Gen<uint32_t> margins() { return rc::gen::element(0u, 8u, 32u, std::numeric_limits<uint32_t>::max()); }
+
 RC_GTEST_PROP(Engine, ConservesBlocksAndGivesTheRightTokensOverAnyOperations, ()) {
   const auto script = *operations();
-  Driver driver;
+  Driver driver(*margins());
   for (const Operation& operation : script) driver.apply(operation);
   driver.drain();
   RC_CLASSIFY(driver.cached_tokens() > 0, "prefix hits");
   RC_CLASSIFY(driver.evictions() > 0, "evictions");
+  RC_CLASSIFY(driver.preemptions() > 0, "preemptions");
 }
 
 RC_GTEST_PROP(Engine, SameCallsGiveTheSamePlans, ()) {
   const auto script = *operations();
-  Driver first, second;
+  const uint32_t margin = *margins();
+  Driver first(margin), second(margin);
   for (const Operation& operation : script) {
     first.apply(operation);
     second.apply(operation);

@@ -302,6 +302,31 @@ TEST(Engine, LogitsThatAreNotFiniteFailTheSequenceAndPublishNothing) {
   EXPECT_EQ(server.cache.counts().free, 8u);
 }
 
+// The cause may lie in a block that was published before: the next request must not meet it.
+TEST(Engine, BlocksOfASequenceWhoseLogitsAreNotFiniteLeaveTheCacheAndOthersGoOn) {
+  Server server(16);
+  const auto prompt = prompt_of(200);  // its first two blocks are published a step before it samples
+  const SequenceId sequence = server.start(prompt, 5), neighbour = server.start(prompt_of(70, 9), 5);
+  server.step();
+  EXPECT_EQ(server.cache.counts().cached, 2u);
+  const StepPlan plan = server.engine.plan().value();
+  StepDone done = server.executor.run(plan);
+  ASSERT_EQ(done.sampled.at(0).sequence, sequence);
+  done.sampled[0].finite = false;
+  std::vector<EngineToken> tokens;
+  server.engine.on(done, tokens);
+  server.engine.close(sequence);
+  EXPECT_EQ(server.cache.counts().cached, 1u);  // the neighbour's
+  EXPECT_EQ(server.engine.sequence(server.start(prompt, 5)).cached_tokens, 0u);
+  std::vector<TokenId> generated;
+  for (const EngineToken& token : tokens)
+    if (token.sequence == neighbour) generated.push_back(token.token);
+  while (generated.size() < 5)
+    for (const EngineToken& token : server.step())
+      if (token.sequence == neighbour) generated.push_back(token.token);
+  EXPECT_EQ(generated, fake_reference(prompt_of(70, 9), 5, 0));
+}
+
 TEST(EngineDeathTest, ProgrammerErrorsAreCaught) {
   Server server(8);
   const SequenceId sequence = server.start(prompt_of(10), 5);

@@ -191,6 +191,22 @@ TEST_F(ExecutorTest, LogitsThatAreNotFiniteAreReported) {
   EXPECT_FALSE(done.sampled[0].finite);
 }
 
+TEST_F(ExecutorTest, APoisonedShareIsNotFiniteAndItsNeighbourIsAsWithoutIt) {
+  start({});
+  StepPlan plan{.step = StepId{1},
+                .tokens = tokens(1, 6),
+                .blocks = {SlotId{0}, SlotId{1}},
+                .shares = {share(SequenceId{0}, 0, 3, 0, 0, 1), share(SequenceId{1}, 3, 3, 0, 1, 1)}};
+  for (StepShare& one : plan.shares) one.sample.digest = true;
+  const StepDone healthy = run(plan);
+  first_sampled(plan)->poisoned = true;
+  const StepDone done = run(plan);
+  EXPECT_FALSE(done.sampled.at(0).finite);
+  EXPECT_TRUE(done.sampled.at(1).finite);
+  EXPECT_EQ(done.sampled.at(1).token, healthy.sampled.at(1).token);
+  EXPECT_EQ(done.sampled.at(1).logits_digest, healthy.sampled.at(1).logits_digest);
+}
+
 TEST_F(ExecutorTest, DestructionFinishesTheStepInFlight) {
   start({});
   StepPlan plan{.step = StepId{4},

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "engine/engine.h"
@@ -24,7 +25,8 @@ inline std::vector<TokenId> prompt_of(uint32_t size, TokenId first = 0) {
 
 // One engine with its cache, its memory of hashes and blocks of 64 tokens.
 struct Server {
-  explicit Server(uint32_t slots, uint32_t sequences = 4, uint32_t max_model_len = 4096)
+  explicit Server(uint32_t slots, uint32_t sequences = 4, uint32_t max_model_len = 4096,
+                  uint32_t growth_margin = std::numeric_limits<uint32_t>::max())
       : cache({.layout = {.layer_count = 2, .kv_heads = 1, .head_dim = 2, .block_tokens = kBlockTokens},
                .model = {},
                .encoding = kOwn,
@@ -34,7 +36,8 @@ struct Server {
                            .sequences_max = sequences},
                 .max_model_len = max_model_len,
                 .announce_layers = true,
-                .vocab = kFakeVocab},
+                .vocab = kFakeVocab,
+                .growth_margin = growth_margin},
                cache),
         executor(slots, kBlockTokens) {}
 

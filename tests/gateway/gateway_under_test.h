@@ -34,6 +34,7 @@ class GatewayUnderTest {
     hello.max_model_len = model_len;
     hello.block_tokens = kBlockTokens;
     hello.step_tokens = 512;
+    hello.growth_margin = role == Role::kDecode ? model_len : 0;
     return hello;
   }
   void up_pair() {

@@ -325,6 +325,7 @@ TEST(HttpMetrics, NamesAreThese) {
   status.counters.blocks_total = 40;
   status.counters.blocks_free = 39;
   status.counters.decode_nodes = 3;
+  status.counters.preemption = {5, 321};
   loop.server->publish(status);
   RawClient client(loop.port());
   client.post("/v1/completions", R"({"prompt":"a","max_tokens":3})");
@@ -344,8 +345,10 @@ TEST(HttpMetrics, NamesAreThese) {
                                           "spillway_max_model_len_tokens gauge",
                                           "spillway_nodes gauge",
                                           "spillway_output_tokens_total counter",
+                                          "spillway_preemptions_total counter",
                                           "spillway_prompt_tokens_total counter",
                                           "spillway_ready gauge",
+                                          "spillway_recomputed_tokens_total counter",
                                           "spillway_request_errors_total counter",
                                           "spillway_request_prefill_seconds histogram",
                                           "spillway_request_queue_seconds histogram",
@@ -362,6 +365,8 @@ TEST(HttpMetrics, NamesAreThese) {
        {"spillway_requests_total{model_name=\"bytes\"} 7\n",
         "spillway_request_errors_total{reason=\"peer_lost\",model_name=\"bytes\"} 2\n",
         "spillway_kv_blocks{model_name=\"bytes\"} 40\n", "spillway_kv_blocks_free{model_name=\"bytes\"} 39\n",
+        "spillway_preemptions_total{model_name=\"bytes\"} 5\n",
+        "spillway_recomputed_tokens_total{model_name=\"bytes\"} 321\n",
         "spillway_nodes{role=\"decode\",model_name=\"bytes\"} 3\n", "spillway_ready{model_name=\"bytes\"} 1\n",
         "spillway_http_responses_total{status=\"200\",model_name=\"bytes\"} 1\n",
         "spillway_http_connections{model_name=\"bytes\"} 1\n",

@@ -121,7 +121,8 @@ def no_place_queues_then_refuses():
 
 def full_pool_queues_then_refuses():
     """KV blocks run out long before places do."""
-    with server.Server(SPILLWAY, MODEL, "--max-model-len", "1024", "--device-memory", "32MiB", "--queue-max", "2") as one:
+    with server.Server(SPILLWAY, MODEL, "--max-model-len", "1024", "--device-memory", "32MiB", "--queue-max", "2",
+                       "--growth-margin", "1024") as one:
         blocks = one.metric("spillway_kv_blocks") / 2  # of each node
         assert 16 <= blocks < 26, f"{blocks} blocks a node: the sizes below fit this test no more"
         expected = one.complete("word " * 600, 2)[1]["choices"][0]["text"]
@@ -256,6 +257,62 @@ def the_model_has_the_names_it_was_given():
             assert (status, body["model"]) == (200, answered), (asked, body)
 
 
+def texts_together(one, prompts, max_tokens):
+    """(status, body) of one completion each, asked at once."""
+    answers = [None] * len(prompts)
+    def ask(index):
+        answers[index] = one.complete(prompts[index], max_tokens)
+    clients = [threading.Thread(target=ask, args=(index,)) for index in range(len(prompts))]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(server.ANSWER_WITHIN_S)
+    assert None not in answers, "a request hangs"
+    return answers
+
+
+def outgrown_memory_preempts_and_changes_no_text():
+    """Four answers of 5 blocks each in a pool of 8: the decode node preempts, and nobody can tell from the texts."""
+    prompts = [f"Once upon a time in the town number {index} there was" for index in range(4)]
+    with server.Server(SPILLWAY, MODEL, "--max-model-len", "384", "--device-memory", "12MiB",
+                       "--growth-margin", "16") as one:
+        blocks = one.metric("spillway_kv_blocks") / 2
+        assert 6 <= blocks <= 9, f"{blocks} blocks a node: the sizes here fit this test no more"
+        alone = [one.complete(prompt, 290) for prompt in prompts]
+        assert one.metric("spillway_preemptions_total") == 0
+        together = texts_together(one, prompts, 290)
+        for (_, expected), (status, body) in zip(alone, together):
+            assert status == 200, body
+            assert body["choices"] == expected["choices"], (body, expected)
+            assert body["usage"]["completion_tokens"] == 290
+        assert one.metric("spillway_preemptions_total") > 0
+        assert one.metric("spillway_recomputed_tokens_total") > 0
+        nothing_is_left(one)
+
+
+def poisoned_request_ends_alone(fault, node):
+    """The logits of one request become NaN while four run: it is told, the others' texts are as ever."""
+    def test():
+        prompts = [f"The colour of house number {index} on the street is" for index in range(4)]
+        with server.Server(SPILLWAY, MODEL, "--fault", fault) as one:
+            alone = [one.complete(prompt, 24) for prompt in prompts]
+            assert all(status == 200 for status, _ in alone), "it struck too early"
+            together = texts_together(one, prompts, 24)
+            failed = [index for index, (status, _) in enumerate(together) if status != 200]
+            assert len(failed) == 1, together
+            status, body = together[failed[0]]
+            assert status == 500 and f"{node} 0" in body["error"]["message"], (status, body)
+            assert re.search(r"not finite \(request \S+\)", body["error"]["message"]), body
+            for index, (status, body) in enumerate(together):
+                assert index in failed or body["choices"] == alone[index][1]["choices"], (index, body)
+            status, body = one.complete(prompts[failed[0]], 24)
+            assert body["choices"] == alone[failed[0]][1]["choices"], (status, body)
+            assert "killed" not in one.log_text() and "lost a node" not in one.log_text()
+            nothing_is_left(one)
+    test.__name__ = f"poisoned_request_ends_alone_at_{node}"
+    return test
+
+
 if __name__ == "__main__":
     with server.Server(SPILLWAY, MODEL) as healthy:
         EXPECTED = neighbour_says(healthy)
@@ -263,6 +320,9 @@ if __name__ == "__main__":
                                client_gone_while_a_node_is_at("prefill-layer:40", "prefill 0", 0),
                                client_gone_while_a_node_is_at("decode-landed", "decode 0", 1),
                                no_place_queues_then_refuses, full_pool_queues_then_refuses,
+                               outgrown_memory_preempts_and_changes_no_text,
+                               poisoned_request_ends_alone("prefill-nan:5", "prefill"),
+                               poisoned_request_ends_alone("decode-nan:100", "decode"),
                                doctor_says_what_serve_would_meet, a_long_queue_has_its_connections,
                                nodes_say_one_canary, another_model_is_refused_by_name,
                                too_small_settings_say_what_to_change, each_key_has_a_prefix_cache_of_its_own,

@@ -41,6 +41,8 @@ TEST(Simulation, EveryRequestHasOneRightAnswerUnderFaults) {
   fmt::print("{}{} requests: {} ended well, {} in an error, {} left, {} lost their gateway; {} faults\n",
              coverage.table(), all.requests, all.ended, all.failed, all.left, all.gateway_died, faults);
   if (last < 1000) return;
+  EXPECT_GT(coverage.preemptions(), 500u);
+  EXPECT_GT(coverage.recomputed_tokens(), coverage.preemptions()) << "most are computed again, not found in the cache";
   EXPECT_GT(all.ended * 3, all.requests * 2) << "most must end well, else nothing was tested";
   using State = Coverage::State;
   const auto met = [&](Role role, const char* message, std::initializer_list<State> states) {

@@ -1,4 +1,5 @@
 // Who may not talk to whom, and what a refusal ends.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "tests/transfer/channel_end.h"
@@ -23,7 +24,8 @@ TEST_F(ControlChannelTest, AnotherModelOrProtocolIsRefusedNamingBoth) {
   b_->channel.connect(endpoint("a"));
   ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
   EXPECT_EQ(b_->channel.refused_reason(),
-            "\"prefill 0\" speaks protocol version 4, \"gateway\" speaks 3: run the same release on both");
+            fmt::format("\"prefill 0\" speaks protocol version {}, \"gateway\" speaks {}: run the same release on both",
+                        kProtocolVersion + 1, kProtocolVersion));
   EXPECT_TRUE(a_->events.empty());
   EXPECT_TRUE(a_->channel.refused_reason().empty());
 }

@@ -81,6 +81,7 @@ Hello any_hello() {
   hello.block_tokens = u32();
   hello.canary = u64();
   hello.step_tokens = u32();
+  hello.growth_margin = u32();
   return hello;
 }
 
@@ -88,7 +89,7 @@ Message any_message(size_t kind) {
   switch (kind) {
     case 0: return any_hello();
     case 1: return HelloRefused{any_text(kDetailBytesMax)};
-    case 2: return Load{u32(), u32(), u32()};
+    case 2: return Load{u32(), u32(), u32(), u32(), u64(), u64()};
     case 3: return PeerInfo{BootId{u64()}, any_text(kEndpointBytesMax)};
     case 4: return Prefill{any_work(), BootId{u64()}};
     case 5: return Reserve{any_work(), BootId{u64()}};

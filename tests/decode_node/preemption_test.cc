@@ -1,0 +1,95 @@
+// Sequences that outgrow the pool of a decode node.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <vector>
+
+#include "tests/decode_node/decode_script.h"
+
+namespace spillway::script {
+namespace {
+
+constexpr uint32_t kPrompt = 3 * kBlockTokens, kOutput = 200;
+
+// Two that decode in a pool of seven blocks, of which the younger one has just been preempted.
+struct Preempted : DecodeScript {
+  explicit Preempted(uint32_t slots = 7) : DecodeScript({.slots = slots, .growth_margin = 0}) {
+    connect();
+    for (const uint64_t request : {1u, 2u}) {
+      reserve(kPrompt, attempt(request), kOutput);
+      land_all(attempt(request));
+      done(kPrompt, attempt(request));
+    }
+    answer_closes();
+    while (step && engine.preempted() == 0) finish_step();
+  }
+  // Indices of the tokens sent for a request, from `first` on.
+  std::vector<uint32_t> indices(uint64_t request) const {
+    std::vector<uint32_t> found;
+    for (const auto& [to, token] : sent<Token>())
+      if (token.attempt == attempt(request)) found.push_back(token.index);
+    return found;
+  }
+};
+
+TEST(DecodePreemption, TheYoungestComputesPromptAndOutputAgainAndGoesOn) {
+  Preempted d;
+  EXPECT_EQ(d.engine.preempted(), 1u);
+  EXPECT_EQ(d.node.requests(), 2u);
+  const Load load = d.loads.back().second;
+  EXPECT_EQ(load.running_sequences, 2u);
+  EXPECT_EQ(load.preempted_sequences, 1u);
+  EXPECT_EQ(load.preemptions, 1u);
+  EXPECT_EQ(load.queued_prompt_tokens, kPrompt + d.indices(2).size() + 1);  // token 0 is P's
+  d.finish_steps();
+  EXPECT_TRUE(d.empty());
+  for (const uint64_t request : {1u, 2u}) {
+    const std::vector<uint32_t> indices = d.indices(request);
+    ASSERT_EQ(indices.size(), kOutput - 1) << request;  // each once, in order, to the last
+    for (uint32_t i = 0; i < indices.size(); ++i) ASSERT_EQ(indices[i], i + 1);
+  }
+  EXPECT_TRUE(d.sent<Failed>().empty());
+  EXPECT_GT(d.loads.back().second.recomputed_tokens, 0u);
+  EXPECT_EQ(d.loads.back().second.preempted_sequences, 0u);
+}
+
+TEST(DecodePreemption, NothingNewIsReservedBeforeTheyAreBack) {
+  Preempted d;
+  d.reserve(1, attempt(3), 1);
+  ASSERT_EQ(d.sent<Failed>().size(), 2u);  // both ends
+  EXPECT_EQ(d.sent<Failed>()[0].second.code, ErrorCode::kNoSpace);
+  d.finish_steps();
+  d.reserve(1, attempt(4), 1);
+  EXPECT_EQ(d.node.requests(), 1u);
+}
+
+TEST(DecodePreemption, EveryExitOfAPreemptedOneReleasesIt) {
+  const std::vector<std::function<void(DecodeScript&)>> exits{
+      [](DecodeScript& d) { d.from(kGateway, Cancel{attempt(2)}); },
+      [](DecodeScript& d) {
+        d.from(kGateway, Failed{attempt(2), ErrorCode::kDeadline, "too long"});
+      },
+      [](DecodeScript& d) {
+        d.on(PeerGone{kGateway, "killed"});
+      },
+      [](DecodeScript& d) { d.reserve(kPrompt, attempt(2, 6), kOutput); },  // a newer epoch
+  };
+  for (const auto& leave : exits) {
+    Preempted d;
+    leave(d);
+    EXPECT_EQ(d.engine.preempted(), 0u);
+    d.pass(std::chrono::minutes(1));
+    EXPECT_TRUE(d.empty());
+  }
+}
+
+TEST(DecodePreemption, TheLossOfThePrefillNodeDoesNotMatterToIt) {
+  Preempted d;
+  d.on(PeerGone{kPrefillPeer, "killed"});
+  EXPECT_EQ(d.engine.preempted(), 1u);
+  d.finish_steps();
+  EXPECT_EQ(d.indices(2).size(), kOutput - 1);
+}
+
+}  // namespace
+}  // namespace spillway::script
