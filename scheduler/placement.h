@@ -16,10 +16,12 @@ struct NodeView {  // as last announced, corrected by what was sent to it since
   uint32_t queued_prompt_tokens = 0, running_sequences = 0, sequences_max = 0;
   uint32_t blocks_total = 0, blocks_free = 0, blocks_promised = 0;
   uint32_t block_tokens = 64;
+  uint32_t cached_tokens = 0;  // of this prompt, probably
 };
 struct PlacementQuery {
   uint32_t prompt_tokens = 0, output_tokens_max = 0;
-  std::span<const NodeView> nodes;  // ascending PeerId; ties go to the lower, so a run repeats
+  std::span<const NodeView> nodes;            // ascending PeerId; ties go to the lower, so a run repeats
+  uint32_t affinity_tokens_max = UINT32_MAX;  // cached tokens count only up to here: the cap
 };
 struct Disaggregate {
   PeerId prefill{}, decode{};
@@ -31,9 +33,12 @@ struct Refuse {
 };
 using Placement = std::variant<Disaggregate, Wait, Refuse>;
 
-// Least uncomputed prompt tokens among prefill nodes with room for the prompt, most free unpromised blocks among decode
-// nodes with room for prompt + output; ties go to the lower PeerId. Refuse: no node of a role, or none of a role could
-// hold it even when idle. Wait: some could, but no pair has room now.
+// Among prefill nodes with room for the prompt the one where least is left to compute until this prompt is: uncomputed
+// prompt tokens there, its own but those cached there included. Among decode nodes with room for prompt + output the
+// one with most free unpromised blocks, the cached ones of this prompt counted as free. So a node with the prefix is
+// preferred until others' work on it outweighs what it saves, and never by more than affinity_tokens_max. Ties go to
+// the lower PeerId. Refuse: no node of a role, or none of a role could hold it even when idle. Wait: some could, but no
+// pair has room now.
 Placement place_least_loaded(const PlacementQuery& query);
 
 }  // namespace spillway
