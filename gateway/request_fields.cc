@@ -35,6 +35,7 @@ constexpr NumberField kNumbers[] = {
     {"top_p", kAboveZero, 1, false, NumberUse::kUsed},
     {"top_k", -1, kTokenIdEnd, true, NumberUse::kUsed},
     {"min_p", 0, 1, false, NumberUse::kUsed},
+    {"priority", -kPriorityMax, kPriorityMax, true, NumberUse::kUsed},
     {"min_tokens", 0, kPromptTokensMax, true, NumberUse::kUsed},
     {"presence_penalty", -kPenaltyMax, kPenaltyMax, false, NumberUse::kUsed},
     {"frequency_penalty", -kPenaltyMax, kPenaltyMax, false, NumberUse::kUsed},
