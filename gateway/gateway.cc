@@ -23,7 +23,10 @@ std::string node_name(const Hello* hello, Role role) {
 }  // namespace
 
 Gateway::Gateway(const GatewayConfig& config, BootId boot)
-    : config_(config), boot_(boot), nodes_(config.nodes_max, config.prefill_steps_ahead) {
+    : config_(config),
+      boot_(boot),
+      nodes_(config.nodes_max, config.prefill_steps_ahead),
+      affinity_(config.affinity_entries_max) {
   CHECK(config.queue_max > 0 && config.running_max > 0 && config.attempts_max > 0);
 }
 
@@ -100,6 +103,7 @@ void Gateway::handle(const PeerGone& gone, Turn& turn) {
   if (hello == nullptr) return;
   const Error error{ErrorCode::kPeerLost, fmt::format("{} is gone: {}", node_name(hello, hello->role), gone.reason)};
   nodes_.remove(gone.peer);
+  affinity_.forget(gone.peer);
   const auto on_it = [&](const GatewayRequest& one) {
     return one.running && ((one.running->prefill.open && one.running->prefill.node == gone.peer) ||
                            (one.running->decode.open && one.running->decode.node == gone.peer));

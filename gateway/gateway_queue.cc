@@ -24,6 +24,9 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
   request.arrived = turn.now;
   request.queue_until = turn.now + config_.queue_wait_max;
   request.waterfall.prompt_tokens = prompt_tokens;
+  request.prefix =
+      prefix_chain(static_cast<uint64_t>(tenant_id(work.tenant)), work.prompt, config_.affinity_span_tokens,
+                   config_.affinity_tokens_max / config_.affinity_span_tokens);
   const GatewayRequest& newcomer = requests_.insert(std::move(request));
   if (requests_.queued() <= config_.queue_max) return;
   // One tenant's burst locks out nobody else.
@@ -45,8 +48,11 @@ void Gateway::dispatch_queue(Turn& turn) {
       fail_request(*head, fits.error(), turn);
       continue;
     }
-    const std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
-    const Placement placement = place_least_loaded({prompt_tokens, work.output_tokens_max, views});
+    std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
+    for (NodeView& view : views)
+      view.cached_tokens = affinity_.spans_at(head->prefix, view.node) * config_.affinity_span_tokens;
+    const Placement placement =
+        place_least_loaded({prompt_tokens, work.output_tokens_max, views, config_.affinity_tokens_max});
     const auto* const place = std::get_if<Disaggregate>(&placement);
     if (place == nullptr) return;  // busy, or a role is missing: until a Load, a PeerUp or the deadline
     dispatch(*head, *place, turn);
@@ -63,6 +69,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   running.decode.node = place.decode;
   running.progress_by = turn.now + config_.progress_max;
   requests_.start_head(running);
+  affinity_.placed(request.prefix, place.prefill, place.decode);
 
   const Hello& prefill = *nodes_.hello(place.prefill);
   const Hello& decode = *nodes_.hello(place.decode);

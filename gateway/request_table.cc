@@ -28,18 +28,17 @@ namespace {
 constexpr uint64_t kOutputWeight = 2;
 constexpr double kNewWeight = 1.0 / 8;  // of the last request in the mean output
 
-// Keys are uniformly random (HKDF), so a part of one names its tenant.
-TenantId tenant_of(const GatewayRequest& request) {
-  uint64_t id = 0;
-  std::memcpy(&id, request.work.tenant.bytes.data(), sizeof id);
-  return TenantId{id};
-}
-
 QueuedRequest as_queued(const GatewayRequest& request) {
-  return {request.work.request, tenant_of(request), request.cost, request.work.priority};
+  return {request.work.request, tenant_id(request.work.tenant), request.cost, request.work.priority};
 }
 
 }  // namespace
+
+TenantId tenant_id(const TenantKey& tenant) {
+  uint64_t id = 0;
+  std::memcpy(&id, tenant.bytes.data(), sizeof id);
+  return TenantId{id};
+}
 
 GatewayRequest* RequestTable::find(RequestId request) {
   const auto entry = requests_.find(request);
@@ -63,7 +62,7 @@ GatewayRequest* RequestTable::queue_head() {
 }
 
 GatewayRequest& RequestTable::least_deserving(const GatewayRequest& newcomer) {
-  return requests_.at(queue_.least_deserving(tenant_of(newcomer)));
+  return requests_.at(queue_.least_deserving(tenant_id(newcomer.work.tenant)));
 }
 
 RunningAttempt& RequestTable::start_head(const RunningAttempt& attempt) {
@@ -82,7 +81,7 @@ void RequestTable::erase(GatewayRequest& request) {
   const RequestId id = request.work.request;
   if (request.running) {
     const uint32_t output = request.waterfall.output_tokens;
-    queue_.settle(tenant_of(request), request.cost, request.work.prompt.size() + kOutputWeight * output);
+    queue_.settle(tenant_id(request.work.tenant), request.cost, request.work.prompt.size() + kOutputWeight * output);
     if (output > 0) output_expected_ += kNewWeight * (output - output_expected_);
   } else {
     queue_.erase(id);

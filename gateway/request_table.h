@@ -71,13 +71,17 @@ struct RunningAttempt {
 struct GatewayRequest {
   GenerateRequest work;
   TimePoint arrived{};
-  TimePoint queue_until{};  // while it waits
-  uint32_t attempts = 0;    // begun so far; the epoch of the last
-  uint64_t cost = 0;        // what its tenant pays in advance
-  Waterfall waterfall;      // as far as known
+  TimePoint queue_until{};       // while it waits
+  uint32_t attempts = 0;         // begun so far; the epoch of the last
+  uint64_t cost = 0;             // what its tenant pays in advance
+  std::vector<uint64_t> prefix;  // prefix_chain() of the prompt
+  Waterfall waterfall;           // as far as known
   TimePoint first_token_at{};
   std::optional<RunningAttempt> running;  // otherwise it waits in the queue
 };
+
+// Keys are uniformly random (HKDF), so a part of one names its tenant.
+TenantId tenant_id(const TenantKey& tenant);
 
 // The requests under way and the one queue, fair among tenants: a request costs its prompt tokens and twice its output
 // tokens (the weights of FairQueue's paper), paid in advance for as much output as requests have of late. A record's
