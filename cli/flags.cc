@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <sstream>
 
+#include "transfer/control_endpoint.h"
+
 namespace spillway {
 namespace {
 
 constexpr size_t kServedNameBytesMax = 128;
+constexpr int kGatewaysMax = 8;  // that one node joins
 
 void add_model(CLI::App& command, Options& options) {
   command.add_option("-m,--model", options.model, "Model file (GGUF)")->required()->check(CLI::ExistingFile);
@@ -75,8 +78,22 @@ void add_http(CLI::App& command, Options& options) {
       ->capture_default_str();
 }
 
+// Of several gateways a node joins each; who binds one takes one.
+CLI::Option* add_gateway(CLI::App& command, Options& options, std::string what) {
+  const bool joins = command.get_name() == "prefill" || command.get_name() == "decode";
+  const auto is_local = [](const std::string& endpoint) {
+    const Result<std::string> local = local_control_endpoint(endpoint);
+    return local ? std::string() : local.error().detail;
+  };
+  if (joins) what += fmt::format("; repeatable, up to {}: several gateways share the node", kGatewaysMax);
+  return command.add_option("--gateway", options.gateway_endpoints, what)
+      ->allow_extra_args(false)
+      ->expected(1, joins ? kGatewaysMax : 1)
+      ->check(CLI::Validator(is_local, "ENDPOINT"));
+}
+
 void add_join(CLI::App& command, Options& options) {
-  command.add_option("--gateway", options.gateway_endpoint, "Control endpoint of the gateway: ipc://PATH")->required();
+  add_gateway(command, options, "Control endpoint of the gateway: ipc://PATH or tcp://127.0.0.1:PORT")->required();
   command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
   command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work");
 }
@@ -94,6 +111,9 @@ void add_serve(CLI::App& command, Options& options) {
   command.add_option("--decode", options.decode, "Decode nodes to start")
       ->check(CLI::Range(1u, 16u))
       ->capture_default_str();
+  add_gateway(command, options,
+              "Control endpoint that further nodes may join: ipc://PATH or tcp://127.0.0.1:PORT. Default: one in the "
+              "run folder, see the log");
 }
 
 void add_prompt(CLI::App& command, Options& options) {

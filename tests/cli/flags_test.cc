@@ -46,8 +46,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::map<std::string, std::set<std::string>> expected{
       {"serve",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file", "fault",
-        "log-level"}},
+        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "gateway", "secret-file",
+        "fault", "log-level"}},
       {"gateway",
        {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "queue-max", "gateway", "name",
         "ready-fd", "secret-file", "log-level"}},
@@ -62,7 +62,7 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "secret-file",
+        "host", "port", "served-model-name", "api-key-file", "queue-max", "prefill", "decode", "gateway", "secret-file",
         "log-level"}},
   };
   CommandLine command_line;
@@ -120,6 +120,24 @@ TEST_F(FlagsWithFile, ValuesOutsideTheirBoundsAreRefused) {
                                                {"--isa", "sse9"},
                                                {"--port", "70000"}})
     EXPECT_THROW(parse({"serve", "-m", model, flag[0], flag[1]}), CLI::ParseError) << flag[0];
+}
+
+TEST_F(FlagsWithFile, ANodeJoinsUpToEightGatewaysOfThisMachineAndOneIsBound) {
+  const std::string model = write("");
+  std::vector<std::string> node{"decode", "-m", model, "--run-dir", "/tmp"};
+  std::vector<std::string> endpoints;
+  for (int count = 1; count <= 8; ++count) {
+    endpoints.push_back("tcp://127.0.0.1:" + std::to_string(count));
+    node.insert(node.end(), {"--gateway", endpoints.back()});
+    EXPECT_EQ(parse(node).options.gateway_endpoints, endpoints);
+  }
+  node.insert(node.end(), {"--gateway", "ipc://x"});
+  EXPECT_THROW(parse(node), CLI::ParseError);
+  EXPECT_EQ(parse({"serve", "-m", model, "--gateway", "ipc://x"}).options.gateway_endpoints,
+            std::vector<std::string>{"ipc://x"});
+  EXPECT_THROW(parse({"serve", "-m", model, "--gateway", "ipc://x", "--gateway", "ipc://y"}), CLI::ParseError);
+  EXPECT_THROW(parse({"gateway", "-m", model, "--gateway", "tcp://0.0.0.0:5"}), CLI::ParseError);
+  EXPECT_THROW(parse({"decode", "-m", model, "--run-dir", "/tmp", "--gateway", "tcp://10.0.0.1:5"}), CLI::ParseError);
 }
 
 TEST_F(FlagsWithFile, NamesOfTheModelAreRepeatableAndPrintable) {
