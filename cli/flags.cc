@@ -8,6 +8,7 @@
 
 #include "cli/configuration.h"
 #include "common/check.h"
+#include "transfer/control_endpoint.h"
 
 namespace spillway {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 constexpr size_t kServedNameBytesMax = 128;
 constexpr int kServedNamesMax = 64;
 constexpr int kFaultsMax = 64;
+constexpr int kGatewaysMax = 8;  // that one node joins
 
 std::string check_model(const std::string& path) {
   std::error_code error;
@@ -113,8 +115,22 @@ void add_http(CLI::App& command, Options& options) {
       ->capture_default_str();
 }
 
+// Of several gateways a node joins each; who binds one takes one.
+CLI::Option* add_gateway(CLI::App& command, Options& options, std::string what) {
+  const bool joins = command.get_name() == "prefill" || command.get_name() == "decode";
+  const auto is_local = [](const std::string& endpoint) {
+    const Result<std::string> local = local_control_endpoint(endpoint);
+    return local ? std::string() : local.error().detail;
+  };
+  if (joins) what += fmt::format("; repeatable, up to {}: several gateways share the node", kGatewaysMax);
+  return command.add_option("--gateway", options.gateway_endpoints, what)
+      ->allow_extra_args(false)
+      ->expected(1, joins ? kGatewaysMax : 1)
+      ->check(CLI::Validator(is_local, "ENDPOINT"));
+}
+
 void add_join(CLI::App& command, Options& options) {
-  command.add_option("--gateway", options.gateway_endpoint, "Control endpoint of the gateway: ipc://PATH")->required();
+  add_gateway(command, options, "Control endpoint of the gateway: ipc://PATH or tcp://127.0.0.1:PORT")->required();
   command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
   command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work")
       ->configurable(false);
@@ -141,6 +157,9 @@ void add_serve(CLI::App& command, Options& options) {
   command.add_option("--decode-threads", options.decode_threads, "Compute threads of each decode node; 0: --threads")
       ->check(CLI::Range(0u, 1024u))
       ->capture_default_str();
+  add_gateway(command, options,
+              "Control endpoint that further nodes may join: ipc://PATH or tcp://127.0.0.1:PORT. Default: one in the "
+              "run folder, see the log");
 }
 
 void add_fit(CLI::App& command, Options& options) {

@@ -34,10 +34,11 @@ struct Options {
   std::string log_level = "info";                // --log-level
 
   // What serve tells its children; also by hand, to start roles one by one.
-  std::string gateway_endpoint;  // --gateway: control endpoint to bind (gateway) or to join (nodes)
-  std::string run_dir;           // --run-dir: sockets of this run
-  std::string name;              // --name: for logs and errors
-  int ready_fd = -1;             // --ready-fd: written once the process is at work; -1: nobody asks
+  // --gateway: control endpoint to bind (gateway; serve, where none is one in its run folder) or those to join (nodes)
+  std::vector<std::string> gateway_endpoints;
+  std::string run_dir;  // --run-dir: sockets of this run
+  std::string name;     // --name: for logs and errors
+  int ready_fd = -1;    // --ready-fd: written once the process is at work; -1: nobody asks
 
   // One-shot commands.
   std::string bench = "engine";  // what bench measures

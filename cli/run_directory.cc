@@ -32,6 +32,10 @@ RunDirectory::~RunDirectory() {
   std::filesystem::remove_all(path_, ignored);
 }
 
+std::string gateway_endpoint(const Options& options, const RunDirectory& run) {
+  return options.gateway_endpoints.empty() ? run.gateway_endpoint() : options.gateway_endpoints.front();
+}
+
 std::vector<std::string> node_arguments(const Options& options, std::string_view role, uint32_t index,
                                         const RunDirectory& run) {
   std::vector<std::string> arguments{std::string(role)};
@@ -39,7 +43,7 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
     arguments.insert(arguments.end(), {flag, std::move(value)});
   };
   add("--model", options.model);
-  add("--gateway", run.gateway_endpoint());
+  add("--gateway", gateway_endpoint(options, run));
   add("--run-dir", run.path());
   add("--name", fmt::format("{} {}", role, index));
   add("--threads", std::to_string(options.threads));

@@ -23,6 +23,9 @@ class RunDirectory {
   std::string path_;
 };
 
+// Where the gateway of a run with these options accepts its nodes.
+std::string gateway_endpoint(const Options& options, const RunDirectory& run);
+
 // Arguments of `spillway prefill` or `spillway decode` (role) for node `index` of a run with these options.
 std::vector<std::string> node_arguments(const Options& options, std::string_view role, uint32_t index,
                                         const RunDirectory& run);

@@ -24,7 +24,7 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
     arguments.insert(arguments.end(), {flag, std::move(value)});
   };
   add("--model", options.model);
-  add("--gateway", run.gateway_endpoint());
+  add("--gateway", gateway_endpoint(options, run));
   add("--name", "gateway");
   add("--host", options.host);
   add("--port", std::to_string(options.port));

@@ -67,7 +67,7 @@ int start_decode(const Options& options) {
       place.begin(), place.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
   control.bind_endpoint = fmt::format("ipc://{}/{}.sock", options.run_dir, place);
   ControlChannel channel(control, runtime.hello(control.bind_endpoint));
-  channel.connect(options.gateway_endpoint);
+  for (const std::string& gateway : options.gateway_endpoints) channel.connect(gateway);
 
   BoundedVector<DecodeEffect> effects(node.effects_max());
   Effects execute(runtime, channel);
@@ -82,7 +82,7 @@ int start_decode(const Options& options) {
   };
   ReadySignal ready_signal(options.ready_fd);
   const auto on_control = [&](const ControlEvent& event, TimePoint now) {
-    if (std::holds_alternative<PeerUp>(event)) ready_signal.announce();  // the gateway is the first, and it took us
+    if (std::holds_alternative<PeerUp>(event)) ready_signal.announce();  // a gateway is the first, and it took us
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
   const auto on_wake = [&](TimePoint now) {

@@ -92,7 +92,7 @@ int start_gateway(const Options& options) {
 
   const BootId boot = draw_boot_id();
   ControlConfig control;
-  control.bind_endpoint = options.gateway_endpoint;
+  control.bind_endpoint = options.gateway_endpoints.front();
   ControlChannel channel(control, gateway_hello(file, options.name.empty() ? "gateway" : options.name, boot));
   EventFdWaker waker;
   GatewayConfig config;
@@ -104,7 +104,7 @@ int start_gateway(const Options& options) {
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
   HttpServer http(http_config, served, inputs, boot);
   spdlog::info("listening http{}://{}:{} control endpoint {} model {}", http_config.tls.given() ? "s" : "",
-               options.host, http.port(), options.gateway_endpoint, served.name());
+               options.host, http.port(), options.gateway_endpoints.front(), served.name());
 
   Gateway gateway(config, boot);
   BoundedVector<GatewayEffect> effects(gateway.effects_max());

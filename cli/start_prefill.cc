@@ -61,7 +61,7 @@ int start_prefill(const Options& options) {
   config.vocab = runtime.model().vocab;
   PrefillNode node(config, runtime.engine(), sender);
   ControlChannel channel({}, runtime.hello(""));
-  channel.connect(options.gateway_endpoint);
+  for (const std::string& gateway : options.gateway_endpoints) channel.connect(gateway);
 
   BoundedVector<PrefillEffect> effects(node.effects_max());
   Effects execute(runtime, channel);
@@ -76,7 +76,7 @@ int start_prefill(const Options& options) {
   };
   ReadySignal ready_signal(options.ready_fd);
   const auto on_control = [&](const ControlEvent& event, TimePoint now) {
-    if (std::holds_alternative<PeerUp>(event)) ready_signal.announce();  // the gateway is the first, and it took us
+    if (std::holds_alternative<PeerUp>(event)) ready_signal.announce();  // a gateway is the first, and it took us
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
   const auto on_wake = [&](TimePoint now) {

@@ -53,6 +53,8 @@ constexpr Field kFields[] = {
     {"stop_token_ids", kAnswers, kTokenIds, kUsed, 0, kStopTokensMax, kVocabulary, "none",
      "the model's own end tokens count too; their text is no part of the answer"},
     {"ignore_eos", kAnswers, kBoolean, kUsed, 0, 0, kNone, "false", "the model's own end tokens do not end the answer"},
+    {"priority", kAnswers, kInteger, kUsed, -kPriorityMax, kPriorityMax, kNone, "0",
+     "lower is sooner, among the requests of one key that wait; ties by arrival"},
     {"stream", kAnswers, kBoolean, kUsed, 0, 0, kNone, "false", "the answer as events, a token each"},
     {"stream_options", kAnswers, FieldType::kStreamOptions, kUsed, 0, 0, kNone, "none",
      "only with `stream`; `include_usage`: a last chunk with `usage`; and with `continuous_usage_stats` in every "

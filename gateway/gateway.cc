@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "common/check.h"
-#include "scheduler/placement.h"
 
 namespace spillway {
 namespace {
@@ -18,7 +17,10 @@ Duration from_us(uint32_t us) { return std::chrono::microseconds(us); }
 }  // namespace
 
 Gateway::Gateway(const GatewayConfig& config, BootId boot)
-    : config_(config), boot_(boot), nodes_(config.nodes_max, config.prefill_steps_ahead) {
+    : config_(config),
+      boot_(boot),
+      nodes_(config.nodes_max, config.prefill_steps_ahead),
+      affinity_(config.affinity_entries_max) {
   CHECK(config.queue_max > 0 && config.running_max > 0 && config.attempts_max > 0);
 }
 
@@ -62,35 +64,12 @@ void Gateway::handle(const PeerGone& gone, Turn& turn) {
   const Error error{ErrorCode::kPeerLost,
                     fmt::format("{} is gone: {}", nodes_.name(gone.peer, hello->role), gone.reason)};
   nodes_.remove(gone.peer);
+  affinity_.forget(gone.peer);
   const auto on_it = [&](const GatewayRequest& one) {
     return one.running && ((one.running->prefill.open && one.running->prefill.node == gone.peer) ||
                            (one.running->decode.open && one.running->decode.node == gone.peer));
   };
   for (const RequestId id : requests_.select(on_it)) leg_lost(*requests_.find(id), gone.peer, error, turn);
-}
-
-void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
-  const GenerateRequest& work = arrived.work;
-  ++counters_.requests;
-  CHECK(!work.prompt.empty() && work.output_tokens_max > 0);
-  const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
-  Result<void> accepted = nodes_.could_fit(prompt_tokens, work.output_tokens_max);
-  if (accepted && requests_.queued() >= config_.queue_max) {
-    accepted =
-        fail(ErrorCode::kQueueFull,
-             fmt::format("{} requests wait already, the most this gateway keeps; try again later", requests_.queued()));
-  }
-  if (!accepted) {
-    ++counters_.errors[accepted.error().code];
-    turn.effects.push_back(StreamError{work.request, accepted.error()});
-    return;
-  }
-  GatewayRequest request;
-  request.work = work;
-  request.arrived = turn.now;
-  request.queue_until = turn.now + config_.queue_wait_max;
-  request.waterfall.prompt_tokens = prompt_tokens;
-  requests_.insert(std::move(request));
 }
 
 void Gateway::handle(const ClientGone& gone, Turn& turn) {
@@ -106,59 +85,6 @@ void Gateway::handle(const StopFound& found, Turn& turn) {
   if (request == nullptr || !request->running) return;
   cancel_open_legs(*request, turn);
   end(*request, FinishReason::kStop, turn);
-}
-
-void Gateway::dispatch_queue(Turn& turn) {
-  while (requests_.running() < config_.running_max) {
-    GatewayRequest* const head = requests_.queue_head();
-    if (head == nullptr) return;
-    const GenerateRequest& work = head->work;
-    const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
-    // Again, for the nodes may have changed since it arrived.
-    if (Result<void> fits = nodes_.could_fit(prompt_tokens, work.output_tokens_max); !fits) {
-      fail_request(*head, fits.error(), turn);
-      continue;
-    }
-    const std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
-    const Placement placement = place_least_loaded({prompt_tokens, work.output_tokens_max, views});
-    const auto* const place = std::get_if<Disaggregate>(&placement);
-    if (place == nullptr) return;  // busy, or a role is missing: until a Load, a PeerUp or the deadline
-    dispatch(*head, *place, turn);
-  }
-}
-
-void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn) {
-  const GenerateRequest& given = request.work;
-  ++request.attempts;
-  request.waterfall.queue = turn.now - request.arrived;
-  RunningAttempt running;
-  running.attempt = {given.request, {boot_, ++transfers_}, Epoch{request.attempts}};
-  running.prefill.node = place.prefill;
-  running.decode.node = place.decode;
-  running.progress_by = turn.now + config_.progress_max;
-  running.last_token_at = turn.now;
-  requests_.start_head(running);
-
-  const Hello& prefill = *nodes_.hello(place.prefill);
-  const Hello& decode = *nodes_.hello(place.decode);
-  const auto prompt_tokens = checked_cast<uint32_t>(given.prompt.size());
-  const auto blocks = [](uint64_t tokens, const Hello& node) {
-    return checked_cast<uint32_t>((tokens - 1) / node.block_tokens + 1);
-  };
-  nodes_.place(place.prefill, given.request, {blocks(prompt_tokens, prefill), prompt_tokens});
-  nodes_.place(place.decode, given.request,
-               {blocks(tokens_at_first(prompt_tokens, given.output_tokens_max, decode.growth_margin), decode), 0});
-
-  Work work;
-  work.attempt = running.attempt;
-  work.prompt = given.prompt;
-  work.output_tokens_max = given.output_tokens_max;
-  work.sampling = given.sampling;
-  work.tenant = given.tenant;
-  work.stop_tokens = given.stop_tokens;
-  work.digest_logits = given.digest_logits;
-  send(place.prefill, Prefill{work, decode.boot}, turn);
-  send(place.decode, Reserve{std::move(work), prefill.boot}, turn);
 }
 
 GatewayRequest* Gateway::find(const Attempt& attempt) {

@@ -12,6 +12,7 @@
 #include "common/result.h"
 #include "gateway/node_table.h"
 #include "gateway/request_table.h"
+#include "scheduler/prefix_affinity.h"
 #include "transfer/control_channel.h"
 #include "transfer/messages.h"
 
@@ -53,6 +54,9 @@ struct GatewayConfig {
   uint32_t nodes_max = kPeersMax;    // more are not used
   uint32_t ahead_max = 64;           // tokens of one request that may wait for an earlier one
   uint32_t prefill_steps_ahead = 2;  // a prefill node with prompt tokens for so many steps gets no more
+  // Prefixes remembered with the nodes that have them, in spans of so many tokens; a node is preferred for at most the
+  // last.
+  uint32_t affinity_entries_max = 1u << 16, affinity_span_tokens = 64, affinity_tokens_max = 4096;
   // From arrival, repeated waits included; and from its last token while its decode node has preempted sequences.
   Duration queue_wait_max = std::chrono::minutes(5);
   // A dispatched request is failed when for so long no token came and its node did nothing for others either: before
@@ -132,6 +136,7 @@ class Gateway {
   const BootId boot_;
   NodeTable nodes_;
   RequestTable requests_;
+  PrefixAffinity affinity_;
   GatewayCounters counters_;
   uint64_t transfers_ = 0;  // TransferId::counter of the last attempt
 };

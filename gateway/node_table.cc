@@ -112,14 +112,17 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
   view.blocks_free = std::min(node.load.blocks_free, node.hello.blocks_total);
   view.block_tokens = node.hello.block_tokens;
   view.growth_margin = node.hello.growth_margin;
+  uint64_t own_tokens = 0;
   for (const auto& [request, share] : node.shares) {
+    own_tokens += share.share.prompt_tokens;
     if (share.counted) continue;
     ++view.running_sequences;
     view.queued_prompt_tokens += share.share.prompt_tokens;
     view.blocks_promised += share.share.blocks;
   }
-  const bool has_enough =
-      view.takes_prefill && view.queued_prompt_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.step_tokens;
+  // Another gateway's prompts do not lock ours out: what waits there waits in order of arrival.
+  own_tokens = std::min<uint64_t>(own_tokens, view.queued_prompt_tokens);
+  const bool has_enough = view.takes_prefill && own_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.step_tokens;
   if (has_enough || node.load.preempted_sequences > 0 || node.refused_until > now)
     view.running_sequences = std::max(view.running_sequences, view.sequences_max);
   return view;

@@ -28,7 +28,7 @@ struct PreemptionCounts {
 // sent to them since. Loop thread; no I/O.
 class NodeTable {
  public:
-  // A prefill node takes nothing while it has prompt tokens for `prefill_steps_ahead` of its steps.
+  // A prefill node takes nothing while prompt tokens of ours for `prefill_steps_ahead` of its steps wait there.
   NodeTable(uint32_t nodes_max, uint32_t prefill_steps_ahead);
 
   // An error that says why not: not a node, a Hello that no request could be placed by (no blocks, no rows), other bits

@@ -78,6 +78,13 @@ class Reader {
     return value != nullptr && value->get<bool>();
   }
 
+  // A number whose type and bounds check_fields() has seen.
+  template <class Number>
+  Number number(std::string_view name, Number when_absent) const {
+    const Json* const value = find_field(body_, name);
+    return value != nullptr ? value->get<Number>() : when_absent;
+  }
+
   // The name that answers carry.
   Parsed<std::string> read_model() const {
     const Json* const name = find_field(body_, "model");
@@ -240,13 +247,6 @@ class Reader {
   }
 
  private:
-  // A number whose type and bounds check_fields() has seen.
-  template <class Number>
-  Number number(std::string_view name, Number when_absent) const {
-    const Json* const value = find_field(body_, name);
-    return value != nullptr ? value->get<Number>() : when_absent;
-  }
-
   uint32_t vocab() const { return model_.tokenizer().vocab_size(); }
 
   Parsed<std::vector<TokenId>> read_token_ids(const Json& list, const char* param) const {
@@ -356,6 +356,7 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   if (!stop_tokens) return tl::unexpected(stop_tokens.error());
   request.work.stop_tokens = std::move(*stop_tokens);
   request.work.digest_logits = reader.flag("logit_digests");
+  request.work.priority = reader.number<int32_t>("priority", 0);
   request.ignored = unknown_fields(route, *json);
 
   auto prompt = endpoint == Endpoint::kCompletions ? reader.read_prompt() : reader.read_messages();

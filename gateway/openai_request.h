@@ -15,6 +15,7 @@ namespace spillway {
 inline constexpr int kJsonDepthMax = 32;
 inline constexpr size_t kJsonValuesMax = (size_t{1} << 20) + 4096;  // a prompt of kPromptTokensMax ids, and the rest
 inline constexpr size_t kChatMessagesMax = 4096;
+inline constexpr int32_t kPriorityMax = 100;  // and its negative
 
 struct ApiRequest {
   GenerateRequest work;  // all but `request` and `tenant`

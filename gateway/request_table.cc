@@ -1,6 +1,7 @@
 #include "gateway/request_table.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "common/check.h"
@@ -22,6 +23,23 @@ std::optional<Token> TokenOrder::next() {
   return token;
 }
 
+namespace {
+
+constexpr uint64_t kOutputWeight = 2;
+constexpr double kNewWeight = 1.0 / 8;  // of the last request in the mean output
+
+QueuedRequest as_queued(const GatewayRequest& request) {
+  return {request.work.request, tenant_id(request.work.tenant), request.cost, request.work.priority};
+}
+
+}  // namespace
+
+TenantId tenant_id(const TenantKey& tenant) {
+  uint64_t id = 0;
+  std::memcpy(&id, tenant.bytes.data(), sizeof id);
+  return TenantId{id};
+}
+
 GatewayRequest* RequestTable::find(RequestId request) {
   const auto entry = requests_.find(request);
   return entry == requests_.end() ? nullptr : &entry->second;
@@ -30,30 +48,44 @@ GatewayRequest* RequestTable::find(RequestId request) {
 GatewayRequest& RequestTable::insert(GatewayRequest request) {
   CHECK(!request.running);
   const RequestId id = request.work.request;
+  const double output = std::min<double>(output_expected_, request.work.output_tokens_max);
+  request.cost = request.work.prompt.size() + kOutputWeight * static_cast<uint64_t>(output);
   const auto [entry, is_new] = requests_.emplace(id, std::move(request));
   CHECK(is_new);
-  queue_.push_back(id);
+  queue_.push(as_queued(entry->second));
   return entry->second;
 }
 
-GatewayRequest* RequestTable::queue_head() { return queue_.empty() ? nullptr : &requests_.at(queue_.front()); }
+GatewayRequest* RequestTable::queue_head() {
+  const std::optional<RequestId> head = queue_.head();
+  return head ? &requests_.at(*head) : nullptr;
+}
+
+GatewayRequest& RequestTable::least_deserving(const GatewayRequest& newcomer) {
+  return requests_.at(queue_.least_deserving(tenant_id(newcomer.work.tenant)));
+}
 
 RunningAttempt& RequestTable::start_head(const RunningAttempt& attempt) {
-  CHECK(!queue_.empty() && queue_.front() == attempt.attempt.request);
-  GatewayRequest& request = requests_.at(queue_.front());
-  queue_.pop_front();
-  return request.running.emplace(attempt);
+  CHECK(queue_.head() == attempt.attempt.request);
+  queue_.pop();
+  return requests_.at(attempt.attempt.request).running.emplace(attempt);
 }
 
 void RequestTable::requeue(GatewayRequest& request) {
   CHECK(request.running);
   request.running.reset();
-  queue_.push_front(request.work.request);
+  queue_.requeue(as_queued(request));
 }
 
 void RequestTable::erase(GatewayRequest& request) {
   const RequestId id = request.work.request;
-  if (!request.running) CHECK(std::erase(queue_, id) == 1);
+  if (request.running) {
+    const uint32_t output = request.waterfall.output_tokens;
+    queue_.settle(tenant_id(request.work.tenant), request.cost, request.work.prompt.size() + kOutputWeight * output);
+    if (output > 0) output_expected_ += kNewWeight * (output - output_expected_);
+  } else {
+    queue_.erase(id);
+  }
   CHECK(requests_.erase(id) == 1);
 }
 
@@ -69,13 +101,13 @@ void RequestTable::check_conservation() const {
   size_t waiting = 0;
   for (const auto& [id, request] : requests_) {
     CHECK(request.work.request == id);
-    CHECK(std::count(queue_.begin(), queue_.end(), id) == (request.running ? 0 : 1));
     waiting += request.running ? 0 : 1;
     if (!request.running) continue;
     CHECK(request.running->attempt.request == id && request.attempts > 0);
     CHECK(request.running->prefill.open || request.running->decode.open);
   }
   CHECK(waiting == queue_.size());
+  queue_.check_conservation();
 }
 
 }  // namespace spillway

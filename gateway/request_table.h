@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <optional>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "common/ids.h"
 #include "common/sampling_params.h"
 #include "kv/block.h"
+#include "scheduler/fair_queue.h"
 #include "transfer/messages.h"
 
 namespace spillway {
@@ -22,6 +22,7 @@ struct GenerateRequest {  // already text-free
   SamplingParams sampling;
   TenantKey tenant;
   std::vector<TokenId> stop_tokens;
+  int32_t priority = 0;  // within its tenant: lower is sooner
   bool digest_logits = false;
 };
 
@@ -71,24 +72,32 @@ struct RunningAttempt {
 struct GatewayRequest {
   GenerateRequest work;
   TimePoint arrived{};
-  TimePoint queue_until{};  // while it waits
-  uint32_t attempts = 0;    // begun so far; the epoch of the last
-  Waterfall waterfall;      // as far as known
+  TimePoint queue_until{};       // while it waits
+  uint32_t attempts = 0;         // begun so far; the epoch of the last
+  uint64_t cost = 0;             // what its tenant pays in advance
+  std::vector<uint64_t> prefix;  // prefix_chain() of the prompt
+  Waterfall waterfall;           // as far as known
   TimePoint first_token_at{};
   std::optional<RunningAttempt> running;  // otherwise it waits in the queue
 };
 
-// The requests under way and the one queue, first in, first out. A record's address is stable until erase(). Loop
-// thread.
+// Keys are uniformly random (HKDF), so a part of one names its tenant.
+TenantId tenant_id(const TenantKey& tenant);
+
+// The requests under way and the one queue, fair among tenants: a request costs its prompt tokens and twice its output
+// tokens (the weights of FairQueue's paper), paid in advance for as much output as requests have of late. A record's
+// address is stable until erase(). Loop thread.
 class RequestTable {
  public:
   GatewayRequest* find(RequestId request);
-  // REQUIRES: not in the table. Waits at the tail.
+  // REQUIRES: not in the table. Waits in its tenant's order.
   GatewayRequest& insert(GatewayRequest request);
   GatewayRequest* queue_head();  // nullptr: nobody waits
+  // Who has to leave a queue that `newcomer` overfilled, maybe itself. REQUIRES: `newcomer` waits.
+  GatewayRequest& least_deserving(const GatewayRequest& newcomer);
   // REQUIRES: `request` is the head and waits.
   RunningAttempt& start_head(const RunningAttempt& attempt);
-  void requeue(GatewayRequest& request);  // to the head. REQUIRES: running
+  void requeue(GatewayRequest& request);  // to its tenant's head. REQUIRES: running
   void erase(GatewayRequest& request);
 
   uint32_t queued() const { return static_cast<uint32_t>(queue_.size()); }
@@ -102,14 +111,14 @@ class RequestTable {
     }
     return ids;
   }
-  // Ids in the queue, head first.
-  std::vector<RequestId> queue() const { return {queue_.begin(), queue_.end()}; }
   TimePoint next_deadline() const;
   void check_conservation() const;
 
  private:
+  static constexpr uint32_t kIdleTenantsMax = 128;  // twice the API keys
   std::map<RequestId, GatewayRequest> requests_;
-  std::deque<RequestId> queue_;
+  FairQueue queue_{kIdleTenantsMax};
+  double output_expected_ = 64;  // tokens: the mean of late requests
 };
 
 }  // namespace spillway

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "common/check.h"
+
 namespace spillway {
 namespace {
 
@@ -31,13 +33,15 @@ bool has_room(const NodeView& node, const Demand& demand) {
          blocks_for(node, tokens) <= blocks_left(node);
 }
 
-bool less_prefill_work(const NodeView& a, const NodeView& b) {
-  return std::tuple(a.queued_prompt_tokens, a.node) < std::tuple(b.queued_prompt_tokens, b.node);
+// Tokens, of any node more than zero: the last token of a prompt is computed always.
+uint64_t prefill_work(const NodeView& node, const PlacementQuery& query) {
+  const uint32_t cached = std::min({node.cached_tokens, query.affinity_tokens_max, query.prompt_tokens - 1});
+  return uint64_t{node.queued_prompt_tokens} + query.prompt_tokens - cached;
 }
 
-bool more_free_blocks(const NodeView& a, const NodeView& b) {
-  const uint64_t free_a = blocks_left(a), free_b = blocks_left(b);
-  return free_a != free_b ? free_a > free_b : a.node < b.node;
+uint64_t blocks_left_or_shared(const NodeView& node, const PlacementQuery& query) {
+  const uint32_t cached = std::min({node.cached_tokens, query.affinity_tokens_max, query.prompt_tokens});
+  return blocks_left(node) + cached / std::max(node.block_tokens, 1u);
 }
 
 struct Choice {
@@ -61,10 +65,18 @@ Choice choose(std::span<const NodeView> nodes, bool NodeView::*role, const Deman
 }  // namespace
 
 Placement place_least_loaded(const PlacementQuery& query) {
-  const Choice prefill = choose(query.nodes, &NodeView::takes_prefill, {query.prompt_tokens, 0}, less_prefill_work);
+  CHECK(query.prompt_tokens > 0);
+  const auto less_work = [&](const NodeView& a, const NodeView& b) {
+    return std::tuple(prefill_work(a, query), a.node) < std::tuple(prefill_work(b, query), b.node);
+  };
+  const auto more_room = [&](const NodeView& a, const NodeView& b) {
+    const uint64_t room_a = blocks_left_or_shared(a, query), room_b = blocks_left_or_shared(b, query);
+    return room_a != room_b ? room_a > room_b : a.node < b.node;
+  };
+  const Choice prefill = choose(query.nodes, &NodeView::takes_prefill, {query.prompt_tokens, 0}, less_work);
   if (!prefill.any) return Refuse{RefuseReason::kNoPrefillNode};
   const Choice decode =
-      choose(query.nodes, &NodeView::takes_decode, {query.prompt_tokens, query.output_tokens_max}, more_free_blocks);
+      choose(query.nodes, &NodeView::takes_decode, {query.prompt_tokens, query.output_tokens_max}, more_room);
   if (!decode.any) return Refuse{RefuseReason::kNoDecodeNode};
   if (!prefill.fits || !decode.fits) return Refuse{RefuseReason::kNeverFits};
   if (prefill.node == nullptr || decode.node == nullptr) return Wait{};

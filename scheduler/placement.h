@@ -19,6 +19,7 @@ struct NodeView {  // as last announced, corrected by what was sent to it since
   uint32_t block_tokens = 64;
   uint32_t growth_margin =
       std::numeric_limits<uint32_t>::max();  // output tokens that a decode node makes room for first
+  uint32_t cached_tokens = 0;  // of this prompt, probably
 };
 // Tokens that a node makes room for before it begins.
 inline uint64_t tokens_at_first(uint32_t prompt_tokens, uint32_t output_tokens_max, uint32_t growth_margin) {
@@ -26,7 +27,8 @@ inline uint64_t tokens_at_first(uint32_t prompt_tokens, uint32_t output_tokens_m
 }
 struct PlacementQuery {
   uint32_t prompt_tokens = 0, output_tokens_max = 0;
-  std::span<const NodeView> nodes;  // ascending PeerId; ties go to the lower, so a run repeats
+  std::span<const NodeView> nodes;            // ascending PeerId; ties go to the lower, so a run repeats
+  uint32_t affinity_tokens_max = UINT32_MAX;  // cached tokens count only up to here: the cap
 };
 struct Disaggregate {
   PeerId prefill{}, decode{};
@@ -38,10 +40,12 @@ struct Refuse {
 };
 using Placement = std::variant<Disaggregate, Wait, Refuse>;
 
-// Least uncomputed prompt tokens among prefill nodes with room for the prompt, most free unpromised blocks among decode
-// nodes with room for the prompt and as much of the output as they make room for first; ties go to the lower PeerId.
-// Refuse: no node of a role, or none of a role could hold it even when idle. Wait: some could, but no pair has room
-// now.
+// Among prefill nodes with room for the prompt the one where least is left to compute until this prompt is: uncomputed
+// prompt tokens there, its own but those cached there included. Among decode nodes with room for the prompt and as much
+// of the output as they make room for first, the one with most free unpromised blocks, the cached ones of this prompt
+// counted as free. So a node with the prefix is preferred until others' work on it outweighs what it saves, and never by
+// more than affinity_tokens_max. Ties go to the lower PeerId. Refuse: no node of a role, or none of a role could hold it
+// even when idle. Wait: some could, but no pair has room now.
 Placement place_least_loaded(const PlacementQuery& query);
 
 }  // namespace spillway

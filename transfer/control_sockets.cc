@@ -9,6 +9,7 @@
 
 #include "common/check.h"
 #include "common/unique_fd.h"
+#include "transfer/control_endpoint.h"
 
 namespace spillway {
 namespace {
@@ -46,15 +47,17 @@ ControlSockets::ControlSockets(const std::string& bind_endpoint, uint32_t messag
     : queued_max_(checked_cast<int>(messages_queued_max)), context_(1) {
   CHECK(queued_max_ > 0);  // 0 would mean no bound
   if (bind_endpoint.empty()) return;
-  if (bind_endpoint.starts_with(kIpc)) {
-    const pid_t holder = ipc_holder(std::string_view(bind_endpoint).substr(kIpc.size()));
+  const Result<std::string> endpoint = local_control_endpoint(bind_endpoint);
+  if (!endpoint) throw SetupError(fmt::format("cannot bind the control endpoint: {}", endpoint.error().detail));
+  if (endpoint->starts_with(kIpc)) {
+    const pid_t holder = ipc_holder(std::string_view(*endpoint).substr(kIpc.size()));
     if (holder != 0)
       throw SetupError(fmt::format("{} is held by process {}: stop it or use another endpoint", bind_endpoint, holder));
   }
   try {
     router_.emplace(make(zmq::socket_type::router));
     router_->socket.set(zmq::sockopt::router_mandatory, true);
-    router_->socket.bind(bind_endpoint);
+    router_->socket.bind(*endpoint);
   } catch (const zmq::error_t& error) {
     throw SetupError(fmt::format("cannot bind the control endpoint {}: {}{}", bind_endpoint, error.what(),
                                  error.num() == EADDRINUSE ? " (ss -ltnp names the process that holds it)" : ""));
@@ -76,11 +79,13 @@ ControlSockets::Watched ControlSockets::make(zmq::socket_type type) {
 }
 
 Result<DealerId> ControlSockets::dial(const std::string& endpoint) {
+  const Result<std::string> local = local_control_endpoint(endpoint);
+  if (!local) return tl::unexpected(local.error());
   bool made_socket = false;
   try {
     Watched made = make(zmq::socket_type::dealer);
     made_socket = true;
-    made.socket.connect(endpoint);
+    made.socket.connect(*local);
     const DealerId id{next_dealer_++};
     dealers_.emplace(id, std::move(made));
     return id;

@@ -32,7 +32,7 @@ class ControlSockets {
   // Empty `bind_endpoint`: accepts nobody. Throws SetupError when it cannot be bound, naming the holder where known.
   ControlSockets(const std::string& bind_endpoint, uint32_t messages_queued_max);
 
-  // kInvalidArgument: not an endpoint; kNoSpace: no more sockets now. The connection is made, and made again, in the
+  // kInvalidArgument: no local endpoint; kNoSpace: no more sockets now. The connection is made, and made again, in the
   // background.
   Result<DealerId> dial(const std::string& endpoint);
   void hang_up(DealerId dealer);

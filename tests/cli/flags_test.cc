@@ -55,6 +55,7 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
         "decode",
         "prefill-threads",
         "decode-threads",
+        "gateway",
         "fit",
         "secret-file",
         "fault",
@@ -74,7 +75,7 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
         "growth-margin", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key", "insecure",
-        "queue-max", "prefill", "decode", "prefill-threads", "decode-threads", "secret-file", "log-level"}},
+        "queue-max", "prefill", "decode", "prefill-threads", "decode-threads", "gateway", "secret-file", "log-level"}},
       {"completion", {"shell", "log-level"}},
   };
   CommandLine command_line;
@@ -133,6 +134,24 @@ TEST_F(FlagsWithFile, ValuesOutsideTheirBoundsAreRefused) {
                                                {"--isa", "sse9"},
                                                {"--port", "70000"}})
     EXPECT_THROW(parse({"serve", "-m", model, flag[0], flag[1]}), CLI::ParseError) << flag[0];
+}
+
+TEST_F(FlagsWithFile, ANodeJoinsUpToEightGatewaysOfThisMachineAndOneIsBound) {
+  const std::string model = write("");
+  std::vector<std::string> node{"decode", "-m", model, "--run-dir", "/tmp"};
+  std::vector<std::string> endpoints;
+  for (int count = 1; count <= 8; ++count) {
+    endpoints.push_back("tcp://127.0.0.1:" + std::to_string(count));
+    node.insert(node.end(), {"--gateway", endpoints.back()});
+    EXPECT_EQ(parse(node).options.gateway_endpoints, endpoints);
+  }
+  node.insert(node.end(), {"--gateway", "ipc://x"});
+  EXPECT_THROW(parse(node), CLI::ParseError);
+  EXPECT_EQ(parse({"serve", "-m", model, "--gateway", "ipc://x"}).options.gateway_endpoints,
+            std::vector<std::string>{"ipc://x"});
+  EXPECT_THROW(parse({"serve", "-m", model, "--gateway", "ipc://x", "--gateway", "ipc://y"}), CLI::ParseError);
+  EXPECT_THROW(parse({"gateway", "-m", model, "--gateway", "tcp://0.0.0.0:5"}), CLI::ParseError);
+  EXPECT_THROW(parse({"decode", "-m", model, "--run-dir", "/tmp", "--gateway", "tcp://10.0.0.1:5"}), CLI::ParseError);
 }
 
 TEST_F(FlagsWithFile, NamesOfTheModelAreRepeatableAndPrintable) {

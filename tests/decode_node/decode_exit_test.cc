@@ -47,6 +47,26 @@ TEST(DecodeExit, AGatewayThatIsGoneEndsItsAttemptsAndThePrefillNodeIsTold) {
   }
 }
 
+TEST(DecodeExit, AnotherGatewayEndsOnlyItsOwnAttempts) {
+  constexpr PeerId kOther{5};
+  constexpr BootId kOtherBoot{500};
+  uint32_t own_attempts = 0;
+  for (const DecodeState& state : decode_states()) {
+    SCOPED_TRACE(state.name);
+    DecodeScript d;
+    state.reach(d);
+    const uint32_t before = d.node.requests();
+    d.on(PeerUp{kOther, hello(Role::kGateway, kOtherBoot)});
+    d.from(kOther, Cancel{attempt()});
+    EXPECT_EQ(d.node.requests(), before);
+    d.from(kOther, Reserve{work({{kOtherBoot, 1}, {kOtherBoot, 100}, Epoch{1}}, 20), kPrefillBoot});
+    own_attempts += d.node.requests() - before;
+    d.on(PeerGone{kOther, "killed"});
+    EXPECT_EQ(d.node.requests(), before);
+  }
+  EXPECT_GT(own_attempts, 0u);
+}
+
 TEST(DecodeExit, APrefillNodeThatIsGoneFailsWhatIsNotCommittedAndOnlyThat) {
   for (const DecodeState& state : decode_states()) {
     SCOPED_TRACE(state.name);

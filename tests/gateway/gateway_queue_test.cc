@@ -112,6 +112,25 @@ TEST(GatewayQueue, PlacesOnTheLeastLoadedNodes) {
   EXPECT_EQ(test.all<Reserve>(kD2).size(), 1u);
 }
 
+TEST(GatewayQueue, APrefixGoesBackToTheNodesThatHaveItUntilTheyAreGone) {
+  GatewayUnderTest test;
+  for (const PeerId node : {kP, kP2}) test.up(node, Role::kPrefill);
+  for (const PeerId node : {kD, kD2}) test.up(node, Role::kDecode);
+  test.token(kP, (test.arrive(200, 4), test.attempt()), 0, FinishReason::kStop);
+  test.message(kP, load(64, 1, 100));  // the others have less to do
+  test.message(kD, load(60, 1));
+  test.arrive(200, 4);  // 192 of them in whole spans
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 2u);
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 2u);
+  test.message(kP, load(64, 1, 193));  // more than it saves
+  test.arrive(200, 4);
+  EXPECT_EQ(test.all<Prefill>(kP2).size(), 1u);
+  test.on(PeerGone{kD, "killed"});
+  const size_t before = test.all<Reserve>(kD2).size();
+  test.arrive(200, 4);
+  EXPECT_EQ(test.all<Reserve>(kD2).size(), before + 1);
+}
+
 TEST(GatewayQueue, NoSpaceGoesBackToTheHeadWithTheNextEpoch) {
   GatewayUnderTest test;
   test.up_pair();

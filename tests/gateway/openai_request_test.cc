@@ -252,8 +252,8 @@ TEST_F(OpenAiRequest, DefaultLengthNeverExceedsTheContext) {
 TEST_F(OpenAiRequest, EveryFieldArrives) {
   const auto parsed = parse(kText, R"({"model":"bytes","prompt":[1,2,258],"max_tokens":5,"temperature":0.5,"seed":-1,
       "stream":true,"stream_options":{"include_usage":true},"logit_digests":true,"ignore_eos":true,"min_tokens":5,
-      "n":1,"stop":null,"logprobs":null,"echo":false,"user":"u","response_format":{"type":"text"},"top_p":0.25,
-      "top_k":40,"min_p":0.125,"presence_penalty":-2,"frequency_penalty":1.5,"repetition_penalty":2,
+      "priority":-7,"n":1,"stop":null,"logprobs":null,"echo":false,"user":"u","response_format":{"type":"text"},
+      "top_p":0.25,"top_k":40,"min_p":0.125,"presence_penalty":-2,"frequency_penalty":1.5,"repetition_penalty":2,
       "logit_bias":{"7":-100,"258":0.5}})");
   ASSERT_TRUE(parsed) << parsed.error().message;
   EXPECT_EQ(parsed->work.prompt, (std::vector<TokenId>{1, 2, 258}));
@@ -268,6 +268,7 @@ TEST_F(OpenAiRequest, EveryFieldArrives) {
                                                    .repetition_penalty = 2,
                                                    .min_tokens = 5,
                                                    .logit_bias = {{258, 0.5f}, {7, -100}}}));
+  EXPECT_EQ(parsed->work.priority, -7);
   EXPECT_TRUE(parsed->stream && parsed->include_usage && parsed->work.digest_logits);
   EXPECT_TRUE(parsed->work.stop_tokens.empty());
   EXPECT_TRUE(parsed->ignored.empty()) << parsed->ignored.front();

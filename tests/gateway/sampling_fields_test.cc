@@ -33,6 +33,7 @@ TEST_F(SamplingFields, SamplingTakesItsBoundsAndNothingBeyond) {
       {"presence_penalty", {"-2", "2"}, {"-2.1", "2.1"}},
       {"frequency_penalty", {"-2", "2"}, {"-2.1", "2.1"}},
       {"repetition_penalty", {"0.01", "2"}, {"0", "-1", "2.1", "1e-50"}},
+      {"priority", {"-100", "0", "100"}, {"-101", "101", "2147483648"}},
       {"min_tokens", {"0", "16"}, {"-1", "17", "1048577"}},
       {"logit_bias",
        {"{}", R"({"0":-100,"258":100})"},

@@ -74,13 +74,24 @@ TEST(SlowPrefill, FortyLongPromptsWaitInTheGatewayAndAllFinish) {
 
 TEST(SlowPrefill, ThatHasEnoughToComputeIsNotChosen) {
   GatewayUnderTest test;
-  test.up(kP, Role::kPrefill, 4096);
-  test.up(kD, Role::kDecode, 4096);
-  test.message(kP, Load{4096, 3, 1024});  // of another gateway
+  test.up(kP, Role::kPrefill, 4096, 4096);
+  test.up(kD, Role::kDecode, 4096, 4096);
+  test.arrive(2000, 2);
+  test.message(kP, Load{4096, 1, 1024});
   test.arrive();
-  EXPECT_TRUE(test.all<Prefill>(kP).empty());
-  test.message(kP, Load{4096, 3, 1023});
   EXPECT_EQ(test.all<Prefill>(kP).size(), 1u);
+  test.message(kP, Load{4096, 1, 1023});
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 2u);
+}
+
+TEST(SlowPrefill, IsNotLockedByAnotherGatewaysPrompts) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill, 4096, 4096);
+  test.up(kD, Role::kDecode, 4096, 4096);
+  test.message(kP, Load{4096, 3, 100'000});
+  test.arrive(1024, 2);
+  test.arrive(1024, 2);
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 1u);  // enough of our own
 }
 
 TEST(SlowPrefill, HasEnoughWithTwoStepsOfItsOwnSize) {
@@ -89,11 +100,12 @@ TEST(SlowPrefill, HasEnoughWithTwoStepsOfItsOwnSize) {
   small.step_tokens = 64;
   test.on(PeerUp{kP, small});
   test.up(kD, Role::kDecode);
-  test.message(kP, Load{64, 3, 128});
+  test.arrive(300, 2);
+  test.message(kP, Load{64, 1, 128});
   test.arrive();
-  EXPECT_TRUE(test.all<Prefill>(kP).empty());
-  test.message(kP, Load{64, 3, 127});
   EXPECT_EQ(test.all<Prefill>(kP).size(), 1u);
+  test.message(kP, Load{64, 1, 127});
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 2u);
 }
 
 TEST(SlowPrefill, ComputingIsProgressOfAllThatWaitThere) {
