@@ -22,19 +22,19 @@ std::vector<Subcommand> subcommands() {
   return {
       {"serve",
        "Serve a model: gateway, prefill and decode nodes on this machine",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret, kFault, kDrain},
        serve_command},
       {"gateway",
        "The HTTP API, the queue and the placement (started by serve)",
-       {kModel, kModelLen, kHttp, kJoin, kSecret},
+       {kModel, kModelLen, kHttp, kJoin, kStatus, kSecret, kDrain},
        start_gateway},
       {"prefill",
        "A node that computes prompts (started by serve)",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault, kDrain},
        start_prefill},
       {"decode",
        "A node that continues them (started by serve)",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault, kDrain},
        start_decode},
       {"run", "Answer one prompt in this process", {kModel, kEngine, kModelLen, kKv, kPrompt, kSampling}, run_command},
       {"verify",
@@ -51,7 +51,7 @@ std::vector<Subcommand> subcommands() {
        bench_command},
       {"doctor",
        "Whether serve would start here with these settings (--config as for serve)",
-       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret},
+       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kHttp, kServe, kSecret, kDrain},
        doctor_command},
   };
 }
@@ -64,6 +64,9 @@ CommandLine::CommandLine()
           "  spillway run -m MODEL.gguf --chat -p 'Why is the sky blue?'\n"
           "  spillway verify -m MODEL.gguf           same bits, whatever computed or moved the KV",
           "spillway") {
+  app_.footer(
+      "Exit codes: 0 done or drained, 1 failed, 2 cannot start, 3 stopped before all requests were finished,\n"
+      "4 the gateway kept crashing (docs/operations.md)");
   app_.require_subcommand(1);
   app_.set_version_flag("--version", "spillway " + std::string(version()));
   for (const Subcommand& command : subcommands_) {

@@ -94,6 +94,22 @@ void add_serve(CLI::App& command, Options& options) {
   command.add_option("--decode", options.decode, "Decode nodes to start")
       ->check(CLI::Range(1u, 16u))
       ->capture_default_str();
+  command
+      .add_option("--restart-delay", options.restart_delay_s,
+                  "Seconds before a process that ended is started again; doubled each time, until it stays up")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  command.add_option("--restart-delay-max", options.restart_delay_max_s, "Most seconds between two such starts")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+}
+
+void add_drain(CLI::App& command, Options& options) {
+  command
+      .add_option("--drain-timeout", options.drain_timeout_s,
+                  "Seconds that requests have to finish after SIGTERM or SIGINT; a second signal ends them at once")
+      ->check(CLI::Range(0u, 86400u))
+      ->capture_default_str();
 }
 
 void add_prompt(CLI::App& command, Options& options) {
@@ -137,7 +153,8 @@ void add_verify(CLI::App& command, Options& options) {
 
 void add_fault(CLI::App& command, Options& options) {
   command.add_option("--fault", options.faults,
-                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it");
+                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it, "
+                     "NAME[:N]:wedge holds the passing thread until SIGCONT");
 }
 
 void add_secret(CLI::App& command, Options& options) {
@@ -168,6 +185,10 @@ void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>
       case FlagGroup::kPrompt: add_prompt(command, options); break;
       case FlagGroup::kSampling: add_sampling(command, options); break;
       case FlagGroup::kReport: add_report(command, options); break;
+      case FlagGroup::kStatus:
+        command.add_option("--status-socket", options.status_socket, "Socket on which serve says which nodes crash");
+        break;
+      case FlagGroup::kDrain: add_drain(command, options); break;
       case FlagGroup::kFault: add_fault(command, options); break;
       case FlagGroup::kSecret: add_secret(command, options); break;
     }

@@ -18,6 +18,7 @@ enum class FlagGroup : uint8_t {
   kKv,        // --device-memory, --chunk-tokens
   kBatch,     // --max-sequences
   kHttp,
+  kStatus,  // what serve tells the gateway
   kJoin,    // what serve tells every child
   kRunDir,  // and those that move KV
   kServe,
@@ -27,6 +28,7 @@ enum class FlagGroup : uint8_t {
   kReport,
   kVerify,
   kFault,
+  kDrain,  // --drain-timeout
   kSecret
 };
 

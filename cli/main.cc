@@ -4,7 +4,7 @@
 #include <string>
 
 #include "cli/command_line.h"
-#include "cli/supervisor.h"
+#include "cli/exit_codes.h"
 #include "common/check.h"
 #include "common/log.h"
 

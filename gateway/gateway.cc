@@ -1,6 +1,6 @@
 #include "gateway/gateway.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
@@ -30,8 +30,8 @@ Gateway::Gateway(const GatewayConfig& config, BootId boot)
 
 size_t Gateway::effects_max() const {
   // Each request may fail (two Cancels, one error) or leave the queue; one stream lets go of all that waited; each node
-  // hears of another.
-  return size_t{3} * (config_.running_max + config_.queue_max) + config_.ahead_max + config_.nodes_max + 8;
+  // hears of another and is let go.
+  return size_t{3} * (config_.running_max + config_.queue_max) + config_.ahead_max + size_t{2} * config_.nodes_max + 8;
 }
 
 void Gateway::on(const GatewayEvent& event, TimePoint now, BoundedVector<GatewayEffect>& effects) {
@@ -39,6 +39,7 @@ void Gateway::on(const GatewayEvent& event, TimePoint now, BoundedVector<Gateway
   Turn turn{now, effects};
   std::visit([&](const auto& one) { handle(one, turn); }, event);
   dispatch_queue(turn);
+  let_nodes_leave(turn);
 }
 
 void Gateway::on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects) {
@@ -50,16 +51,18 @@ void Gateway::on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects) 
   };
   for (const RequestId id : requests_.select(due)) {
     GatewayRequest& request = *requests_.find(id);
-    fail_request(request, {ErrorCode::kDeadline, why_due(request)}, turn);
+    fail_request(request, {ErrorCode::kDeadline, why_due(request, now)}, turn);
   }
   dispatch_queue(turn);
+  let_nodes_leave(turn);
 }
 
-std::string Gateway::why_due(const GatewayRequest& request) const {
+std::string Gateway::why_due(const GatewayRequest& request, TimePoint now) const {
   if (!request.running) {
+    const GatewayHealth state = health(now);
     return fmt::format("it waited in the queue for {:.0f} s, the limit: {}", seconds(config_.queue_wait_max),
-                       ready() ? "all nodes are busy; send less at once or start more nodes (--prefill, --decode)"
-                               : ready().error().detail + "; the log says why");
+                       state.ready() ? "all nodes are busy; send less at once or start more nodes (--prefill, --decode)"
+                                     : fmt::format("{}; the log says why", fmt::join(state.reasons, "; ")));
   }
   const bool at_prefill = request.running->tokens.next_index() == 0;
   const PeerId node = at_prefill ? request.running->prefill.node : request.running->decode.node;
@@ -99,7 +102,9 @@ void Gateway::handle(const PeerMessage& message, Turn& turn) {
 void Gateway::handle(const PeerGone& gone, Turn& turn) {
   const Hello* const hello = nodes_.hello(gone.peer);
   if (hello == nullptr) return;
-  const Error error{ErrorCode::kPeerLost, fmt::format("{} is gone: {}", node_name(hello, hello->role), gone.reason)};
+  const Error error{ErrorCode::kPeerLost,
+                    fmt::format("{} is gone{}: {}", node_name(hello, hello->role),
+                                nodes_.drains(gone.peer) ? " before it had drained" : "", gone.reason)};
   nodes_.remove(gone.peer);
   const auto on_it = [&](const GatewayRequest& one) {
     return one.running && ((one.running->prefill.open && one.running->prefill.node == gone.peer) ||
@@ -114,7 +119,9 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
   CHECK(!work.prompt.empty() && work.output_tokens_max > 0);
   const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
   Result<void> accepted = nodes_.could_fit(prompt_tokens, work.output_tokens_max);
-  if (accepted && requests_.queued() >= config_.queue_max) {
+  if (draining_) {
+    accepted = fail(ErrorCode::kUnavailable, "the gateway is draining: it finishes what it has and takes nothing new");
+  } else if (accepted && requests_.queued() >= config_.queue_max) {
     accepted =
         fail(ErrorCode::kQueueFull,
              fmt::format("{} requests wait already, the most this gateway keeps; try again later", requests_.queued()));
@@ -175,6 +182,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   running.prefill.node = place.prefill;
   running.decode.node = place.decode;
   running.progress_by = turn.now + config_.progress_max;
+  if (requests_.running() == 0) moved_at_ = turn.now;
   requests_.start_head(running);
 
   const Hello& prefill = *nodes_.hello(place.prefill);
@@ -196,6 +204,21 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   send(place.decode, Reserve{std::move(work), prefill.boot}, turn);
 }
 
+// A node that drains waits for this word: behind it comes no work, and nothing that it sent before it is unread.
+void Gateway::let_nodes_leave(Turn& turn) {
+  for (const PeerId node : nodes_.leaving()) {
+    const auto needs_it = [&](const GatewayRequest& one) {
+      if (!one.running) return false;
+      const RunningAttempt& running = *one.running;
+      return (running.decode.open && running.decode.node == node) ||
+             (running.prefill.open && running.prefill.node == node && !running.decoding);
+    };
+    if (!requests_.select(needs_it).empty()) continue;
+    nodes_.let_go(node);
+    send(node, MayLeave{}, turn);
+  }
+}
+
 GatewayRequest* Gateway::find(const Attempt& attempt) {
   GatewayRequest* const request = requests_.find(attempt.request);
   return request != nullptr && request->running && request->running->attempt == attempt ? request : nullptr;
@@ -207,6 +230,7 @@ void Gateway::on_message(PeerId from, const Load& load, Turn& turn) {
 
 // Prompts are computed in order of arrival: what P did for one is progress of all that wait there.
 void Gateway::prefill_moved(PeerId prefill, TimePoint now) {
+  moved_at_ = now;
   const auto waits = [&](const GatewayRequest& one) {
     return one.running && one.running->prefill.node == prefill && one.running->tokens.next_index() == 0;
   };
@@ -254,6 +278,7 @@ void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
   while (const std::optional<Token> token = request.running->tokens.next()) {
     time_token(request, *token, turn.now);
     request.running->progress_by = turn.now + config_.progress_max;
+    moved_at_ = turn.now;
     turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
                                        request.waterfall.total, token->finish == FinishReason::kStop});
     if (token->finish == FinishReason::kNone) continue;
@@ -350,48 +375,6 @@ void Gateway::fail_request(GatewayRequest& request, Error error, Turn& turn) {
 
 void Gateway::send(PeerId to, Message message, Turn& turn) {
   turn.effects.push_back(SendMessage{to, std::move(message)});
-}
-
-GatewayCounters Gateway::counters() const {
-  GatewayCounters counters = counters_;
-  counters.queued = requests_.queued();
-  counters.running = requests_.running();
-  counters.prefill_nodes = nodes_.count(Role::kPrefill);
-  counters.decode_nodes = nodes_.count(Role::kDecode);
-  counters.blocks_total = nodes_.blocks_total();
-  counters.blocks_free = nodes_.blocks_free();
-  return counters;
-}
-
-Result<void> Gateway::ready() const {
-  const bool prefill = nodes_.count(Role::kPrefill) > 0;
-  const bool decode = nodes_.count(Role::kDecode) > 0;
-  if (prefill && decode) return {};
-  const char* const missing = prefill  ? "no decode node is"
-                              : decode ? "no prefill node is"
-                                       : "no prefill and no decode node are";
-  return fail(ErrorCode::kUnavailable, fmt::format("{} connected", missing));
-}
-
-void Gateway::check_conservation() const {
-  requests_.check_conservation();
-  CHECK(requests_.queued() <= config_.queue_max + config_.running_max && requests_.running() <= config_.running_max);
-  size_t open_legs = 0;
-  std::map<RequestId, const RunningAttempt*> running;
-  requests_.select([&](const GatewayRequest& one) {
-    if (one.running) {
-      running.emplace(one.work.request, &*one.running);
-      open_legs += (one.running->prefill.open ? 1u : 0u) + (one.running->decode.open ? 1u : 0u);
-    }
-    return false;
-  });
-  const size_t shares = nodes_.check_shares([&](PeerId node, RequestId request) {
-    const auto entry = running.find(request);
-    if (entry == running.end()) return false;
-    const RunningAttempt& one = *entry->second;
-    return (one.prefill.open && one.prefill.node == node) || (one.decode.open && one.decode.node == node);
-  });
-  CHECK(shares <= open_legs);
 }
 
 }  // namespace spillway

@@ -66,6 +66,8 @@ ApiError busy(std::string message) {
       .status = 503, .message = std::move(message), .type = "server_error", .code = "unavailable", .retry_after_s = 1};
 }
 
+ApiError draining() { return busy("the server is draining: it takes no new requests; ask another, or later"); }
+
 }  // namespace
 
 HttpSession::HttpSession(HttpShared& shared, asio::ip::tcp::socket socket, Admission admission)
@@ -134,7 +136,9 @@ std::optional<HttpResponse> HttpSession::refuse(const HttpRequest& request) {
     tenant_ = keys.find(request[http::field::authorization]);
     if (tenant_ == nullptr) return reply_.unauthorized(request);
   }
-  return reply_.refuse(request);
+  std::optional<HttpResponse> refusal = reply_.refuse(request);
+  if (!refusal && shared_.draining() && request.method() == http::verb::post) return reply_.error(draining());
+  return refusal;
 }
 
 asio::awaitable<error_code> HttpSession::read_body() {
@@ -152,7 +156,7 @@ asio::awaitable<error_code> HttpSession::read_body() {
 void HttpSession::release_body() { shared_.give_body_bytes(std::exchange(body_bytes_, 0)); }
 
 asio::awaitable<bool> HttpSession::reply(HttpResponse response) {
-  const bool another = keep_alive_ && !shutting_down_;
+  const bool another = keep_alive_ && !shutting_down_ && !shared_.draining();
   response.keep_alive(another);
   response.prepare_payload();
   shared_.metrics().observe_response(response.result_int());
@@ -210,6 +214,7 @@ asio::awaitable<bool> HttpSession::answer_call(ApiCall call) {
 }
 
 asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
+  if (shared_.draining()) co_return co_await reply(reply_.error(draining()));
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
   OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
                       std::move(request.stop));
@@ -276,7 +281,7 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
     }
     if (out.empty()) continue;  // tokens behind a stop string
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
-    if (last) co_return keep_alive_ && !failed && !shutting_down_;
+    if (last) co_return keep_alive_ && !failed && !shutting_down_ && !shared_.draining();
   }
   co_return false;
 }
@@ -285,7 +290,8 @@ asio::awaitable<bool> HttpSession::write_stream_head() {
   if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
   shared_.metrics().observe_response(200);
   stream_.expires_after(shared_.config().write_timeout);
-  const error_code error = co_await write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_);
+  const error_code error =
+      co_await write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_ && !shared_.draining());
   if (error) leave("the client takes nothing");
   co_return !error;
 }
@@ -326,13 +332,13 @@ void HttpSession::on(const StreamEvent& event) {
   wake_.cancel();
 }
 
-void HttpSession::shut_down() {
+void HttpSession::shut_down(const std::string& why) {
   shutting_down_ = true;
   if (submitted_) {
     shared_.cancel(id_);
-    on(StreamError{id_, {ErrorCode::kUnavailable, "the server is shutting down"}});
+    on(StreamError{id_, {ErrorCode::kUnavailable, why}});
   } else if (!in_flight_) {
-    leave("the server is shutting down");
+    leave(why);
   }
 }
 

@@ -31,10 +31,10 @@ class HttpSession {
   HttpSession& operator=(const HttpSession&) = delete;
   ~HttpSession() { release_body(); }
 
-  boost::asio::awaitable<void> run();  // the connection's whole life
-  void on(const StreamEvent& event);   // of the request under way
-  void shut_down();                    // idle: closes; a request under way ends in an error
-  void leave(std::string_view why);    // closes at once; a request under way is cancelled
+  boost::asio::awaitable<void> run();      // the connection's whole life
+  void on(const StreamEvent& event);       // of the request under way
+  void shut_down(const std::string& why);  // idle: closes; a request under way ends in an error
+  void leave(std::string_view why);        // closes at once; a request under way is cancelled
 
  private:
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;

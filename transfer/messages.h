@@ -16,7 +16,7 @@
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -43,6 +43,8 @@ struct HelloRefused {
 // P, D -> G: what the node could take now. After every change, at most once per loop turn.
 struct Load {
   uint32_t blocks_free = 0, running_sequences = 0, queued_prompt_tokens = 0;
+  uint32_t stalled_ms = 0;  // the step in flight shows no progress for so long, in whole seconds; 0: it moves
+  bool draining = false;    // it finishes what it has and leaves; to be answered by MayLeave
   bool operator==(const Load&) const = default;
 };
 // G -> P: a decode node exists; connect to it.
@@ -132,9 +134,12 @@ struct Failed {  // any -> any that holds something for the attempt
 struct Heartbeat {  // both ways; a peer that is silent for longer than the control channel's limit is lost
   bool operator==(const Heartbeat&) const = default;
 };
+struct MayLeave {  // G -> P, D that drains: nothing of this gateway is or will be there
+  bool operator==(const MayLeave&) const = default;
+};
 
 using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reserve, Grant, PrefillDone, Committed,
-                             Lease, Token, Cancel, Failed, Heartbeat>;
+                             Lease, Token, Cancel, Failed, Heartbeat, MayLeave>;
 std::string_view message_name(const Message& message);
 
 // Bounds that the decoder enforces; a message outside them is kCorrupt, as is an enum value out of range, sampling that

@@ -22,8 +22,9 @@ TEST_F(ControlChannelTest, AnotherModelOrProtocolIsRefusedNamingBoth) {
   b_ = make("", other);
   b_->channel.connect(endpoint("a"));
   ASSERT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
-  EXPECT_EQ(b_->channel.refused_reason(),
-            "\"prefill 0\" speaks protocol version 4, \"gateway\" speaks 3: run the same release on both");
+  EXPECT_EQ(b_->channel.refused_reason(), "\"prefill 0\" speaks protocol version " +
+                                              std::to_string(kProtocolVersion + 1) + ", \"gateway\" speaks " +
+                                              std::to_string(kProtocolVersion) + ": run the same release on both");
   EXPECT_TRUE(a_->events.empty());
   EXPECT_TRUE(a_->channel.refused_reason().empty());
 }
