@@ -12,7 +12,7 @@
 #include <cstring>
 #include <utility>
 
-#include "cli/supervisor.h"
+#include "cli/exit_codes.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "common/log.h"
@@ -44,6 +44,7 @@ pid_t spawn_child(const std::string& executable, std::vector<std::string> argume
     ::sigemptyset(&none);
     ::sigprocmask(SIG_SETMASK, &none, nullptr);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::setpgid(0, 0);
     if (::getppid() != parent) ::_exit(kExitFailed);
     if (ready == kReadyFd) ::fcntl(ready, F_SETFD, 0);
     if (ready >= 0 && ready != kReadyFd) ::dup2(ready, kReadyFd);
@@ -61,6 +62,9 @@ void ReadySignal::announce() {
 }
 
 std::string how_it_ended(int status) {
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+    return "killed by signal 9 (Killed), not by this process: if memory ran out the kernel's log says so (dmesg), then "
+           "lower --device-memory, --max-sequences or --max-model-len";
   if (WIFSIGNALED(status))
     return fmt::format("killed by signal {} ({})", WTERMSIG(status), ::strsignal(WTERMSIG(status)));
   if (WEXITSTATUS(status) == kExitCannotStart) return "exited with code 2 (its reason is above)";

@@ -13,9 +13,9 @@ namespace spillway {
 inline constexpr int kReadyFd = 3;
 
 // Starts `executable` (a path; "/proc/self/exe" is this one) with `arguments` after argv[0]. The child has the default
-// signal mask and dies with the calling process (PR_SET_PDEATHSIG: call from its main thread). It gets `ready` as
-// descriptor kReadyFd where that is not -1. Throws SetupError when it cannot fork; a failed exec is said on stderr and
-// exits with kExitCannotStart.
+// signal mask, a process group of its own, so that Ctrl-C reaches its parent only, and dies with the calling process
+// (PR_SET_PDEATHSIG: call from its main thread). It gets `ready` as descriptor kReadyFd where that is not -1. Throws
+// SetupError when it cannot fork; a failed exec is said on stderr and exits with kExitCannotStart.
 pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments, int ready = -1);
 
 // Tells the supervisor, if there is one (`ready_fd` >= 0), that this process is at work: once, then the descriptor is

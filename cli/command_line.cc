@@ -37,24 +37,24 @@ std::vector<Subcommand> subcommands() {
   return {
       {"serve",
        "Serve a model: gateway, prefill and decode nodes on this machine",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kFit, kSecret, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kFit, kSecret, kFault, kDrain},
        serve_command,
        "  spillway serve -m MODEL.gguf\n"
        "  spillway serve -m MODEL.gguf --fit --print-config\n"
        "  spillway serve --config configs/two_by_two.yaml -m MODEL.gguf --port 9000"},
       {"gateway",
        "The HTTP API, the queue and the placement (started by serve)",
-       {kModel, kModelLen, kHttp, kJoin, kSecret, kFault},
+       {kModel, kModelLen, kHttp, kJoin, kStatus, kSecret, kFault, kDrain},
        start_gateway,
        "  spillway gateway -m MODEL.gguf --gateway ipc:///tmp/gateway.sock"},
       {"prefill",
        "A node that computes prompts (started by serve)",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault, kDrain},
        start_prefill,
        "  spillway prefill -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp"},
       {"decode",
        "A node that continues them (started by serve)",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kJoin, kRunDir, kFault},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kJoin, kRunDir, kFault, kDrain},
        start_decode,
        "  spillway decode -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp --threads 2"},
       {"run",
@@ -82,7 +82,7 @@ std::vector<Subcommand> subcommands() {
        "  spillway bench engine -m MODEL.gguf --threads 2 --format json"},
       {"doctor",
        "Whether serve would start here with these settings (--config as for serve)",
-       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kSecret},
+       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kSecret, kDrain},
        doctor_command,
        "  spillway doctor -m MODEL.gguf\n"
        "  spillway doctor --config configs/two_by_two.yaml -m MODEL.gguf"},
@@ -104,6 +104,9 @@ CommandLine::CommandLine()
           "  spillway run -m MODEL.gguf --chat -p 'Why is the sky blue?'\n"
           "  spillway verify -m MODEL.gguf           same bits, whatever computed or moved the KV",
           "spillway") {
+  app_.footer(
+      "Exit codes: 0 done or drained, 1 failed, 2 cannot start, 3 stopped before all requests were finished,\n"
+      "4 the gateway kept crashing (docs/operations.md)");
   app_.require_subcommand(1);
   app_.set_version_flag("--version", "spillway " + std::string(version()));
   const auto add_config = [this](CLI::App& app) {

@@ -9,17 +9,20 @@
 #include <vector>
 
 #include "cli/api_key_file.h"
+#include "cli/exit_codes.h"
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
+#include "cli/run_directory.h"
 #include "cli/secret_file.h"
 #include "cli/serve_check.h"
 #include "cli/start_gateway.h"
-#include "cli/supervisor.h"
 #include "cli/tls_files.h"
+#include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/cores.h"
 #include "common/memory.h"
 #include "kernels/make_backend.h"
+#include "model/packed_weights.h"
 
 namespace spillway {
 namespace {
@@ -62,6 +65,21 @@ Finding instruction_sets(const Options& options) {
           there};
 }
 
+// Of runs that were killed. The next start removes them, so they are no problem.
+Finding leftovers_of(const Options& options) {
+  std::vector<std::string> found = orphaned_run_folders();
+  const auto add = [&](std::vector<std::string> more) { found.insert(found.end(), more.begin(), more.end()); };
+  add(secret_leftovers(options.secret_file));
+  if (!options.cache_dir.empty() && !options.model.empty()) {
+    const GgufFile file = value_or_throw(GgufFile::open(options.model));
+    const ModelConfig config = value_or_throw(read_model_config(file));
+    const ModelId model = compute_model_id(file, config, config.kv_layout().block_tokens);
+    add(PackedWeights::leftovers(options.cache_dir, model, {options.isa, options.threads}));
+  }
+  return {"left by dead runs", std::to_string(found.size()),
+          found.empty() ? "nothing" : fmt::format("{}: the next start removes it", fmt::join(found, ", "))};
+}
+
 std::vector<Finding> findings_of(const Options& options) {
   const uint32_t cores = available_cores();
   std::vector<Finding> findings;
@@ -89,6 +107,7 @@ std::vector<Finding> findings_of(const Options& options) {
   if (!options.api_key_file.empty())
     findings.push_back(checked("API keys", options.api_key_file, "clients must show one",
                                [&] { (void)read_api_keys(options.api_key_file); }));
+  findings.push_back(leftovers_of(options));
   return findings;
 }
 

@@ -136,6 +136,10 @@ void add_join(CLI::App& command, Options& options) {
       ->configurable(false);
 }
 
+void add_status(CLI::App& command, Options& options) {
+  command.add_option("--status-socket", options.status_socket, "Socket on which serve says which nodes crash");
+}
+
 void add_run_dir(CLI::App& command, Options& options) {
   command.add_option("--run-dir", options.run_dir, "Folder for this run's sockets")
       ->required()
@@ -157,9 +161,25 @@ void add_serve(CLI::App& command, Options& options) {
   command.add_option("--decode-threads", options.decode_threads, "Compute threads of each decode node; 0: --threads")
       ->check(CLI::Range(0u, 1024u))
       ->capture_default_str();
+  command
+      .add_option("--restart-delay", options.restart_delay_s,
+                  "Seconds before a process that ended is started again; doubled each time, until it stays up")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
+  command.add_option("--restart-delay-max", options.restart_delay_max_s, "Most seconds between two such starts")
+      ->check(CLI::Range(0.01, 3600.0))
+      ->capture_default_str();
   add_gateway(command, options,
               "Control endpoint that further nodes may join: ipc://PATH or tcp://127.0.0.1:PORT. Default: one in the "
               "run folder, see the log");
+}
+
+void add_drain(CLI::App& command, Options& options) {
+  command
+      .add_option("--drain-timeout", options.drain_timeout_s,
+                  "Seconds that requests have to finish after SIGTERM or SIGINT; a second signal ends them at once")
+      ->check(CLI::Range(0u, 86400u))
+      ->capture_default_str();
 }
 
 void add_fit(CLI::App& command, Options& options) {
@@ -217,6 +237,7 @@ void add_fault(CLI::App& command, Options& options) {
   command
       .add_option("--fault", options.faults,
                   "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it, "
+                  "NAME[:N]:wedge holds its thread until SIGCONT, "
                   "NODE-nan[:N] spoils the Nth step's logits of one request")
       ->expected(1, kFaultsMax)
       ->allow_extra_args(false);
@@ -247,6 +268,8 @@ constexpr GroupEntry kGroups[] = {
     {FlagGroup::kHttp, "HTTP API", add_http},
     {FlagGroup::kServe, "Nodes", add_serve},
     {FlagGroup::kFit, "Nodes", add_fit},
+    {FlagGroup::kStatus, "Nodes", add_status},
+    {FlagGroup::kDrain, "Nodes", add_drain},
     {FlagGroup::kShell, "Shell", add_shell},
     {FlagGroup::kJoin, "Nodes", add_join},
     {FlagGroup::kRunDir, "Nodes", add_run_dir},

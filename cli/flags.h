@@ -17,6 +17,7 @@ enum class FlagGroup : uint8_t {
   kBatch,     // --max-sequences
   kGrowth,    // --growth-margin, of decode nodes
   kHttp,
+  kStatus,  // what serve tells the gateway
   kJoin,    // what serve tells every child
   kRunDir,  // and those that move KV
   kServe,
@@ -27,6 +28,7 @@ enum class FlagGroup : uint8_t {
   kReport,
   kVerify,
   kFault,
+  kDrain,  // --drain-timeout
   kSecret,
   kShell
 };

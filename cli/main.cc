@@ -4,8 +4,8 @@
 #include <string>
 
 #include "cli/command_line.h"
+#include "cli/exit_codes.h"
 #include "cli/fit.h"
-#include "cli/supervisor.h"
 #include "common/check.h"
 #include "common/log.h"
 

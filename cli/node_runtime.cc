@@ -61,7 +61,8 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   bulk_endpoint_.assign(transport->endpoint().begin(), transport->endpoint().end());
   executor_ = std::make_unique<Executor>(
       *backend_, *decoder_, memory_->arena(),
-      Executor::Limits{rows_max(options), options.max_sequences, layout.blocks_for(model_len_)}, compute_events_);
+      Executor::Limits{rows_max(options), options.max_sequences, layout.blocks_for(model_len_)}, compute_events_,
+      StepFault{&faults_, role == Role::kPrefill ? "prefill-compute" : "decode-compute"});
   transfer_ =
       std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
                                        TransferThread::Limits{transfers_max(), kTransferJobsMax}, transfer_events_);

@@ -31,6 +31,9 @@ struct Options {
   std::string cache_dir;                         // --cache-dir of PackedWeights; empty: each process packs its own
   std::string secret_file;                       // --secret-file; empty: the user's state folder
   std::vector<std::string> faults;               // --fault NAME[:N]
+  uint32_t drain_timeout_s = 30;                 // --drain-timeout
+  double restart_delay_s = 1;                    // --restart-delay: of a child that ended; doubled each time
+  double restart_delay_max_s = 30;               // --restart-delay-max
   std::string log_level = "info";                // --log-level
 
   // What serve tells its children; also by hand, to start roles one by one.
@@ -38,6 +41,7 @@ struct Options {
   std::vector<std::string> gateway_endpoints;
   std::string run_dir;  // --run-dir: sockets of this run
   std::string name;     // --name: for logs and errors
+  std::string status_socket;  // --status-socket: where the supervisor says what the gateway cannot see
   int ready_fd = -1;    // --ready-fd: written once the process is at work; -1: nobody asks
 
   // One-shot commands.

@@ -50,6 +50,7 @@ ProcessCluster::ProcessCluster(const Options& options, const std::string& execut
 ProcessCluster::~ProcessCluster() { stop_nodes(); }
 
 void ProcessCluster::stop_nodes() {
+  channel_.reset();  // a node that drains waits for its gateway, or for it to be gone
   std::vector<pid_t> pids = std::exchange(prefill_pids_, {});
   pids.insert(pids.end(), decode_pids_.begin(), decode_pids_.end());
   decode_pids_.clear();

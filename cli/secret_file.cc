@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include "cli/private_file.h"
 #include "cli/serve_check.h"
 #include "common/check.h"
+#include "common/leftover_files.h"
 #include "common/unique_fd.h"
 
 namespace spillway {
@@ -47,8 +49,14 @@ void make_secret(const std::string& path) {
   std::error_code error;
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) std::filesystem::create_directories(folder, error);
-  std::string temporary = path + ".XXXXXX";
-  const UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600
+  UniqueFd file;
+  std::string temporary;
+  struct stat facts {};
+  while (facts.st_nlink == 0) {  // someone may have taken it for a leftover before the lock
+    temporary = path + ".XXXXXX";
+    file = UniqueFd(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600
+    if (!file || ::flock(file.get(), LOCK_EX) != 0 || ::fstat(file.get(), &facts) != 0) break;
+  }
   if (!file)
     throw SetupError(
         fmt::format("cannot make secret file {}: {}; name another with --secret-file", path, std::strerror(errno)));
@@ -67,10 +75,15 @@ void make_secret(const std::string& path) {
 
 Secret read_or_make_secret(std::string path) {
   if (path.empty()) path = default_path();
+  remove_leftover_files(path);
   if (const std::optional<Secret> secret = read_secret(path)) return *secret;
   make_secret(path);
   if (const std::optional<Secret> secret = read_secret(path)) return *secret;
   throw SetupError(fmt::format("secret file {} vanished while being made", path));
+}
+
+std::vector<std::string> secret_leftovers(std::string path) {
+  return leftover_files(path.empty() ? default_path() : path);
 }
 
 void check_secret(std::string path) {

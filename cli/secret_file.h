@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 namespace spillway {
 
@@ -15,5 +16,8 @@ Secret read_or_make_secret(std::string path);
 
 // Throws SetupError when read_or_make_secret would, as far as can be told without making anything.
 void check_secret(std::string path);
+
+// What killed first starts left beside it; the next start removes that.
+std::vector<std::string> secret_leftovers(std::string path);
 
 }  // namespace spillway

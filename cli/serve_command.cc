@@ -18,6 +18,12 @@
 namespace spillway {
 namespace {
 
+constexpr Duration kDrainMargin = std::chrono::seconds(3);  // for a gateway to say its last words
+
+Duration from_seconds(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
 std::vector<std::string> gateway_arguments(const Options& options, const RunDirectory& run) {
   std::vector<std::string> arguments{"gateway"};
   const auto add = [&](const char* flag, std::string value) {
@@ -25,11 +31,13 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   };
   add("--model", options.model);
   add("--gateway", gateway_endpoint(options, run));
+  add("--status-socket", run.status_socket());
   add("--name", "gateway");
   add("--host", options.host);
   add("--port", std::to_string(options.port));
   add("--queue-max", std::to_string(options.queue_max));
   add("--max-model-len", std::to_string(options.max_model_len));
+  add("--drain-timeout", std::to_string(options.drain_timeout_s));
   add("--log-level", options.log_level);
   for (const std::string& name : options.served_names) add("--served-model-name", name);
   if (!options.api_key_file.empty()) add("--api-key-file", options.api_key_file);
@@ -80,7 +88,10 @@ int serve_command(const Options& options) {
   Options node = options;
   const RunDirectory run;
   std::vector<ChildSpec> specs;
-  specs.push_back({"gateway", gateway_arguments(options, run), fault_arguments(options, "gateway", 0)});
+  specs.push_back({.name = "gateway",
+                   .arguments = gateway_arguments(options, run),
+                   .first_arguments = fault_arguments(options, "gateway", 0),
+                   .front = true});
   const auto add_nodes = [&](const char* role, uint32_t count, uint32_t threads) {
     node.threads = threads;
     for (uint32_t index = 0; index < count; ++index)
@@ -89,7 +100,12 @@ int serve_command(const Options& options) {
   };
   add_nodes("prefill", options.prefill, threads_per_node(options, Role::kPrefill));
   add_nodes("decode", options.decode, threads_per_node(options, Role::kDecode));
-  return Supervisor(Supervisor::Config{}, std::move(specs)).run();
+  Supervisor::Config config;
+  config.restart.delay = from_seconds(options.restart_delay_s);
+  config.restart.delay_max = from_seconds(options.restart_delay_max_s);
+  config.drain_max = std::chrono::seconds(options.drain_timeout_s) + kDrainMargin;
+  config.status_socket = run.status_socket();
+  return Supervisor(config, std::move(specs)).run();
 }
 
 }  // namespace spillway

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "cli/child_process.h"
+#include "cli/drain.h"
 #include "cli/node_runtime.h"
-#include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
 #include "common/log.h"
 #include "decode_node/decode_node.h"
@@ -85,7 +85,10 @@ int start_decode(const Options& options) {
     if (std::holds_alternative<PeerUp>(event)) ready_signal.announce();  // a gateway is the first, and it took us
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
+  Drain drain(runtime.waker(), std::chrono::seconds(options.drain_timeout_s));
+  ControlLoop* to_stop = nullptr;
   const auto on_wake = [&](TimePoint now) {
+    if (drain.begins(now)) handle(DrainRequested{}, now);
     while (auto event = runtime.compute_events().take())
       if (auto* const done = std::get_if<StepDone>(&*event)) handle(*done, now);
     while (auto event = runtime.transfer_events().take()) {
@@ -96,12 +99,15 @@ int start_decode(const Options& options) {
     }
     node.on_deadline(now, effects);
     carry_out();
+    if (drain.ends(node.drained(), node.requests(), now)) to_stop->stop();
   };
-  ControlLoop loop(channel, runtime.waker(), {on_control, on_wake, [&] { return node.next_deadline(); }});
-  const StopOnSignal stop(loop);
+  ControlLoop loop(channel, runtime.waker(),
+                   {on_control, on_wake, [&] { return std::min(node.next_deadline(), drain.next_deadline()); }});
+  to_stop = &loop;
   loop.run();
   spdlog::info("stopped requests={}", node.requests());
-  return 0;
+  if (drain.cut_short()) leave_now(drain.exit_code());
+  return drain.exit_code();
 }
 
 }  // namespace spillway

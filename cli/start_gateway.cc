@@ -7,12 +7,13 @@
 
 #include "cli/api_key_file.h"
 #include "cli/child_process.h"
+#include "cli/drain.h"
 #include "cli/memory_plan.h"
 #include "cli/process_identity.h"
 #include "cli/secret_file.h"
 #include "cli/serve_check.h"
-#include "cli/stop_signal.h"
 #include "cli/tls_files.h"
+#include "cli/trouble_socket.h"
 #include "cli/value_or_throw.h"
 #include "common/bounded_vector.h"
 #include "common/fault_points.h"
@@ -70,6 +71,21 @@ ServedModel::Settings names_of(const Options& options) {
   return settings;
 }
 
+// What the supervisor knows explains why nodes are missing; where others serve on, it only makes things worse.
+GatewayHealth with_troubles(GatewayHealth health, const std::vector<std::string>& troubles) {
+  std::vector<std::string>& into = health.ready() ? health.degraded : health.reasons;
+  into.insert(into.end(), troubles.begin(), troubles.end());
+  return health;
+}
+
+void say_last_words(HttpServer& http, const Drain& drain) {
+  if (drain.cut_short())
+    http.stop("the server stopped before this was finished: its drain limit passed, or it was told to stop at once",
+              std::chrono::milliseconds(500));
+  else
+    http.stop("the server is shutting down", drain.time_left(steady_now()));
+}
+
 }  // namespace
 
 HttpConfig http_config_of(const Options& options) {
@@ -123,25 +139,36 @@ int start_gateway(const Options& options) {
     if (const auto* const gone = std::get_if<PeerGone>(&event)) spdlog::warn("lost a node: {}", gone->reason);
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
+  TroubleSocket troubles(options.status_socket);
+  Drain drain(waker, std::chrono::seconds(options.drain_timeout_s));
+  ControlLoop* to_stop = nullptr;
   const auto on_wake = [&](TimePoint now) {
+    if (drain.begins(now)) {
+      handle(DrainRequested{}, now);
+      http.drain();
+      publish_at = now;
+    }
     while (auto input = inputs.take()) {
       if (std::holds_alternative<RequestArrived>(*input)) faults.pass("gateway-arrived");
       std::visit([&](auto& one) { handle(std::move(one), now); }, *input);
     }
     gateway.on_deadline(now, effects);
     carry_out();
+    const GatewayCounters counters = gateway.counters();
+    if (drain.ends(gateway.drained(), counters.queued + counters.running, now)) to_stop->stop();
     if (now < publish_at) return;
-    http.publish({gateway.ready(), gateway.counters(), gateway.max_model_len()});
+    http.publish({with_troubles(gateway.health(now), troubles.lines()), gateway.counters(), gateway.max_model_len()});
     publish_at = now + kPublishEvery;
   };
-  ControlLoop loop(channel, waker,
-                   {on_control, on_wake, [&] { return std::min(gateway.next_deadline(), publish_at); }});
-  const StopOnSignal stop(loop);
+  ControlLoop loop(channel, waker, {on_control, on_wake, [&] {
+                                      return std::min({gateway.next_deadline(), publish_at, drain.next_deadline()});
+                                    }});
+  to_stop = &loop;
   ReadySignal(options.ready_fd).announce();
   loop.run();
-  http.stop();
+  say_last_words(http, drain);
   spdlog::info("stopped");
-  return 0;
+  return drain.exit_code();
 }
 
 }  // namespace spillway

@@ -1,8 +1,10 @@
 #include "cli/start_prefill.h"
 
+#include <algorithm>
+
 #include "cli/child_process.h"
+#include "cli/drain.h"
 #include "cli/node_runtime.h"
-#include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
 #include "common/log.h"
 #include "prefill_node/prefill_node.h"
@@ -79,7 +81,10 @@ int start_prefill(const Options& options) {
     if (std::holds_alternative<PeerUp>(event)) ready_signal.announce();  // a gateway is the first, and it took us
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
+  Drain drain(runtime.waker(), std::chrono::seconds(options.drain_timeout_s));
+  ControlLoop* to_stop = nullptr;
   const auto on_wake = [&](TimePoint now) {
+    if (drain.begins(now)) handle(DrainRequested{}, now);
     while (auto event = runtime.compute_events().take()) std::visit([&](auto& one) { handle(one, now); }, *event);
     while (auto event = runtime.transfer_events().take()) {
       if (auto* const sent = std::get_if<PartsSent>(&*event)) handle(*sent, now);
@@ -88,12 +93,15 @@ int start_prefill(const Options& options) {
     }
     node.on_deadline(now, effects);
     carry_out();
+    if (drain.ends(node.drained(), node.requests(), now)) to_stop->stop();
   };
-  ControlLoop loop(channel, runtime.waker(), {on_control, on_wake, [&] { return node.next_deadline(); }});
-  const StopOnSignal stop(loop);
+  ControlLoop loop(channel, runtime.waker(),
+                   {on_control, on_wake, [&] { return std::min(node.next_deadline(), drain.next_deadline()); }});
+  to_stop = &loop;
   loop.run();
   spdlog::info("stopped requests={}", node.requests());
-  return 0;
+  if (drain.cut_short()) leave_now(drain.exit_code());
+  return drain.exit_code();
 }
 
 }  // namespace spillway

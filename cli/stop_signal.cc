@@ -8,7 +8,8 @@
 namespace spillway {
 namespace {
 
-std::atomic<ControlLoop*> loop_to_stop = nullptr;
+std::atomic<EventFdWaker*> waker_to_wake = nullptr;
+std::atomic<uint32_t> signals_seen = 0;
 
 constexpr int kStopSignals[] = {SIGTERM, SIGINT};
 std::atomic<bool> stop_seen = false;
@@ -16,20 +17,24 @@ std::atomic<bool> stop_seen = false;
 void note_signal(int) { stop_seen = true; }
 
 void on_signal(int) {
-  if (ControlLoop* const loop = loop_to_stop.load()) loop->stop();
+  ++signals_seen;
+  if (EventFdWaker* const waker = waker_to_wake.load()) waker->wake();
 }
 
 }  // namespace
 
-StopOnSignal::StopOnSignal(ControlLoop& loop) {
-  ControlLoop* expected = nullptr;
-  CHECK(loop_to_stop.compare_exchange_strong(expected, &loop));
+StopSignals::StopSignals(EventFdWaker& waker) {
+  EventFdWaker* expected = nullptr;
+  CHECK(waker_to_wake.compare_exchange_strong(expected, &waker));
+  signals_seen = 0;
   struct sigaction action {};
   action.sa_handler = on_signal;
   for (const int signal : kStopSignals) CHECK(::sigaction(signal, &action, nullptr) == 0);
 }
 
-StopOnSignal::~StopOnSignal() { loop_to_stop = nullptr; }
+StopSignals::~StopSignals() { waker_to_wake = nullptr; }
+
+uint32_t StopSignals::count() const { return signals_seen; }
 
 NotedStopSignal::NotedStopSignal() {
   stop_seen = false;

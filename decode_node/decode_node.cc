@@ -21,7 +21,8 @@ DecodeNode::DecodeNode(const DecodeConfig& config, Engine& engine, KvReceiver& r
       receiver_(receiver),
       peers_({.peers_max = config.peers_max, .bulk_role = Role::kPrefill, .bulk_retry = config.bulk_retry}),
       requests_(config.requests_max),
-      ended_(config.requests_max * kEndedPerRequest) {
+      ended_(config.requests_max * kEndedPerRequest),
+      watch_(config.stall_after) {
   CHECK(config.vocab > 0 && config.vocab <= engine.config().vocab);
   CHECK(config.lease > Duration{0});
 }
@@ -56,7 +57,7 @@ void DecodeNode::on_deadline(TimePoint now, BoundedVector<DecodeEffect>& effects
 }
 
 TimePoint DecodeNode::next_deadline() const {
-  TimePoint earliest = peers_.next_deadline();
+  TimePoint earliest = std::min(peers_.next_deadline(), watch_.next_deadline());
   for (const auto& [id, request] : requests_.records()) earliest = std::min(earliest, request.lease_until);
   return earliest;
 }
@@ -68,10 +69,18 @@ void DecodeNode::finish_turn(Turn& turn) {
       DecodeRequest* const request = requests_.find(share.sequence);
       if (request != nullptr && !request->first_step) request->first_step = turn.now;
     }
+    watch_.moved(turn.now);
     emit(std::move(*plan), turn);
   }
-  const Load load{engine_.cache().available(), engine_.open_sequences(),       engine_.queued_prompt_tokens(),
-                  engine_.preempted(),         engine_.counters().preemptions, engine_.counters().recomputed_tokens};
+  watch_.look(turn.now);
+  const Load load{.blocks_free = engine_.cache().available(),
+                  .running_sequences = engine_.open_sequences(),
+                  .queued_prompt_tokens = engine_.queued_prompt_tokens(),
+                  .preempted_sequences = engine_.preempted(),
+                  .preemptions = engine_.counters().preemptions,
+                  .recomputed_tokens = engine_.counters().recomputed_tokens,
+                  .stalled_ms = watch_.stalled_ms(),
+                  .draining = draining_};
   for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
 }
 
@@ -108,6 +117,7 @@ void DecodeNode::handle(const PeerGone& gone, Turn& turn) {
 void DecodeNode::handle(const StepDone& done, Turn& turn) {
   const StepPlan* const step = engine_.step_in_flight();
   if (step == nullptr || step->step != done.step) return;
+  watch_.ended();
   std::vector<EngineToken> tokens;
   engine_.on(done, tokens);
   for (const EngineToken& token : tokens) {

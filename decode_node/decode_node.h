@@ -10,6 +10,7 @@
 #include "decode_node/decode_request.h"
 #include "engine/compute_job.h"
 #include "engine/engine.h"
+#include "engine/step_watch.h"
 #include "transfer/attempt_log.h"
 #include "transfer/attempt_table.h"
 #include "transfer/control_channel.h"
@@ -26,10 +27,11 @@ struct DecodeConfig {
   uint32_t vocab = 0;                        // token ids are below it; at most EngineConfig::vocab
   uint32_t peers_max = kPeersMax;
   Duration bulk_retry = std::chrono::milliseconds(250);  // a lost bulk link of a living peer is tried again after this
+  Duration stall_after = std::chrono::seconds(5);  // a step without a sign of life for so long: announced as stalled
 };
 
-using DecodeEvent =
-    std::variant<PeerUp, PeerMessage, PeerGone, StepDone, PartsLanded, TransferClosed, BulkReady, BulkLost>;
+using DecodeEvent = std::variant<PeerUp, PeerMessage, PeerGone, StepDone, PartsLanded, TransferClosed, BulkReady,
+                                 BulkLost, DrainRequested>;
 using DecodeEffect = std::variant<SendMessage, ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, StepPlan>;
 
 // What a decode node decides: reserve, grant, receive, commit, join the batch, finish. Loop thread. No clock, socket,
@@ -47,6 +49,8 @@ class DecodeNode {
   TimePoint next_deadline() const;  // the earliest of all leases and waits; kNever: none
   size_t effects_max() const;       // of one call
   uint32_t requests() const { return requests_.size(); }
+  // After DrainRequested: nothing is left here, and no connected gateway will send more.
+  bool drained() const { return draining_ && requests_.size() == 0 && peers_.all_gateways_let_go(); }
   void check_conservation() const;  // one owner per slot, counts add up (CHECK)
 
  private:
@@ -64,6 +68,7 @@ class DecodeNode {
   void handle(const TransferClosed& closed, Turn& turn);
   void handle(const BulkReady& ready, Turn& turn);
   void handle(const BulkLost& lost, Turn& turn);
+  void handle(const DrainRequested&, Turn&) { draining_ = true; }
   void finish_turn(Turn& turn);
 
   void on_message(PeerId from, const Reserve& reserve, Turn& turn);
@@ -71,6 +76,7 @@ class DecodeNode {
   void on_message(PeerId from, const PrefillDone& done, Turn& turn);
   void on_message(PeerId from, const Cancel& cancel, Turn& turn);
   void on_message(PeerId from, const Failed& failed, Turn& turn);
+  void on_message(PeerId from, const MayLeave&, Turn&) { peers_.may_leave(from); }
   template <class Other>
   void on_message(PeerId, const Other&, Turn&) {}  // not for a decode node
 
@@ -95,6 +101,8 @@ class DecodeNode {
   PeerTable peers_;
   AttemptTable<DecodeRequest> requests_;
   EndedAttempts ended_;
+  StepWatch watch_;
+  bool draining_ = false;
 };
 
 }  // namespace spillway

@@ -18,12 +18,13 @@ constexpr size_t kInboxCapacity = 2;  // one step in flight and kStop
 }  // namespace
 
 Executor::Executor(Backend& backend, Decoder& decoder, const SlotArena& kv, const Limits& limits,
-                   Mailbox<ComputeEvent>& events)
+                   Mailbox<ComputeEvent>& events, StepFault fault)
     : backend_(backend),
       decoder_(decoder),
       kv_(kv),
       limits_(limits),
       events_(events),
+      fault_(fault),
       block_table_{
           .data =
               backend.allocate(size_t{limits.sequences_max} * limits.blocks_per_sequence_max * sizeof(uint32_t)).data(),
@@ -53,6 +54,7 @@ void Executor::run() {
 
 StepDone Executor::execute(const StepPlan& plan) {
   const TimePoint start = steady_now();
+  if (fault_.points != nullptr) fault_.points->pass(fault_.name);
   lay_out(plan);
   const TokenBatch batch{
       .tokens = plan.tokens, .spans = spans_, .block_table = block_table_, .logit_rows = logit_rows_};

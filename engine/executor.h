@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <variant>
 #include <vector>
 
+#include "common/fault_points.h"
 #include "common/mailbox.h"
 #include "common/thread.h"
 #include "common/waker.h"
@@ -19,6 +21,11 @@ namespace spillway {
 
 using ComputeEvent = std::variant<LayerDone, StepDone>;
 
+struct StepFault {                // passed at the begin of each step
+  FaultPoints* points = nullptr;  // nullptr: none
+  std::string_view name = {};
+};
+
 // The compute thread: takes StepPlans, runs the model, answers with LayerDone and StepDone in the loop's mailbox. It
 // owns the calls into Backend and Decoder from construction to destruction; KV memory is `kv`, which the transfer
 // thread may write only in slots that no plan names.
@@ -31,8 +38,8 @@ class Executor {
   };
   // `events` must have room for layer_count + 1 items per step in flight. All references must outlive this. Allocates
   // the block table; throws SetupError when the backend has no memory.
-  Executor(Backend& backend, Decoder& decoder, const SlotArena& kv, const Limits& limits,
-           Mailbox<ComputeEvent>& events);
+  Executor(Backend& backend, Decoder& decoder, const SlotArena& kv, const Limits& limits, Mailbox<ComputeEvent>& events,
+           StepFault fault = {});
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
   ~Executor();                 // finishes the step in flight, then joins
@@ -55,6 +62,7 @@ class Executor {
   const SlotArena kv_;
   const Limits limits_;
   Mailbox<ComputeEvent>& events_;
+  const StepFault fault_;
   TensorView block_table_;  // u32 [sequences_max, blocks_per_sequence_max]
   // Of the step at hand.
   std::vector<TokenSpan> spans_;

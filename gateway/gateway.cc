@@ -1,6 +1,6 @@
 #include "gateway/gateway.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
@@ -26,8 +26,8 @@ Gateway::Gateway(const GatewayConfig& config, BootId boot)
 
 size_t Gateway::effects_max() const {
   // Each request may fail (two Cancels, one error) or leave the queue; one stream lets go of all that waited; each node
-  // hears of another.
-  return size_t{3} * (config_.running_max + config_.queue_max) + config_.ahead_max + config_.nodes_max + 8;
+  // hears of another and is let go.
+  return size_t{3} * (config_.running_max + config_.queue_max) + config_.ahead_max + size_t{2} * config_.nodes_max + 8;
 }
 
 void Gateway::on(const GatewayEvent& event, TimePoint now, BoundedVector<GatewayEffect>& effects) {
@@ -35,6 +35,7 @@ void Gateway::on(const GatewayEvent& event, TimePoint now, BoundedVector<Gateway
   Turn turn{now, effects};
   std::visit([&](const auto& one) { handle(one, turn); }, event);
   dispatch_queue(turn);
+  let_nodes_leave(turn);
 }
 
 // Decode nodes accept, prefill nodes connect: whoever comes later, each prefill node learns of each decode node.
@@ -62,7 +63,8 @@ void Gateway::handle(const PeerGone& gone, Turn& turn) {
   const Hello* const hello = nodes_.hello(gone.peer);
   if (hello == nullptr) return;
   const Error error{ErrorCode::kPeerLost,
-                    fmt::format("{} is gone: {}", nodes_.name(gone.peer, hello->role), gone.reason)};
+                    fmt::format("{} is gone{}: {}", nodes_.name(gone.peer, hello->role),
+                                nodes_.drains(gone.peer) ? " before it had drained" : "", gone.reason)};
   nodes_.remove(gone.peer);
   affinity_.forget(gone.peer);
   const auto on_it = [&](const GatewayRequest& one) {
@@ -85,6 +87,21 @@ void Gateway::handle(const StopFound& found, Turn& turn) {
   if (request == nullptr || !request->running) return;
   cancel_open_legs(*request, turn);
   end(*request, FinishReason::kStop, turn);
+}
+
+// A node that drains waits for this word: behind it comes no work, and nothing that it sent before it is unread.
+void Gateway::let_nodes_leave(Turn& turn) {
+  for (const PeerId node : nodes_.leaving()) {
+    const auto needs_it = [&](const GatewayRequest& one) {
+      if (!one.running) return false;
+      const RunningAttempt& running = *one.running;
+      return (running.decode.open && running.decode.node == node) ||
+             (running.prefill.open && running.prefill.node == node && !running.decoding);
+    };
+    if (!requests_.select(needs_it).empty()) continue;
+    nodes_.let_go(node);
+    send(node, MayLeave{}, turn);
+  }
 }
 
 GatewayRequest* Gateway::find(const Attempt& attempt) {
@@ -136,6 +153,7 @@ void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
     time_token(request, *token, turn.now);
     request.running->progress_by = turn.now + config_.progress_max;
     request.running->last_token_at = turn.now;
+    moved_at_ = turn.now;
     turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
                                        request.waterfall.total, token->finish == FinishReason::kStop});
     if (token->finish == FinishReason::kNone) continue;
@@ -232,49 +250,6 @@ void Gateway::fail_request(GatewayRequest& request, Error error, Turn& turn) {
 
 void Gateway::send(PeerId to, Message message, Turn& turn) {
   turn.effects.push_back(SendMessage{to, std::move(message)});
-}
-
-GatewayCounters Gateway::counters() const {
-  GatewayCounters counters = counters_;
-  counters.queued = requests_.queued();
-  counters.running = requests_.running();
-  counters.prefill_nodes = nodes_.count(Role::kPrefill);
-  counters.decode_nodes = nodes_.count(Role::kDecode);
-  counters.blocks_total = nodes_.blocks_total();
-  counters.blocks_free = nodes_.blocks_free();
-  counters.preemption = nodes_.preemption_counts();
-  return counters;
-}
-
-Result<void> Gateway::ready() const {
-  const bool prefill = nodes_.count(Role::kPrefill) > 0;
-  const bool decode = nodes_.count(Role::kDecode) > 0;
-  if (prefill && decode) return {};
-  const char* const missing = prefill  ? "no decode node is"
-                              : decode ? "no prefill node is"
-                                       : "no prefill and no decode node are";
-  return fail(ErrorCode::kUnavailable, fmt::format("{} connected", missing));
-}
-
-void Gateway::check_conservation() const {
-  requests_.check_conservation();
-  CHECK(requests_.queued() <= config_.queue_max + config_.running_max && requests_.running() <= config_.running_max);
-  size_t open_legs = 0;
-  std::map<RequestId, const RunningAttempt*> running;
-  requests_.select([&](const GatewayRequest& one) {
-    if (one.running) {
-      running.emplace(one.work.request, &*one.running);
-      open_legs += (one.running->prefill.open ? 1u : 0u) + (one.running->decode.open ? 1u : 0u);
-    }
-    return false;
-  });
-  const size_t shares = nodes_.check_shares([&](PeerId node, RequestId request) {
-    const auto entry = running.find(request);
-    if (entry == running.end()) return false;
-    const RunningAttempt& one = *entry->second;
-    return (one.prefill.open && one.prefill.node == node) || (one.decode.open && one.decode.node == node);
-  });
-  CHECK(shares <= open_legs);
 }
 
 }  // namespace spillway

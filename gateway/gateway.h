@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/ids.h"
 #include "common/result.h"
+#include "gateway/gateway_health.h"
 #include "gateway/node_table.h"
 #include "gateway/request_table.h"
 #include "scheduler/prefix_affinity.h"
@@ -63,6 +64,8 @@ struct GatewayConfig {
   // its first token P computed no prompt at all; later, where D has preempted sequences (it may be one of them, and
   // waits for those before it), D made no token and recomputed none.
   Duration progress_max = std::chrono::seconds(30);
+  // Requests are dispatched and none of them moved for so long: not ready.
+  Duration standstill_max = std::chrono::seconds(15);
   // A node without space takes nothing so long, or until it announces more; doubled with each attempt, up to 32 times
   // this.
   Duration refusal_pause = std::chrono::milliseconds(100);
@@ -78,7 +81,7 @@ struct GatewayCounters {
   PreemptionCounts preemption;                 // on all nodes, while they were connected
 };
 
-using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone, StopFound>;
+using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone, StopFound, DrainRequested>;
 using GatewayEffect = std::variant<SendMessage, StreamToken, StreamEnd, StreamError>;
 
 // What the gateway decides: the only queue, placement, the order of each stream's tokens, cancellation, failure. Loop
@@ -94,8 +97,10 @@ class Gateway {
   TimePoint next_deadline() const;
   size_t effects_max() const;  // of one call
   GatewayCounters counters() const;
-  // Both roles are connected; the reason otherwise.
-  Result<void> ready() const;
+  // Ready: nodes of both roles are connected and at work, requests move, and it does not drain.
+  GatewayHealth health(TimePoint now) const;
+  // After DrainRequested: all that was accepted is answered. What arrives meanwhile is refused with kUnavailable.
+  bool drained() const { return draining_ && requests_.queued() + requests_.running() == 0; }
   uint32_t max_model_len() const { return nodes_.max_model_len(); }  // smallest of the connected nodes; 0: none
   void check_conservation() const;                                   // CHECK; the simulator calls it after each event
 
@@ -111,6 +116,7 @@ class Gateway {
   void handle(const RequestArrived& arrived, Turn& turn);
   void handle(const ClientGone& gone, Turn& turn);
   void handle(const StopFound& found, Turn& turn);
+  void handle(const DrainRequested&, Turn&) { draining_ = true; }
 
   void on_message(PeerId from, const Load& load, Turn& turn);
   void on_message(PeerId from, const Token& token, Turn& turn);
@@ -123,6 +129,7 @@ class Gateway {
   GatewayRequest* find(const Attempt& attempt);
   void node_moved(PeerId node, TimePoint now);
   std::string why_due(const GatewayRequest& request, TimePoint now) const;
+  void let_nodes_leave(Turn& turn);
   void stream_ready_tokens(GatewayRequest& request, Turn& turn);
   void time_token(GatewayRequest& request, const Token& token, TimePoint now);
   void end(GatewayRequest& request, FinishReason finish, Turn& turn);
@@ -138,6 +145,8 @@ class Gateway {
   RequestTable requests_;
   PrefixAffinity affinity_;
   GatewayCounters counters_;
+  TimePoint moved_at_{};  // a dispatched request came forward
+  bool draining_ = false;
   uint64_t transfers_ = 0;  // TransferId::counter of the last attempt
 };
 

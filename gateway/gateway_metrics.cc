@@ -106,7 +106,7 @@ void GatewayMetrics::observe_end(const Waterfall& waterfall) {
 
 void GatewayMetrics::observe_response(unsigned http_status) { ++responses_[http_status]; }
 
-std::string GatewayMetrics::text(const GatewayStatus& status, const Result<void>& ready, uint32_t connections) const {
+std::string GatewayMetrics::text(const GatewayStatus& status, bool ready, uint32_t connections) const {
   Page page(model_name_);
   page.gauge("spillway_ready", "1 when requests would be served now, as /health/ready says.", ready ? 1 : 0);
   add_counters(page, status.counters);

@@ -12,7 +12,7 @@ namespace spillway {
 
 // What the loop publishes for /health/ready, /metrics and early checks; a value.
 struct GatewayStatus {
-  Result<void> ready = fail(ErrorCode::kUnavailable, "the gateway is starting");
+  GatewayHealth health{.reasons = {"the gateway is starting"}};
   GatewayCounters counters;
   uint32_t max_model_len = 0;  // smallest of the connected nodes; 0: none
 };
@@ -28,7 +28,7 @@ class GatewayMetrics {
   void observe_response(unsigned http_status);
   void observe_tls_failure() { ++tls_failures_; }  // of a handshake
   // Prometheus text format 0.0.4.
-  std::string text(const GatewayStatus& status, const Result<void>& ready, uint32_t connections) const;
+  std::string text(const GatewayStatus& status, bool ready, uint32_t connections) const;
 
  private:
   const std::string model_name_;

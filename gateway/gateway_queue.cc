@@ -14,9 +14,12 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
   ++counters_.requests;
   CHECK(!work.prompt.empty() && work.output_tokens_max > 0);
   const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
-  if (Result<void> fits = nodes_.could_fit(prompt_tokens, work.output_tokens_max); !fits) {
-    ++counters_.errors[fits.error().code];
-    turn.effects.push_back(StreamError{work.request, fits.error()});
+  Result<void> accepted = nodes_.could_fit(prompt_tokens, work.output_tokens_max);
+  if (draining_)
+    accepted = fail(ErrorCode::kUnavailable, "the gateway is draining: it finishes what it has and takes nothing new");
+  if (!accepted) {
+    ++counters_.errors[accepted.error().code];
+    turn.effects.push_back(StreamError{work.request, accepted.error()});
     return;
   }
   GatewayRequest request;
@@ -69,6 +72,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   running.decode.node = place.decode;
   running.progress_by = turn.now + config_.progress_max;
   running.last_token_at = turn.now;
+  if (requests_.running() == 0) moved_at_ = turn.now;
   requests_.start_head(running);
   affinity_.placed(request.prefix, place.prefill, place.decode);
 

@@ -1,5 +1,5 @@
 // How long a request may wait for what, and what counts as progress meanwhile.
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -19,13 +19,15 @@ void Gateway::on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects) 
     fail_request(request, {ErrorCode::kDeadline, why_due(request, now)}, turn);
   }
   dispatch_queue(turn);
+  let_nodes_leave(turn);
 }
 
 std::string Gateway::why_due(const GatewayRequest& request, TimePoint now) const {
   if (!request.running) {
+    const GatewayHealth state = health(now);
     return fmt::format("it waited in the queue for {:.0f} s, the limit: {}", seconds(config_.queue_wait_max),
-                       ready() ? "all nodes are busy; send less at once or start more nodes (--prefill, --decode)"
-                               : ready().error().detail + "; the log says why");
+                       state.ready() ? "all nodes are busy; send less at once or start more nodes (--prefill, --decode)"
+                                     : fmt::format("{}; the log says why", fmt::join(state.reasons, "; ")));
   }
   const bool at_prefill = request.running->tokens.next_index() == 0;
   const PeerId node = at_prefill ? request.running->prefill.node : request.running->decode.node;
@@ -50,6 +52,7 @@ TimePoint Gateway::next_deadline() const {
 // Prompts are computed in order of arrival: what P did for one is progress of all that wait there. So is what D did
 // for one where it has preempted others, which come back in that order; not without end, for D might have lost one.
 void Gateway::node_moved(PeerId node, TimePoint now) {
+  moved_at_ = now;
   const bool preempts = nodes_.preempts(node);
   const auto waits = [&](const GatewayRequest& one) {
     if (!one.running) return false;

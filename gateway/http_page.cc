@@ -32,14 +32,14 @@ std::string percent_decoded(std::string_view text) {
 
 HttpResponse page_of(std::string_view path, const HttpReply& reply, HttpShared& shared) {
   const ServedModel& model = shared.model();
-  if (path == "/health/live") return reply.json(health_body({}));
+  if (path == "/health/live") return reply.json(live_body());
   if (path == "/health/ready" || path == "/health") {
-    const Result<void> ready = shared.ready();
-    return reply.text(ready ? 200 : 503, kJsonType, health_body(ready));
+    const GatewayHealth health = shared.health();
+    return reply.text(health.ready() ? 200 : 503, kJsonType, health_body(health));
   }
   if (path == "/metrics")
     return reply.text(200, "text/plain; version=0.0.4; charset=utf-8",
-                      shared.metrics().text(shared.status(), shared.ready(), shared.connections()));
+                      shared.metrics().text(shared.status(), shared.health().ready(), shared.connections()));
   if (path == "/version") return reply.json(version_body());
   if (path == "/v1/models") return reply.json(models_body(model.names(), shared.max_model_len(), shared.started()));
   if (path == "/openapi.json") return reply.json(openapi_body(model, shared.max_model_len()));

@@ -120,6 +120,8 @@ ApiError busy(std::string message) {
       .status = 503, .message = std::move(message), .type = "server_error", .code = "unavailable", .retry_after_s = 1};
 }
 
+ApiError draining() { return busy("the server is draining: it takes no new requests; ask another, or later"); }
+
 std::string id_text(const RequestId& id) {
   return fmt::format("{:016x}{:x}", static_cast<uint64_t>(id.boot), id.counter);
 }

@@ -50,6 +50,7 @@ class HttpReply {
 };
 
 ApiError busy(std::string message);  // 503, to be tried again
+ApiError draining();                 // likewise
 std::string id_text(const RequestId& id);
 
 // The path of a request target, without query. A view into `target`.

@@ -40,7 +40,6 @@ constexpr rlim_t kOtherFiles = 256;            // of this process: nodes, log, m
 constexpr int kListenBacklog = 1024;
 constexpr auto kSweep = std::chrono::milliseconds(20);  // precision of the sessions' time limits
 constexpr auto kRetry = std::chrono::milliseconds(10);  // of an accept or a word to the loop that found no room
-constexpr auto kStopGrace = std::chrono::seconds(2);    // for last words to clients
 
 // Each connection is an open file; the usual soft limit is 1024.
 void allow_files(const HttpConfig& config) {
@@ -105,7 +104,7 @@ class HttpServer::Service final : public HttpShared {
     thread_.emplace("http", [this] { io_.run(); });
   }
   ~Service() {
-    stop();
+    stop("the server is shutting down", std::chrono::seconds(2));
     thread_.reset();
   }
 
@@ -129,15 +128,19 @@ class HttpServer::Service final : public HttpShared {
     pace_.observe(*published_, status_.counters.finished, status_.counters.queued);
   }
 
-  void stop() {
-    asio::post(io_, [this] {
+  void drain() {
+    asio::post(io_, [this] { draining_ = true; });
+  }
+
+  void stop(std::string why, Duration grace) {
+    asio::post(io_, [this, why = std::move(why), grace] {
       if (stopping_) return;
       stopping_ = true;
       error_code ignored;
       acceptor_.close(ignored);
-      for (const auto& session : sessions_) session->shut_down();
+      for (const auto& session : sessions_) session->shut_down(why);
       words_unsent_.clear();  // the loop ends too
-      asio::co_spawn(io_, end_stragglers(), [](std::exception_ptr) {});
+      asio::co_spawn(io_, end_stragglers(grace), [](std::exception_ptr) {});
     });
   }
 
@@ -150,13 +153,17 @@ class HttpServer::Service final : public HttpShared {
     const std::lock_guard lock(status_mutex_);
     return status_;
   }
-  Result<void> ready() const override {
+  GatewayHealth health() const override {
     const std::lock_guard lock(status_mutex_);
-    if (!published_) return status_.ready;
-    const Duration silence = steady_now() - *published_;
-    if (silence <= config_.loop_silence_max) return status_.ready;
-    return fail(ErrorCode::kUnavailable, fmt::format("the gateway's loop is silent for {:.0f} s", seconds(silence)));
+    GatewayHealth health = status_.health;
+    const Duration silence = published_ ? steady_now() - *published_ : Duration{};
+    if (silence > config_.loop_silence_max) {
+      const std::string says = fmt::format("the gateway's loop is silent for {:.0f} s", seconds(silence));
+      health.reasons.insert(health.reasons.begin(), says);
+    }
+    return health;
   }
+  bool draining() const override { return draining_; }
   uint32_t max_model_len() const override {
     const std::lock_guard lock(status_mutex_);
     const uint32_t nodes = status_.max_model_len;
@@ -260,9 +267,9 @@ class HttpServer::Service final : public HttpShared {
   }
 
   // Clients that do not take their last words, or still send.
-  asio::awaitable<void> end_stragglers() {
-    for (auto waited = std::chrono::milliseconds(0); waited < kStopGrace && !sessions_.empty(); waited += kRetry)
-      co_await pause(kRetry);
+  asio::awaitable<void> end_stragglers(Duration grace) {
+    const TimePoint until = steady_now() + grace;
+    while (steady_now() < until && !sessions_.empty()) co_await pause(kRetry);
     for (const auto& session : sessions_) session->leave("the server stopped");
     words_unsent_.clear();
   }
@@ -303,7 +310,7 @@ class HttpServer::Service final : public HttpShared {
   std::unordered_map<RequestId, HttpSession*> streams_;  // at most one a session
   std::deque<GatewayInput> words_unsent_;                // at most two a session: nothing is submitted meanwhile
   uint64_t requests_ = 0;
-  bool stopping_ = false, retrying_ = false, sweeping_ = false;
+  bool stopping_ = false, retrying_ = false, sweeping_ = false, draining_ = false;
   std::optional<Thread> thread_;
 };
 
@@ -313,6 +320,7 @@ HttpServer::~HttpServer() = default;
 uint16_t HttpServer::port() const { return service_->port(); }
 void HttpServer::deliver(const StreamEvent& event) { service_->deliver(event); }
 void HttpServer::publish(GatewayStatus status) { service_->publish(std::move(status)); }
-void HttpServer::stop() { service_->stop(); }
+void HttpServer::drain() { service_->drain(); }
+void HttpServer::stop(std::string why, Duration grace) { service_->stop(std::move(why), grace); }
 
 }  // namespace spillway

@@ -59,7 +59,7 @@ class HttpServer {
   HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot);
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
-  ~HttpServer();  // stop(), then waits for the thread: at most a few seconds
+  ~HttpServer();  // stop(), then waits for the thread: at most the grace
 
   uint16_t port() const;
 
@@ -67,8 +67,12 @@ class HttpServer {
   void deliver(const StreamEvent& event);
   // Loop thread, at least once a second: a loop that falls silent makes /health/ready say so.
   void publish(GatewayStatus status);
-  // Any thread. Accepts nobody any more; requests under way end in an error that says why.
-  void stop();
+  // Any thread. From now on what would start is answered 503 with Retry-After, and connections are not kept; the rest
+  // goes on, health and metrics too.
+  void drain();
+  // Any thread. Accepts nobody any more; requests under way end in an error that says `why`. Clients have `grace` to
+  // take their last words.
+  void stop(std::string why = "the server is shutting down", Duration grace = std::chrono::seconds(2));
 
  private:
   class Service;

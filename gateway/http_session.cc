@@ -146,7 +146,9 @@ std::optional<HttpResponse> HttpSession::refuse(const HttpRequest& request) {
     tenant_ = keys.find(request[http::field::authorization]);
     if (tenant_ == nullptr) return reply_.unauthorized(request);
   }
-  return reply_.refuse(request);
+  std::optional<HttpResponse> refusal = reply_.refuse(request);
+  if (!refusal && shared_.draining() && request.method() == http::verb::post) return reply_.error(draining());
+  return refusal;
 }
 
 asio::awaitable<error_code> HttpSession::read_body() {
@@ -164,7 +166,7 @@ asio::awaitable<error_code> HttpSession::read_body() {
 void HttpSession::release_body() { shared_.give_body_bytes(std::exchange(body_bytes_, 0)); }
 
 asio::awaitable<bool> HttpSession::reply(HttpResponse response) {
-  const bool another = keep_alive_ && !shutting_down_;
+  const bool another = keep_alive_ && !shutting_down_ && !shared_.draining();
   response.keep_alive(another);
   response.prepare_payload();
   shared_.metrics().observe_response(response.result_int());
@@ -209,13 +211,13 @@ asio::awaitable<bool> HttpSession::serve_call(std::string path) {
   co_return another && !gone_;
 }
 
-void HttpSession::shut_down() {
+void HttpSession::shut_down(const std::string& why) {
   shutting_down_ = true;
   if (submitted_) {
     shared_.cancel(id_);
-    on(StreamError{id_, {ErrorCode::kUnavailable, "the server is shutting down"}});
+    on(StreamError{id_, {ErrorCode::kUnavailable, why}});
   } else if (!in_flight_) {
-    leave("the server is shutting down");
+    leave(why);
   }
 }
 

@@ -32,7 +32,7 @@ class HttpSession {
 
   boost::asio::awaitable<void> run();  // the connection's whole life
   void on(const StreamEvent& event);   // of the request under way
-  void shut_down();                    // idle: closes; a request under way ends in an error
+  void shut_down(const std::string& why);  // idle: closes; a request under way ends in an error
   void leave(std::string_view why);    // closes at once; a request under way is cancelled
   // REQUIRES: called every few milliseconds: time limits hold only so.
   void end_overdue() { stream_.end_overdue(); }

@@ -32,6 +32,7 @@ asio::awaitable<bool> HttpSession::answer_call(ApiCall call) {
 }
 
 asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
+  if (shared_.draining()) co_return co_await reply(reply_.error(draining()));
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
   OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
                       std::move(request.stop));
@@ -91,7 +92,7 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
     if (last && !failed) answer.stream_end(std::get<StreamEnd>(*ended_), out);
     if (out.empty()) out = kSsePing;
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
-    if (last) co_return keep_alive_ && !failed && !shutting_down_;
+    if (last) co_return keep_alive_ && !failed && !shutting_down_ && !shared_.draining();
   }
   co_return false;
 }
@@ -99,7 +100,7 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
 asio::awaitable<bool> HttpSession::write_stream_head() {
   if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
   shared_.metrics().observe_response(200);
-  co_return co_await written(write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_));
+  co_return co_await written(write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_ && !shared_.draining()));
 }
 
 asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last) {

@@ -24,7 +24,8 @@ class HttpShared {
   virtual GatewayMetrics& metrics() = 0;
   virtual boost::asio::thread_pool& parse_pool() = 0;
   virtual GatewayStatus status() const = 0;    // as last published
-  virtual Result<void> ready() const = 0;      // as published, and whether the loop still speaks
+  virtual GatewayHealth health() const = 0;    // as published, and whether the loop still speaks
+  virtual bool draining() const = 0;           // nothing new is taken
   virtual uint32_t max_model_len() const = 0;  // in force now, tokens
   virtual uint32_t connections() const = 0;
   virtual int64_t started() const = 0;             // seconds since 1970

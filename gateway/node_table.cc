@@ -100,6 +100,38 @@ void NodeTable::end_refusals(TimePoint now) {
   }
 }
 
+std::vector<PeerId> NodeTable::leaving() const {
+  std::vector<PeerId> found;
+  for (const auto& [peer, node] : nodes_) {
+    if (node.load.draining && !node.let_go) found.push_back(peer);
+  }
+  return found;
+}
+
+void NodeTable::let_go(PeerId node) { nodes_.at(node).let_go = true; }
+
+bool NodeTable::drains(PeerId node) const {
+  const auto entry = nodes_.find(node);
+  return entry != nodes_.end() && entry->second.load.draining;
+}
+
+NodeTable::Capacity NodeTable::capacity(Role role) const {
+  Capacity capacity;
+  for (const auto& [peer, node] : nodes_) {
+    if (node.hello.role != role) continue;
+    const std::string name = node.hello.name.empty() ? fmt::format("a {} node", role_name(role)) : node.hello.name;
+    if (node.load.stalled_ms > 0) {
+      capacity.troubles.push_back(fmt::format("{} has made no step for {} s while {} sequences are there", name,
+                                              node.load.stalled_ms / 1000, node.load.running_sequences));
+    } else if (node.load.draining) {
+      capacity.troubles.push_back(fmt::format("{} is draining", name));
+    } else {
+      ++capacity.working;
+    }
+  }
+  return capacity;
+}
+
 NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
   NodeView view;
   view.node = peer;
@@ -155,7 +187,8 @@ Result<void> NodeTable::could_fit(uint32_t prompt_tokens, uint32_t output_tokens
 std::vector<NodeView> NodeTable::views(uint64_t tokens, TimePoint now) const {
   std::vector<NodeView> views;
   for (const auto& [peer, node] : nodes_) {
-    if (tokens <= node.hello.max_model_len) views.push_back(view(peer, node, now));
+    const bool takes_work = !node.load.draining && node.load.stalled_ms == 0;
+    if (takes_work && tokens <= node.hello.max_model_len) views.push_back(view(peer, node, now));
   }
   return views;
 }

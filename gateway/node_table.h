@@ -53,10 +53,22 @@ class NodeTable {
 
   void end_refusals(TimePoint now);  // those whose time is over
 
+  // Those that drain and were not let go yet. They take nothing new, as do those whose step in flight is stalled.
+  std::vector<PeerId> leaving() const;
+  void let_go(PeerId node);
+  bool drains(PeerId node) const;  // false: unknown
+  // Why nodes of `role` take nothing though they are connected, one line each; and how many take something.
+  struct Capacity {
+    std::vector<std::string> troubles;
+    uint32_t working = 0;
+  };
+  Capacity capacity(Role role) const;
+
   // What no node will ever take, as far as nodes of both roles are known: kTooLong.
   Result<void> could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const;
   // Nodes that take requests of `tokens` (prompt + output) now, ascending; those that refused lately are full, as are
-  // prefill nodes with enough to compute and decode nodes where preempted sequences wait.
+  // prefill nodes with enough to compute and decode nodes where preempted sequences wait; those that drain or are stalled
+  // are left out.
   std::vector<NodeView> views(uint64_t tokens, TimePoint now) const;
   TimePoint next_deadline() const;  // the earliest end of a refusal; kNever: none
 
@@ -81,6 +93,7 @@ class NodeTable {
     std::map<RequestId, Share> shares;
     TimePoint refused_until{};
     bool announced = false;  // a Load came: counters of later ones are told from it
+    bool let_go = false;  // told MayLeave
   };
   NodeView view(PeerId peer, const Node& node, TimePoint now) const;
 

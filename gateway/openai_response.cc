@@ -189,10 +189,17 @@ std::string model_body(std::string_view model, uint32_t max_model_len, int64_t c
 
 std::string version_body() { return dump({{"version", version()}}); }
 
-std::string health_body(const Result<void>& health) {
-  if (health) return dump({{"status", "ok"}});
-  return dump(
-      {{"status", "unavailable"}, {"code", error_name(health.error().code)}, {"reason", health.error().detail}});
+std::string live_body() { return dump({{"status", "ok"}}); }
+
+std::string health_body(const GatewayHealth& health) {
+  Json body{{"status", health.ready() ? "ok" : health.draining ? "draining" : "unavailable"}};
+  if (!health.ready()) {
+    body["code"] = error_name(ErrorCode::kUnavailable);
+    body["reason"] = health.reasons.front();
+    body["reasons"] = health.reasons;
+  }
+  if (!health.degraded.empty()) body["degraded"] = health.degraded;
+  return dump(body);
 }
 
 }  // namespace spillway

@@ -64,6 +64,7 @@ std::string model_body(std::string_view model, uint32_t max_model_len, int64_t c
 // {"version": ...}
 std::string version_body();
 // {"status": "ok"} or {"status": "unavailable", "reason": ...}
-std::string health_body(const Result<void>& health);
+std::string live_body();
+std::string health_body(const GatewayHealth& health);
 
 }  // namespace spillway

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/leftover_files.h"
 #include "common/log.h"
 #include "common/unique_fd.h"
 
@@ -51,7 +52,6 @@ class NewFile {
  public:
   explicit NewFile(const std::string& path) : path_(path), digest_(XXH3_createState()) {
     CHECK(digest_ != nullptr && XXH3_64bits_reset(digest_.get()) == XXH_OK);
-    remove_leftovers();
     struct stat facts {};
     while (facts.st_nlink == 0) {  // someone may have taken it for a leftover before the lock
       temporary_ = path_;
@@ -84,18 +84,6 @@ class NewFile {
         fmt::format("cannot write {}: {}; make room, name another folder with --cache-dir, or leave the "
                     "flag out to pack the weights in each process",
                     path_, std::strerror(cause)));
-  }
-  // Of writers that were killed: whoever lives holds a lock on its own.
-  void remove_leftovers() const {
-    const std::filesystem::path path(path_);
-    const std::string prefix = path.filename().string() + ".";
-    std::error_code error;
-    for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), error)) {
-      const std::string name = entry.path().filename().string();
-      if (!name.starts_with(prefix) || name.size() != path.filename().string().size() + kTemporary.size()) continue;
-      const UniqueFd file(::open(entry.path().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-      if (file && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(entry.path().c_str());
-    }
   }
   void write_at(size_t offset, std::span<const std::byte> bytes) const {
     while (!bytes.empty()) {
@@ -160,6 +148,7 @@ PackedWeights PackedWeights::find_or_make(const std::string& folder, const GgufF
         folder, error.message()));
   const std::unique_ptr<Backend> packer = make_backend(backend);
   const std::string path = fmt::format("{}/{}", folder, file_name(model, packer->pack_format()));
+  remove_leftover_files(path);
   Result<PackedWeights> mapped = map(path, model, packer->pack_format());
   if (!mapped) {
     spdlog::info("packing weights into={} reason=\"{}\"", path, mapped.error().detail);
@@ -170,6 +159,11 @@ PackedWeights PackedWeights::find_or_make(const std::string& folder, const GgufF
   }
   if (!mapped) throw SetupError(mapped.error().detail);
   return std::move(*mapped);
+}
+
+std::vector<std::string> PackedWeights::leftovers(const std::string& folder, const ModelId& model,
+                                                  const BackendConfig& backend) {
+  return leftover_files(fmt::format("{}/{}", folder, file_name(model, make_backend(backend)->pack_format())));
 }
 
 std::span<const std::byte> PackedWeights::bytes() const {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "common/result.h"
 #include "formats/gguf.h"
@@ -34,6 +35,10 @@ class PackedWeights {
   // once.
   static PackedWeights find_or_make(const std::string& folder, const GgufFile& file, const ModelConfig& config,
                                     const ModelId& model, const BackendConfig& backend);
+
+  // What killed writers left of that file; the next find_or_make() removes it.
+  static std::vector<std::string> leftovers(const std::string& folder, const ModelId& model,
+                                            const BackendConfig& backend);
 
   std::span<const std::byte> bytes() const;  // what load_weights() takes; lives as long as this
 

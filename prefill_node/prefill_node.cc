@@ -21,7 +21,8 @@ PrefillNode::PrefillNode(const PrefillConfig& config, Engine& engine, KvSender& 
       sender_(sender),
       peers_({.peers_max = config.peers_max, .bulk_role = Role::kDecode, .bulk_retry = config.bulk_retry}),
       requests_(config.requests_max),
-      ended_(config.requests_max * kEndedPerRequest) {
+      ended_(config.requests_max * kEndedPerRequest),
+      watch_(config.stall_after) {
   CHECK(config.vocab > 0 && config.vocab <= engine.config().vocab);
   CHECK(config.lease > Duration{4} && config.hold_max > Duration{0});
 }
@@ -70,7 +71,7 @@ void PrefillNode::on_deadline(TimePoint now, BoundedVector<PrefillEffect>& effec
 }
 
 TimePoint PrefillNode::next_deadline() const {
-  TimePoint earliest = std::min(peers_.next_deadline(), sender_.next_deadline());
+  TimePoint earliest = std::min({peers_.next_deadline(), sender_.next_deadline(), watch_.next_deadline()});
   if (!early_grants_.empty()) earliest = std::min(earliest, early_grants_.front().expires);
   for (const auto& [id, request] : requests_.records()) {
     earliest = std::min({earliest, request.lease_due, request.hold_until, request.link_until});
@@ -88,9 +89,15 @@ void PrefillNode::finish_turn(Turn& turn) {
       PrefillRequest* const request = requests_.find(share.sequence);
       if (request != nullptr && !request->first_step) request->first_step = turn.now;
     }
+    watch_.moved(turn.now);
     emit(std::move(*plan), turn);
   }
-  const Load load{engine_.cache().available(), engine_.open_sequences(), engine_.queued_prompt_tokens(), 0, 0, 0};
+  watch_.look(turn.now);
+  const Load load{.blocks_free = engine_.cache().available(),
+                  .running_sequences = engine_.open_sequences(),
+                  .queued_prompt_tokens = engine_.queued_prompt_tokens(),
+                  .stalled_ms = watch_.stalled_ms(),
+                  .draining = draining_};
   for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
 }
 
@@ -118,14 +125,17 @@ void PrefillNode::handle(const PeerGone& gone, Turn& turn) {
   for (const RequestId id : requests_.select(hit)) fail_both(*requests_.find(id), error, turn);
 }
 
-void PrefillNode::handle(const LayerDone& done, Turn&) {
+void PrefillNode::handle(const LayerDone& done, Turn& turn) {
   const StepPlan* const step = engine_.step_in_flight();
-  if (step != nullptr && step->step == done.step) offer_step({done.layer, 1});
+  if (step == nullptr || step->step != done.step) return;
+  watch_.moved(turn.now);
+  offer_step({done.layer, 1});
 }
 
 void PrefillNode::handle(const StepDone& done, Turn& turn) {
   const StepPlan* const step = engine_.step_in_flight();
   if (step == nullptr || step->step != done.step) return;
+  watch_.ended();
   // Whatever was not announced layer by layer.
   offer_step({0, checked_cast<uint16_t>(sender_.config().layer_count)});
   std::vector<EngineToken> tokens;

@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "engine/compute_job.h"
 #include "engine/engine.h"
+#include "engine/step_watch.h"
 #include "prefill_node/prefill_request.h"
 #include "transfer/attempt_log.h"
 #include "transfer/attempt_table.h"
@@ -28,9 +29,11 @@ struct PrefillConfig {
   uint32_t vocab = 0;                            // prompt ids are below it; at most EngineConfig::vocab
   uint32_t peers_max = kPeersMax;
   Duration bulk_retry = std::chrono::milliseconds(250);  // a lost bulk link of a living peer is tried again after this
+  Duration stall_after = std::chrono::seconds(5);  // a step without a sign of life for so long: announced as stalled
 };
 
-using PrefillEvent = std::variant<PeerUp, PeerMessage, PeerGone, LayerDone, StepDone, PartsSent, BulkReady, BulkLost>;
+using PrefillEvent =
+    std::variant<PeerUp, PeerMessage, PeerGone, LayerDone, StepDone, PartsSent, BulkReady, BulkLost, DrainRequested>;
 using PrefillEffect = std::variant<SendMessage, ConnectPeer, ConnectBulk, DisconnectBulk, SendParts, StepPlan>;
 
 // What a prefill node decides: reserve a prompt, compute it in chunks, send each part once it is complete, sample token
@@ -50,6 +53,8 @@ class PrefillNode {
   TimePoint next_deadline() const;  // the earliest of all leases and waits; kNever: none
   size_t effects_max() const;       // of one call
   uint32_t requests() const { return requests_.size(); }
+  // After DrainRequested: nothing is left here, and no connected gateway will send more.
+  bool drained() const { return draining_ && requests_.size() == 0 && peers_.all_gateways_let_go(); }
   void check_conservation() const;  // CHECK; the simulator calls it after each event
 
  private:
@@ -66,6 +71,7 @@ class PrefillNode {
   void handle(const PartsSent& sent, Turn& turn);
   void handle(const BulkReady& ready, Turn& turn);
   void handle(const BulkLost& lost, Turn& turn);
+  void handle(const DrainRequested&, Turn&) { draining_ = true; }
   void finish_turn(Turn& turn);
 
   void on_message(PeerId from, const PeerInfo& info, Turn& turn);
@@ -74,6 +80,7 @@ class PrefillNode {
   void on_message(PeerId from, const Committed& committed, Turn& turn);
   void on_message(PeerId from, const Cancel& cancel, Turn& turn);
   void on_message(PeerId from, const Failed& failed, Turn& turn);
+  void on_message(PeerId from, const MayLeave&, Turn&) { peers_.may_leave(from); }
   template <class Other>
   void on_message(PeerId, const Other&, Turn&) {}  // not for a prefill node
 
@@ -102,6 +109,8 @@ class PrefillNode {
   PeerTable peers_;
   AttemptTable<PrefillRequest> requests_;
   EndedAttempts ended_;
+  StepWatch watch_;
+  bool draining_ = false;
   std::deque<EarlyGrant> early_grants_;  // by expiry; at most requests_max
   std::vector<SendParts> jobs_;          // scratch of one turn
 };

@@ -27,6 +27,7 @@ struct PeerGone {
   PeerId peer{};
   std::string reason;
 };
+struct DrainRequested {};  // to every role's core: finish what is there, take nothing new
 // Effects that every node core may ask for.
 struct SendMessage {
   PeerId to{};

@@ -93,7 +93,8 @@ struct Encoder {
   }
   Offset<wire::Load> operator()(const Load& value) {
     return wire::CreateLoad(builder, value.blocks_free, value.running_sequences, value.queued_prompt_tokens,
-                            value.preempted_sequences, value.preemptions, value.recomputed_tokens);
+                            value.preempted_sequences, value.preemptions, value.recomputed_tokens, value.stalled_ms,
+                            value.draining);
   }
   Offset<wire::PeerInfo> operator()(const PeerInfo& value) {
     return wire::CreatePeerInfo(builder, checked_cast<uint64_t>(value.boot), endpoint(value.control_endpoint));
@@ -137,6 +138,7 @@ struct Encoder {
     return wire::CreateFailed(builder, &attempt, static_cast<uint8_t>(value.code), text(value.detail, kDetailBytesMax));
   }
   Offset<wire::Heartbeat> operator()(const Heartbeat&) { return wire::CreateHeartbeat(builder); }
+  Offset<wire::MayLeave> operator()(const MayLeave&) { return wire::CreateMayLeave(builder); }
 };
 
 // Reads verified tables. The first bound that is broken is kept in `wrong`; the message is then worthless.
@@ -227,7 +229,8 @@ struct Decoder {
   }
   Message operator()(const wire::Load& value) {
     return Load{value.blocks_free(),         value.running_sequences(), value.queued_prompt_tokens(),
-                value.preempted_sequences(), value.preemptions(),       value.recomputed_tokens()};
+                value.preempted_sequences(), value.preemptions(),       value.recomputed_tokens(),
+                value.stalled_ms(),          value.draining()};
   }
   Message operator()(const wire::PeerInfo& value) {
     return PeerInfo{BootId{value.boot()}, text(value.control_endpoint(), kEndpointBytesMax, "control endpoint bytes")};
@@ -259,6 +262,7 @@ struct Decoder {
                   text(value.detail(), kDetailBytesMax, "detail bytes")};
   }
   Message operator()(const wire::Heartbeat&) { return Heartbeat{}; }
+  Message operator()(const wire::MayLeave&) { return MayLeave{}; }
 };
 
 template <class Table>
@@ -284,6 +288,7 @@ std::optional<Message> decode_body(Decoder& decoder, const wire::Envelope& envel
     case wire::Body::Cancel: return decoder(*envelope.body_as_Cancel());
     case wire::Body::Failed: return decoder(*envelope.body_as_Failed());
     case wire::Body::Heartbeat: return decoder(*envelope.body_as_Heartbeat());
+    case wire::Body::MayLeave: return decoder(*envelope.body_as_MayLeave());
   }
   return std::nullopt;
 }

@@ -47,6 +47,8 @@ struct Load {
   uint32_t blocks_free = 0, running_sequences = 0, queued_prompt_tokens = 0;
   uint32_t preempted_sequences = 0;                 // of the running ones; while there are any, D takes no Reserve
   uint64_t preemptions = 0, recomputed_tokens = 0;  // since the node's start
+  uint32_t stalled_ms = 0;  // the step in flight shows no progress for so long, in whole seconds; 0: it moves
+  bool draining = false;    // it finishes what it has and leaves; to be answered by MayLeave
   bool operator==(const Load&) const = default;
 };
 // G -> P: a decode node exists; connect to it.
@@ -136,9 +138,12 @@ struct Failed {  // any -> any that holds something for the attempt
 struct Heartbeat {  // both ways; a peer that is silent for longer than the control channel's limit is lost
   bool operator==(const Heartbeat&) const = default;
 };
+struct MayLeave {  // G -> P, D that drains: nothing of this gateway is or will be there
+  bool operator==(const MayLeave&) const = default;
+};
 
 using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reserve, Grant, PrefillDone, Committed,
-                             Lease, Token, Cancel, Failed, Heartbeat>;
+                             Lease, Token, Cancel, Failed, Heartbeat, MayLeave>;
 std::string_view message_name(const Message& message);
 
 }  // namespace spillway

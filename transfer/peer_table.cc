@@ -94,4 +94,14 @@ std::vector<PeerId> PeerTable::gateways_to_tell(const Load& load) {
   return gateways;
 }
 
+void PeerTable::may_leave(PeerId gateway) {
+  const auto entry = peers_.find(gateway);
+  if (entry != peers_.end()) entry->second.let_go = true;
+}
+
+bool PeerTable::all_gateways_let_go() const {
+  return std::ranges::all_of(
+      peers_, [](const auto& entry) { return entry.second.hello.role != Role::kGateway || entry.second.let_go; });
+}
+
 }  // namespace spillway

@@ -41,6 +41,8 @@ class PeerTable {
 
   // The gateways that were told another load, or none yet; they count as told.
   std::vector<PeerId> gateways_to_tell(const Load& load);
+  void may_leave(PeerId gateway);    // it said so
+  bool all_gateways_let_go() const;  // those that are connected
 
  private:
   struct Peer {
@@ -48,6 +50,7 @@ class PeerTable {
     bool bulk_ready = false;
     TimePoint bulk_retry_at = kNever;
     std::optional<Load> told;
+    bool let_go = false;  // a gateway said MayLeave
   };
   bool wants_bulk(const Hello& hello) const;
 

@@ -29,7 +29,7 @@ using ConfigFile = FlagsWithFile;
 TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::set<std::string> node{"model",         "threads",      "isa",           "cache-dir", "max-model-len",
                                    "device-memory", "chunk-tokens", "max-sequences", "gateway",   "name",
-                                   "ready-fd",      "run-dir",      "fault",         "log-level"};
+                                   "ready-fd",      "run-dir",      "fault",         "log-level", "drain-timeout"};
   std::set<std::string> decode = node;
   decode.insert("growth-margin");
   const std::map<std::string, std::set<std::string>> expected{
@@ -57,12 +57,16 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
         "decode-threads",
         "gateway",
         "fit",
+        "drain-timeout",
+        "restart-delay",
+        "restart-delay-max",
         "secret-file",
         "fault",
         "log-level"}},
       {"gateway",
        {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key",
-        "insecure", "queue-max", "gateway", "name", "ready-fd", "secret-file", "fault", "log-level"}},
+        "insecure", "queue-max", "gateway", "name", "ready-fd", "status-socket", "secret-file",
+        "fault", "drain-timeout", "log-level"}},
       {"prefill", node},
       {"decode", decode},
       {"run",
@@ -75,7 +79,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
         "growth-margin", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key", "insecure",
-        "queue-max", "prefill", "decode", "prefill-threads", "decode-threads", "gateway", "secret-file", "log-level"}},
+        "queue-max", "prefill", "decode", "prefill-threads", "decode-threads", "gateway", "secret-file",
+        "drain-timeout", "restart-delay", "restart-delay-max", "log-level"}},
       {"completion", {"shell", "log-level"}},
   };
   CommandLine command_line;

@@ -34,12 +34,13 @@ class SupervisorTest : public testing::Test {
     const std::string file = folder_ + "/" + name;
     return {name, {"-c", "echo started >> " + file + "; starts=$(wc -l < " + file + "); " + script}};
   }
-  int run(std::vector<ChildSpec> specs) const {
-    return Supervisor({.executable = "/bin/sh",
-                       .restart_delay = std::chrono::milliseconds(20),
-                       .stop_grace = std::chrono::seconds(5)},
-                      std::move(specs))
-        .run();
+  int run(std::vector<ChildSpec> specs, Duration drain_max = std::chrono::seconds(30)) const {
+    Supervisor::Config config;
+    config.executable = "/bin/sh";
+    config.restart.delay = std::chrono::milliseconds(20);
+    config.restart.delay_max = std::chrono::milliseconds(40);
+    config.drain_max = drain_max;
+    return Supervisor(config, std::move(specs)).run();
   }
   long lines(const std::string& name) const {
     std::ifstream file(folder_ + "/" + name);
@@ -49,7 +50,7 @@ class SupervisorTest : public testing::Test {
   sigset_t mask_{};
 };
 
-constexpr const char* kStopSupervisor = "kill -TERM $PPID; exec sleep 60";
+constexpr const char* kStopSupervisor = "trap 'exit 0' TERM; kill -TERM $PPID; while :; do sleep 0.02; done";
 constexpr const char* kStaysUntilStopped = "trap 'exit 0' TERM; while :; do sleep 0.02; done";
 
 TEST_F(SupervisorTest, AChildThatCannotStartAtAllStopsTheOthers) {
@@ -96,10 +97,72 @@ TEST_F(SupervisorTest, AStartThatFailsHereStopsTheChildrenStartedBefore) {
   EXPECT_EQ(errno, ECHILD);
 }
 
+TEST_F(SupervisorTest, TheFrontDrainsBeforeTheOthersAreStopped) {
+  const std::string order = folder_ + "/order";
+  ChildSpec front = child("front", "trap 'sleep 0.2; echo front >> " + order +
+                                       "; exit 0' TERM; kill -TERM $PPID; while :; do sleep 0.02; done");
+  front.front = true;
+  const ChildSpec node = child("node", "trap 'echo node >> " + order + "; exit 0' TERM; while :; do sleep 0.02; done");
+  EXPECT_EQ(run({node, front}), 0);
+  std::ifstream file(order);
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), "front\nnode\n");
+}
+
+TEST_F(SupervisorTest, ANodeThatDiesWhileTheFrontDrainsIsStartedAgain) {
+  ChildSpec front = child("front", "trap 'while [ $(wc -l < " + folder_ +
+                                       "/node) -lt 2 ]; do sleep 0.01; done; exit 0' TERM; while [ ! -e " + folder_ +
+                                       "/node ]; do sleep 0.01; done; kill -TERM $PPID; while :; do sleep 0.02; done");
+  front.front = true;
+  const std::string dies_once =
+      "printf x >&3; [ $starts = 1 ] && sleep 0.1 && kill -9 $$; " + std::string(kStaysUntilStopped);
+  EXPECT_EQ(run({front, child("node", dies_once)}), 0);
+  EXPECT_EQ(lines("node"), 2);
+}
+
+TEST_F(SupervisorTest, AFrontThatDoesNotDrainInTimeIsKilledAndTheExitCodeSaysSo) {
+  ChildSpec front = child("front", "trap '' TERM; kill -TERM $PPID; while :; do sleep 0.02; done");
+  front.front = true;
+  EXPECT_EQ(run({front, child("node", kStaysUntilStopped)}, std::chrono::milliseconds(300)), kExitCutShort);
+}
+
+TEST_F(SupervisorTest, ASecondSignalEndsEverythingWithinSeconds) {
+  ChildSpec front = child("front", "trap 'kill -INT $PPID' TERM; kill -TERM $PPID; while :; do sleep 0.02; done");
+  front.front = true;
+  const TimePoint begin = steady_now();
+  EXPECT_EQ(run({front, child("node", "trap '' TERM; while :; do sleep 0.02; done")}), kExitCutShort);
+  EXPECT_LT(steady_now() - begin, std::chrono::seconds(20)) << "the drain limit is 30 s";
+}
+
+TEST_F(SupervisorTest, AChildThatWasToldToLeaveAndDidIsStartedAgain) {
+  EXPECT_EQ(run({child("node", std::string("printf x >&3; [ $starts = 1 ] && exit 0; ") + kStopSupervisor)}), 0);
+  EXPECT_EQ(lines("node"), 2);
+}
+
+TEST_F(SupervisorTest, ACrashLoopIsSaidOnceAndGoesOn) {
+  testing::internal::CaptureStdout();
+  const int code =
+      run({child("node", std::string("printf x >&3; [ $starts -lt 8 ] && kill -9 $$; ") + kStopSupervisor)});
+  const std::string said = testing::internal::GetCapturedStdout();
+  EXPECT_EQ(code, 0);
+  EXPECT_EQ(lines("node"), 8);
+  const size_t at = said.find("crash loop: node ended 5 times");
+  ASSERT_NE(at, std::string::npos);
+  EXPECT_EQ(said.find("crash loop", at + 1), std::string::npos);
+  EXPECT_NE(said.find("memory", at), std::string::npos);
+}
+
+TEST_F(SupervisorTest, AFrontThatKeepsCrashingEndsEverything) {
+  ChildSpec front = child("front", "printf x >&3; exit 1");
+  front.front = true;
+  EXPECT_EQ(run({front, child("node", kStaysUntilStopped)}), kExitCrashLoop);
+  EXPECT_EQ(lines("front"), 5);
+}
+
 TEST_F(SupervisorTest, AnExecutableThatIsNotThereIsNamed) {
   testing::internal::CaptureStderr();
-  const int code =
-      Supervisor({.executable = folder_ + "/absent", .restart_delay = {}, .stop_grace = {}}, {{"node", {}}}).run();
+  Supervisor::Config config;
+  config.executable = folder_ + "/absent";
+  const int code = Supervisor(config, {{"node", {}}}).run();
   const std::string said = testing::internal::GetCapturedStderr();
   EXPECT_EQ(code, kExitCannotStart);
   EXPECT_NE(said.find("cannot execute " + folder_ + "/absent: No such file"), std::string::npos) << said;

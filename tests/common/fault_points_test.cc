@@ -1,11 +1,14 @@
 #include "common/fault_points.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/check.h"
@@ -57,6 +60,29 @@ TEST(FaultPoints, ArmedToSpoilSaysSoAtTheNthPassAndOnlyThen) {
     spoilt.push_back(faults.spoils("decode-nan"));
   }
   EXPECT_EQ(spoilt, (std::vector<bool>{false, true, false, false}));
+}
+
+TEST(FaultPoints, ArmedToWedgeHoldsThePassingThreadOnly) {
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    FaultPoints faults(std::vector<std::string>{"decode-compute:2:wedge"});
+    std::atomic<int> passes = 0;
+    std::thread compute([&] {
+      for (int pass = 0; pass < 3; ++pass) {
+        faults.pass("decode-compute");
+        ++passes;
+      }
+    });
+    while (passes < 1) ::sched_yield();
+    const int before = passes;  // this thread lives
+    ::kill(::getpid(), SIGCONT);
+    compute.join();
+    ::_exit(before == 1 ? 7 : 8);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, WUNTRACED), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 7) << status;
 }
 
 TEST(FaultPoints, UnknownNameOrCountNamesTheRemedy) {

@@ -30,7 +30,7 @@ class FakeLoop {
     config.port = 0;
     server.emplace(config, model_, inputs, BootId{0xb007});
     GatewayStatus status;
-    status.ready = {};
+    status.health = {};
     server->publish(status);
     thread_.emplace("fake loop", [this] { run(); });
   }

@@ -34,15 +34,16 @@ TEST(GatewayQueue, PrefillAndReserveLeaveTogetherAndNameEachOther) {
 
 TEST(GatewayQueue, WaitsForBothRolesAndSaysWhichIsMissing) {
   GatewayUnderTest test;
-  EXPECT_NE(test.gateway.ready().error().detail.find("no prefill and no decode node"), std::string::npos);
+  EXPECT_EQ(test.gateway.health(test.now).reasons,
+            (std::vector<std::string>{"no prefill node is connected", "no decode node is connected"}));
   test.up(kP, Role::kPrefill);
-  EXPECT_NE(test.gateway.ready().error().detail.find("no decode node"), std::string::npos);
+  EXPECT_EQ(test.gateway.health(test.now).reasons, std::vector<std::string>{"no decode node is connected"});
   EXPECT_EQ(test.gateway.max_model_len(), 512u);
   const RequestId request = test.arrive();
   EXPECT_EQ(test.gateway.counters().queued, 1u);
   EXPECT_TRUE(test.all<Prefill>(kP).empty());
   test.up(kD, Role::kDecode, 64, 300);
-  EXPECT_TRUE(test.gateway.ready());
+  EXPECT_TRUE(test.gateway.health(test.now).ready());
   EXPECT_EQ(test.gateway.max_model_len(), 300u);
   EXPECT_EQ(test.attempt().request, request);
   EXPECT_EQ(test.gateway.counters().running, 1u);
@@ -56,7 +57,8 @@ TEST(GatewayQueue, WithoutNodesARequestEndsAtTheWaitLimit) {
   EXPECT_TRUE(test.errors.empty());
   test.advance(1ns);
   EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kDeadline});
-  EXPECT_NE(test.errors[0].error.detail.find("waited in the queue for 300 s, the limit: no prefill and no decode node"),
+  EXPECT_NE(test.errors[0].error.detail.find(
+                "waited in the queue for 300 s, the limit: no prefill node is connected; no decode node is connected"),
             std::string::npos);
   EXPECT_EQ(test.gateway.next_deadline(), kNever);
 }

@@ -138,7 +138,7 @@ TEST(Gateway, TheLossOfANodeNamesItAndCancelsTheOther) {
               std::string::npos);
     EXPECT_EQ(test.all<Cancel>(lost == kP ? kD : kP).size(), 1u);
     EXPECT_TRUE(test.all<Cancel>(lost).empty());
-    EXPECT_FALSE(test.gateway.ready());
+    EXPECT_FALSE(test.gateway.health(test.now).ready());
   }
 }
 

@@ -319,7 +319,7 @@ TEST(HttpLimits, TooMuchBesideARequestShutsTheClientOut) {
 TEST(HttpMetrics, NamesAreThese) {
   FakeLoop loop(says("xyz"));
   GatewayStatus status;
-  status.ready = {};
+  status.health = {};
   status.counters.requests = 7;
   status.counters.errors[ErrorCode::kPeerLost] = 2;
   status.counters.blocks_total = 40;

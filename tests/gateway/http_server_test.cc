@@ -239,27 +239,6 @@ TEST(HttpServer, ConnectionsOverTheLimitMayAskForHealthOnly) {
   EXPECT_EQ(first.read_reply().value_or(RawReply{}).status, 200u);
 }
 
-TEST(HttpServer, ReadinessGivesItsReason) {
-  HttpConfig config;
-  config.loop_silence_max = std::chrono::milliseconds(200);
-  FakeLoop loop(says("x"), config);
-  EXPECT_EQ(Json::parse(fetch(loop, "/health/live").body)["status"], "ok");
-  GatewayStatus status;
-  status.ready = fail(ErrorCode::kUnavailable, "no decode node is connected");
-  loop.server->publish(status);
-  RawReply reply = fetch(loop, "/health/ready");
-  EXPECT_EQ(reply.status, 503u);
-  EXPECT_EQ(Json::parse(reply.body)["reason"], "no decode node is connected");
-  status.ready = {};
-  loop.server->publish(status);
-  EXPECT_EQ(fetch(loop, "/health").status, 200u);
-  const TimePoint deadline = steady_now() + std::chrono::seconds(10);
-  while ((reply = fetch(loop, "/health/ready")).status == 200 && steady_now() < deadline) continue;
-  EXPECT_EQ(reply.status, 503u);
-  EXPECT_NE(reply.body.find("silent"), std::string::npos);
-  EXPECT_EQ(fetch(loop, "/health/live").status, 200u);
-}
-
 TEST(HttpServer, ShorterContextOfTheNodesCounts) {
   FakeLoop loop(says("x"));
   GatewayStatus status;

@@ -24,6 +24,7 @@ std::vector<PrefillEvent> every_event(uint32_t prompt) {
   events.push_back(PeerUp{kDecodePeer, hello(Role::kDecode, kDecodeBoot)});
   events.push_back(PeerUp{PeerId{60}, hello(Role::kPrefill, kPrefillBoot)});
   events.push_back(LayerDone{StepId{1u << 20}, 0});
+  events.push_back(DrainRequested{});
   events.push_back(StepDone{StepId{1u << 20}, {}, kMs});
   events.push_back(PartsSent{SendId{1u << 20}, TransferStatus::kOk});
   for (const TransferStatus status : {TransferStatus::kRefused, TransferStatus::kPeerLost}) {

@@ -82,7 +82,8 @@ inline std::vector<Message> every_message(const Attempt& about, uint32_t prompt_
           Token{about, 0, 7, FinishReason::kNone, 0, {}},
           Cancel{about},
           Failed{about, ErrorCode::kInternal, "scripted"},
-          Heartbeat{}};
+          Heartbeat{},
+          MayLeave{}};
 }
 
 // The attempt itself, the same under another transfer id, an older and a newer one of its request, a stranger.

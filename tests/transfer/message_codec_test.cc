@@ -89,7 +89,7 @@ Message any_message(size_t kind) {
   switch (kind) {
     case 0: return any_hello();
     case 1: return HelloRefused{any_text(kDetailBytesMax)};
-    case 2: return Load{u32(), u32(), u32(), u32(), u64(), u64()};
+    case 2: return Load{u32(), u32(), u32(), u32(), u64(), u64(), u32(), u32() % 2 == 0};
     case 3: return PeerInfo{BootId{u64()}, any_text(kEndpointBytesMax)};
     case 4: return Prefill{any_work(), BootId{u64()}};
     case 5: return Reserve{any_work(), BootId{u64()}};
@@ -102,7 +102,8 @@ Message any_message(size_t kind) {
           any_attempt(), u32(), u32(), any_of(FinishReason::kLength), u64(), {u32(), u32(), u32(), u32(), u32()}};
     case 11: return Cancel{any_attempt()};
     case 12: return Failed{any_attempt(), any_of(ErrorCode::kInternal), any_text(kDetailBytesMax)};
-    default: return Heartbeat{};
+    case 13: return Heartbeat{};
+    default: return MayLeave{};
   }
 }
 
@@ -137,7 +138,7 @@ std::vector<Message> samples() {
   const Attempt attempt = work.attempt;
   return {hello,
           HelloRefused{"no"},
-          Load{1, 2, 3},
+          Load{1, 2, 3, 4000, true},
           PeerInfo{BootId{8}, "ipc:///run/d1"},
           Prefill{work, BootId{1}},
           Reserve{work, BootId{2}},
@@ -148,7 +149,8 @@ std::vector<Message> samples() {
           Token{attempt, 1, 2, FinishReason::kStop, 3, {1, 2, 3, 4, 5}},
           Cancel{attempt},
           Failed{attempt, ErrorCode::kDeadline, "late"},
-          Heartbeat{}};
+          Heartbeat{},
+          MayLeave{}};
 }
 
 TEST(MessageCodec, MutatedBytesNeverCrashAndWhatIsReadStaysInBounds) {
@@ -329,7 +331,7 @@ TEST(MessageCodec, AHelloIsBoundedButAForeignVersionIsReadEnoughToRefuseIt) {
 }
 
 TEST(MessageCodec, AnUnknownMessageTypeIsCorrupt) {
-  for (const uint8_t type : {uint8_t{0}, uint8_t{15}, uint8_t{255}})
+  for (const uint8_t type : {uint8_t{0}, static_cast<uint8_t>(kKinds + 1), uint8_t{255}})
     EXPECT_EQ(refusal(envelope(
                   static_cast<wire::Body>(type),
                   [](flatbuffers::FlatBufferBuilder& builder) { return wire::CreateHeartbeat(builder).Union(); })),
@@ -347,7 +349,7 @@ TEST(Messages, EveryMessageAndRoleHasItsOwnName) {
   std::vector<std::string_view> names;
   for (const Message& message : samples()) names.push_back(message_name(message));
   EXPECT_EQ(names.front(), "Hello");
-  EXPECT_EQ(names.back(), "Heartbeat");
+  EXPECT_EQ(names.back(), "MayLeave");
   std::ranges::sort(names);
   EXPECT_EQ(std::ranges::unique(names).size(), 0u);
   EXPECT_EQ(role_name(Role::kPrefill), "prefill");

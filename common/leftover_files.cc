@@ -1,0 +1,48 @@
+#include "common/leftover_files.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string_view>
+
+#include "common/unique_fd.h"
+
+namespace spillway {
+namespace {
+
+constexpr std::string_view kSuffix = ".XXXXXX";
+
+// Calls `visit` for each while it holds its lock.
+template <class Visit>
+void for_each_leftover(const std::string& of, Visit&& visit) {
+  const std::filesystem::path path(of);
+  const std::string name = path.filename().string();
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string other = entry.path().filename().string();
+    if (other.size() != name.size() + kSuffix.size() || !other.starts_with(name + ".")) continue;
+    const UniqueFd file(::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    struct stat facts {};
+    if (file && ::fstat(file.get(), &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_uid == ::geteuid() &&
+        ::flock(file.get(), LOCK_EX | LOCK_NB) == 0)
+      visit(entry.path().string());
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> leftover_files(const std::string& path) {
+  std::vector<std::string> found;
+  for_each_leftover(path, [&](const std::string& file) { found.push_back(file); });
+  return found;
+}
+
+void remove_leftover_files(const std::string& path) {
+  for_each_leftover(path, [](const std::string& file) { ::unlink(file.c_str()); });
+}
+
+}  // namespace spillway

@@ -1,0 +1,67 @@
+// What Gateway says of itself.
+#include "gateway/gateway_health.h"
+
+#include <fmt/core.h>
+
+#include <map>
+
+#include "common/check.h"
+#include "gateway/gateway.h"
+
+namespace spillway {
+
+GatewayHealth Gateway::health(TimePoint now) const {
+  GatewayHealth health;
+  health.draining = draining_;
+  if (draining_)
+    health.reasons.push_back(fmt::format("the gateway is draining: {} requests are under way and {} wait",
+                                         requests_.running(), requests_.queued()));
+  for (const Role role : {Role::kPrefill, Role::kDecode}) {
+    if (nodes_.count(role) == 0) {
+      health.reasons.push_back(fmt::format("no {} node is connected", role_name(role)));
+      continue;
+    }
+    const NodeTable::Capacity capacity = nodes_.capacity(role);
+    std::vector<std::string>& into = capacity.working == 0 ? health.reasons : health.degraded;
+    into.insert(into.end(), capacity.troubles.begin(), capacity.troubles.end());
+  }
+  if (requests_.running() > 0 && now - moved_at_ >= config_.standstill_max)
+    health.reasons.push_back(fmt::format("none of the {} requests under way came forward for {:.0f} s",
+                                         requests_.running(), seconds(now - moved_at_)));
+  return health;
+}
+
+GatewayCounters Gateway::counters() const {
+  GatewayCounters counters = counters_;
+  counters.queued = requests_.queued();
+  counters.running = requests_.running();
+  counters.prefill_nodes = nodes_.count(Role::kPrefill);
+  counters.decode_nodes = nodes_.count(Role::kDecode);
+  counters.blocks_total = nodes_.blocks_total();
+  counters.blocks_free = nodes_.blocks_free();
+  counters.preemption = nodes_.preemption_counts();
+  return counters;
+}
+
+void Gateway::check_conservation() const {
+  requests_.check_conservation();
+  CHECK(requests_.queued() <= config_.queue_max + config_.running_max && requests_.running() <= config_.running_max);
+  size_t open_legs = 0;
+  std::map<RequestId, const RunningAttempt*> running;
+  requests_.select([&](const GatewayRequest& one) {
+    if (one.running) {
+      running.emplace(one.work.request, &*one.running);
+      open_legs += (one.running->prefill.open ? 1u : 0u) + (one.running->decode.open ? 1u : 0u);
+    }
+    return false;
+  });
+  const size_t shares = nodes_.check_shares([&](PeerId node, RequestId request) {
+    const auto entry = running.find(request);
+    if (entry == running.end()) return false;
+    const RunningAttempt& one = *entry->second;
+    return (one.prefill.open && one.prefill.node == node) || (one.decode.open && one.decode.node == node);
+  });
+  CHECK(shares <= open_legs);
+}
+
+}  // namespace spillway
