@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <regex>
 
 #include "tests/support/captured_log.h"
 
@@ -21,6 +20,13 @@ bool plain_ascii(const std::string& line) {
   return std::ranges::all_of(line, [](char c) { return c >= 0x20 && c <= 0x7e; });
 }
 
+// Every digit as a 0.
+std::string shape(std::string text) {
+  for (char& c : text)
+    if (c >= '0' && c <= '9') c = '0';
+  return text;
+}
+
 TEST(Log, AJsonLineIsOneObjectWithTimeLevelProcessMessageAndFields) {
   CapturedLog log(LogFormat::kJson, spdlog::level::info, "prefill 0");
   log_event(spdlog::level::warn, "peer gone", {{"peer", 7u}, {"balance", -3}, {"ms", 1.23456}, {"name", "decode 0"}});
@@ -28,9 +34,7 @@ TEST(Log, AJsonLineIsOneObjectWithTimeLevelProcessMessageAndFields) {
   const std::vector<std::string> lines = log.take_lines();
   ASSERT_EQ(lines.size(), 2u);
   Json first = Json::parse(lines[0]), second = Json::parse(lines[1]);
-  EXPECT_TRUE(
-      std::regex_match(first["time"].get<std::string>(), std::regex(R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)")))
-      << lines[0];
+  EXPECT_EQ(shape(first["time"].get<std::string>()), "0000-00-00T00:00:00.000Z") << lines[0];
   first.erase("time");
   second.erase("time");
   EXPECT_EQ(first, Json::parse(R"({"level": "warning", "process": "prefill 0", "message": "peer gone", "peer": 7,
@@ -43,9 +47,8 @@ TEST(Log, ATextLineIsTheEventAndItsFields) {
   log_event(spdlog::level::info, "peer up", {{"peer", 7u}, {"name", "decode 0"}, {"boot", "00ff"}});
   const std::vector<std::string> lines = log.take_lines();
   ASSERT_EQ(lines.size(), 1u);
-  EXPECT_TRUE(std::regex_match(
-      lines[0], std::regex(R"(\d\d:\d\d:\d\d\.\d{3} info  \[gateway\] peer up peer=7 name="decode 0" boot=00ff)")))
-      << lines[0];
+  EXPECT_EQ(shape(lines[0].substr(0, 12)), "00:00:00.000");
+  EXPECT_EQ(lines[0].substr(12), " info  [gateway] peer up peer=7 name=\"decode 0\" boot=00ff");
 }
 
 TEST(Log, NoTextForgesALineOrSpeaksToATerminal) {

@@ -1,9 +1,9 @@
 // docs/observability.md lists every metric: names, types, units and labels are an interface, dashboards stand on them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
-#include <regex>
 #include <set>
 #include <sstream>
 
@@ -64,26 +64,39 @@ Families documented() {
   return families;
 }
 
+// The first word of `text`, which loses it and what ends it.
+std::string take_word(std::string& text) {
+  const size_t end = std::min(text.find_first_of(" {"), text.size());
+  std::string word = text.substr(0, end);
+  text.erase(0, std::min(end + 1, text.size()));
+  return word;
+}
+
+void add_labels(const std::string& sample, std::set<std::string>& labels) {
+  for (size_t at = 0, equals = 0; (equals = sample.find("=\"", at)) != std::string::npos;) {
+    const std::string label = sample.substr(at, equals - at);
+    if (label != "model_name" && label != "le") labels.insert(label);
+    at = sample.find('"', equals + 2) + 2;
+  }
+}
+
 Families exported(const std::string& page) {
   Families families;
   std::istringstream text(page);
   for (std::string line; std::getline(text, line);) {
-    std::smatch match;
-    if (std::regex_match(line, match, std::regex("# HELP (\\w+) (.*)"))) {
-      families[match[1]].help = match[2];
-    } else if (std::regex_match(line, match, std::regex("# TYPE (\\w+) (\\w+)"))) {
-      families[match[1]].type = match[2];
-    } else if (std::regex_match(line, match, std::regex("(\\w+)\\{(.*)\\} [-+.e0-9]+"))) {
-      std::string name = match[1];
-      if (!families.contains(name)) name = std::regex_replace(name, std::regex("_(bucket|sum|count)$"), "");
-      const std::string labels = match[2];
-      EXPECT_NE(labels.find("model_name=\"bytes\""), std::string::npos) << line;
-      const std::regex one("(\\w+)=\"");
-      for (std::sregex_iterator at(labels.begin(), labels.end(), one), end; at != end; ++at)
-        if ((*at)[1] != "model_name" && (*at)[1] != "le") families.at(name).labels.insert((*at)[1]);
-    } else {
-      ADD_FAILURE() << "no metric: " << line;
+    const bool is_help = line.starts_with("# HELP "), is_type = line.starts_with("# TYPE ");
+    if (is_help || is_type) line.erase(0, 7);
+    const std::string word = take_word(line);
+    if (is_help || is_type) {
+      (is_help ? families[word].help : families[word].type) = line;
+      continue;
     }
+    std::string name = word;
+    for (const std::string_view part : {"_bucket", "_sum", "_count"})
+      if (!families.contains(name) && word.ends_with(part)) name = word.substr(0, word.size() - part.size());
+    EXPECT_TRUE(families.contains(name)) << word;
+    EXPECT_NE(line.find("model_name=\"bytes\""), std::string::npos) << word << line;
+    add_labels(line, families[name].labels);
   }
   return families;
 }
