@@ -107,7 +107,8 @@ void add_http(CLI::App& command, Options& options) {
       .add_option("--tls-cert", options.tls_cert,
                   "Certificate (PEM, the server's own first) to serve https with. Default: plain HTTP")
       ->type_name("FILE");
-  command.add_option("--tls-key", options.tls_key, "Its private key (PEM, mode 0600, no passphrase)")->type_name("FILE");
+  command.add_option("--tls-key", options.tls_key, "Its private key (PEM, mode 0600, no passphrase)")
+      ->type_name("FILE");
   command.add_flag("--insecure", options.insecure,
                    "Let a --host that other machines reach go without --api-key-file or TLS");
   command.add_option("--queue-max", options.queue_max, "Requests that may wait; more are answered 429")
@@ -295,8 +296,15 @@ void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}))
       ->capture_default_str();
-  for (CLI::Option* const option : settings_of(command))  // for --print-config
+  command
+      .add_option("--log-format", options.log_format,
+                  "text; json: an object a line; auto: json for a server whose stderr is no terminal")
+      ->check(CLI::IsMember({"auto", "text", "json"}))
+      ->capture_default_str();
+  for (CLI::Option* const option : settings_of(command)) {  // for --print-config
     if (option->get_items_expected_max() == 1 && option->get_default_str().empty()) option->capture_default_str();
+    if (option->get_default_str() == "[]") option->default_str("");  // a list that takes one: --gateway of serve
+  }
 }
 
 }  // namespace spillway

@@ -138,6 +138,7 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   if (!options.cache_dir.empty()) add("--cache-dir", options.cache_dir);
   add("--drain-timeout", std::to_string(options.drain_timeout_s));
   add("--log-level", options.log_level);
+  add("--log-format", options.log_format);
   return arguments;
 }
 

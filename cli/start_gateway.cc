@@ -39,7 +39,7 @@ class Effects {
 
   void operator()(SendMessage& effect) {
     if (const auto* const refusal = std::get_if<HelloRefused>(&effect.message))
-      spdlog::warn("node refused reason=\"{}\"", refusal->reason);
+      log_event(spdlog::level::warn, "node refused", {{"reason", refusal->reason}});
     if (std::holds_alternative<Prefill>(effect.message) || std::holds_alternative<Reserve>(effect.message))
       faults_.pass("gateway-dispatch");
     channel_.send(effect.to, effect.message);  // a loss is told by PeerGone
@@ -136,7 +136,8 @@ int start_gateway(const Options& options) {
     carry_out();
   };
   const auto on_control = [&](const ControlEvent& event, TimePoint now) {
-    if (const auto* const gone = std::get_if<PeerGone>(&event)) spdlog::warn("lost a node: {}", gone->reason);
+    if (const auto* const gone = std::get_if<PeerGone>(&event))
+      log_event(spdlog::level::warn, "lost a node", {{"reason", gone->reason}});
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
   TroubleSocket troubles(options.status_socket);

@@ -70,15 +70,21 @@ void DecodeNode::finish_turn(Turn& turn) {
       if (request != nullptr && !request->first_step) request->first_step = turn.now;
     }
     watch_.moved(turn.now);
+    ++totals_.steps;
+    totals_.step_tokens += plan->tokens.size();
+    totals_.step_sequences += plan->shares.size();
     emit(std::move(*plan), turn);
   }
   watch_.look(turn.now);
-  const Load load{.blocks_free = engine_.cache().available(),
+  const uint32_t available = engine_.cache().available();
+  const Load load{.blocks_free = available,
                   .running_sequences = engine_.open_sequences(),
                   .queued_prompt_tokens = engine_.queued_prompt_tokens(),
                   .preempted_sequences = engine_.preempted(),
                   .preemptions = engine_.counters().preemptions,
                   .recomputed_tokens = engine_.counters().recomputed_tokens,
+                  .blocks_cached = available - engine_.cache().pool().free_count(),
+                  .totals = totals_,
                   .stalled_ms = watch_.stalled_ms(),
                   .draining = draining_};
   for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);

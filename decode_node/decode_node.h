@@ -51,6 +51,7 @@ class DecodeNode {
   uint32_t requests() const { return requests_.size(); }
   // After DrainRequested: nothing is left here, and no connected gateway will send more.
   bool drained() const { return draining_ && requests_.size() == 0 && peers_.all_gateways_let_go(); }
+  bool holds(RequestId request) const { return requests_.records().contains(request); }
   void check_conservation() const;  // one owner per slot, counts add up (CHECK)
 
  private:
@@ -103,6 +104,7 @@ class DecodeNode {
   EndedAttempts ended_;
   StepWatch watch_;
   bool draining_ = false;
+  NodeTotals totals_;
 };
 
 }  // namespace spillway

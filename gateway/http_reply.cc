@@ -32,9 +32,13 @@ bool is_request_name(std::string_view name) {
 
 }  // namespace
 
-HttpReply::HttpReply(const HttpRequest& request, std::string own_name) : request_name_(std::move(own_name)) {
+std::string_view client_request_name(const HttpRequest& request) {
   const std::string_view name = request["X-Request-Id"];
-  if (is_request_name(name)) request_name_ = name;
+  return is_request_name(name) ? name : std::string_view{};
+}
+
+HttpReply::HttpReply(const HttpRequest& request, std::string own_name) : request_name_(std::move(own_name)) {
+  if (const std::string_view name = client_request_name(request); !name.empty()) request_name_ = name;
   if (request.version() == 10) http_version_ = 10;
 }
 
@@ -121,10 +125,6 @@ ApiError busy(std::string message) {
 }
 
 ApiError draining() { return busy("the server is draining: it takes no new requests; ask another, or later"); }
-
-std::string id_text(const RequestId& id) {
-  return fmt::format("{:016x}{:x}", static_cast<uint64_t>(id.boot), id.counter);
-}
 
 bool needs_key(std::string_view path) { return path != "/health" && !path.starts_with("/health/"); }
 

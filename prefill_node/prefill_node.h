@@ -55,6 +55,7 @@ class PrefillNode {
   uint32_t requests() const { return requests_.size(); }
   // After DrainRequested: nothing is left here, and no connected gateway will send more.
   bool drained() const { return draining_ && requests_.size() == 0 && peers_.all_gateways_let_go(); }
+  bool holds(RequestId request) const { return requests_.records().contains(request); }
   void check_conservation() const;  // CHECK; the simulator calls it after each event
 
  private:
@@ -111,6 +112,7 @@ class PrefillNode {
   EndedAttempts ended_;
   StepWatch watch_;
   bool draining_ = false;
+  NodeTotals totals_;
   std::deque<EarlyGrant> early_grants_;  // by expiry; at most requests_max
   std::vector<SendParts> jobs_;          // scratch of one turn
 };

@@ -43,9 +43,9 @@ using Placement = std::variant<Disaggregate, Wait, Refuse>;
 // Among prefill nodes with room for the prompt the one where least is left to compute until this prompt is: uncomputed
 // prompt tokens there, its own but those cached there included. Among decode nodes with room for the prompt and as much
 // of the output as they make room for first, the one with most free unpromised blocks, the cached ones of this prompt
-// counted as free. So a node with the prefix is preferred until others' work on it outweighs what it saves, and never by
-// more than affinity_tokens_max. Ties go to the lower PeerId. Refuse: no node of a role, or none of a role could hold it
-// even when idle. Wait: some could, but no pair has room now.
+// counted as free. So a node with the prefix is preferred until others' work on it outweighs what it saves, and never
+// by more than affinity_tokens_max. Ties go to the lower PeerId. Refuse: no node of a role, or none of a role could
+// hold it even when idle. Wait: some could, but no pair has room now.
 Placement place_least_loaded(const PlacementQuery& query);
 
 }  // namespace spillway

@@ -55,9 +55,11 @@ TEST_F(ConfigurationTest, TheCommandLineWinsOverTheEnvironmentOverTheFileOverThe
 TEST_F(ConfigurationTest, EverySettingHasAVariable) {
   const std::map<std::string, std::string> odd{{"model", SPILLWAY_CONFIGS "/one_machine.yaml"},
                                                {"run-dir", "/tmp"},
+                                               {"gateway", "ipc:///tmp/gateway.sock"},
                                                {"isa", "scalar"},
                                                {"format", "json"},
                                                {"log-level", "error"},
+                                               {"log-format", "text"},
                                                {"chat", "true"},
                                                {"flip-bit", "true"},
                                                {"fit", "true"},

@@ -29,7 +29,7 @@ using ConfigFile = FlagsWithFile;
 TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::set<std::string> node{"model",         "threads",      "isa",           "cache-dir", "max-model-len",
                                    "device-memory", "chunk-tokens", "max-sequences", "gateway",   "name",
-                                   "ready-fd",      "run-dir",      "fault",         "log-level", "drain-timeout"};
+                                   "ready-fd",      "run-dir",      "fault",         "log-level", "log-format", "drain-timeout"};
   std::set<std::string> decode = node;
   decode.insert("growth-margin");
   const std::map<std::string, std::set<std::string>> expected{
@@ -62,26 +62,28 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
         "restart-delay-max",
         "secret-file",
         "fault",
+        "log-format",
         "log-level"}},
       {"gateway",
        {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key",
         "insecure", "queue-max", "gateway", "name", "ready-fd", "status-socket", "secret-file",
-        "fault", "drain-timeout", "log-level"}},
+        "fault", "drain-timeout", "log-format", "log-level"}},
       {"prefill", node},
       {"decode", decode},
       {"run",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "prompt",
-        "max-tokens", "chat", "temperature", "seed", "log-level"}},
-      {"verify", {"model", "threads", "isa", "cache-dir", "max-model-len", "max-tokens", "flip-bit", "log-level"}},
+        "max-tokens", "chat", "temperature", "seed", "log-format", "log-level"}},
+      {"verify",
+       {"model", "threads", "isa", "cache-dir", "max-model-len", "max-tokens", "flip-bit", "log-format", "log-level"}},
       {"explain",
-       {"model", "threads", "isa", "cache-dir", "max-model-len", "prompt", "max-tokens", "chat", "log-level"}},
-      {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-level"}},
+       {"model", "threads", "isa", "cache-dir", "max-model-len", "prompt", "max-tokens", "chat", "log-format", "log-level"}},
+      {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-format", "log-level"}},
       {"doctor",
        {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
         "growth-margin", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key", "insecure",
         "queue-max", "prefill", "decode", "prefill-threads", "decode-threads", "gateway", "secret-file",
-        "drain-timeout", "restart-delay", "restart-delay-max", "log-level"}},
-      {"completion", {"shell", "log-level"}},
+        "drain-timeout", "restart-delay", "restart-delay-max", "log-format", "log-level"}},
+      {"completion", {"shell", "log-format", "log-level"}},
   };
   CommandLine command_line;
   std::map<std::string, std::set<std::string>> found;
