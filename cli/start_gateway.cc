@@ -86,6 +86,14 @@ void say_last_words(HttpServer& http, const Drain& drain) {
     http.stop("the server is shutting down", drain.time_left(steady_now()));
 }
 
+HttpConfig secured_http_config_of(const Options& options, const Secret& secret) {
+  check_exposure(options);
+  HttpConfig config = http_config_of(options);
+  config.tls = read_tls_identity(options);
+  if (!options.api_key_file.empty()) config.keys = ApiKeys(read_api_keys(options.api_key_file), secret);
+  return config;
+}
+
 }  // namespace
 
 HttpConfig http_config_of(const Options& options) {
@@ -111,12 +119,8 @@ int start_gateway(const Options& options) {
   control.bind_endpoint = options.gateway_endpoints.front();
   ControlChannel channel(control, gateway_hello(file, options.name.empty() ? "gateway" : options.name, boot));
   EventFdWaker waker;
-  GatewayConfig config;
-  config.queue_max = options.queue_max;
-  HttpConfig http_config = http_config_of(options);
-  http_config.tls = read_tls_identity(options);
-  check_exposure(options);
-  if (!options.api_key_file.empty()) http_config.keys = ApiKeys(read_api_keys(options.api_key_file), secret);
+  const GatewayConfig config{.queue_max = options.queue_max};
+  const HttpConfig http_config = secured_http_config_of(options, secret);
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
   HttpServer http(http_config, served, inputs, boot);
   spdlog::info("listening http{}://{}:{} control endpoint {} model {}", http_config.tls.given() ? "s" : "",

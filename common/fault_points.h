@@ -9,10 +9,10 @@
 namespace spillway {
 
 // Named places where a test may kill this process (`--fault NAME[:N]`: SIGKILL at the Nth pass), halt it there until
-// SIGCONT (`--fault NAME[:N]:stop`), hold only the passing thread until SIGCONT (`--fault NAME[:N]:wedge`), or, at those
-// named NODE-nan, spoil one result (`--fault NAME[:N]`: the Nth). Off unless armed. The names are one list, so that a
-// typo is an error at start-up; each is passed by one thread only. Made before other threads are, for a wedge blocks
-// SIGCONT in all of them.
+// SIGCONT (`--fault NAME[:N]:stop`), hold only the passing thread until SIGCONT (`--fault NAME[:N]:wedge`), or, at
+// those named NODE-nan, spoil one result (`--fault NAME[:N]`: the Nth). Off unless armed. The names are one list, so
+// that a typo is an error at start-up; each is passed by one thread only. Made before other threads are, for a wedge
+// blocks SIGCONT in all of them.
 class FaultPoints {
  public:
   static std::span<const std::string_view> names();

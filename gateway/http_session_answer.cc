@@ -100,7 +100,8 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
 asio::awaitable<bool> HttpSession::write_stream_head() {
   if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
   shared_.metrics().observe_response(200);
-  co_return co_await written(write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_ && !shared_.draining()));
+  co_return co_await written(
+      write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_ && !shared_.draining()));
 }
 
 asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last) {

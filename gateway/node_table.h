@@ -73,8 +73,8 @@ class NodeTable {
   // What no node will ever take, as far as nodes of both roles are known: kTooLong.
   Result<void> could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const;
   // Nodes that take requests of `tokens` (prompt + output) now, ascending; those that refused lately are full, as are
-  // prefill nodes with enough to compute and decode nodes where preempted sequences wait; those that drain or are stalled
-  // are left out.
+  // prefill nodes with enough to compute and decode nodes where preempted sequences wait; those that drain or are
+  // stalled are left out.
   std::vector<NodeView> views(uint64_t tokens, TimePoint now) const;
   TimePoint next_deadline() const;  // the earliest end of a refusal; kNever: none
 
@@ -100,7 +100,7 @@ class NodeTable {
     std::map<RequestId, Share> shares;
     TimePoint refused_until{};
     bool announced = false;  // a Load came: counters of later ones are told from it
-    bool let_go = false;  // told MayLeave
+    bool let_go = false;     // told MayLeave
   };
   NodeView view(PeerId peer, const Node& node, TimePoint now) const;
 

@@ -19,7 +19,7 @@ struct NodeView {  // as last announced, corrected by what was sent to it since
   uint32_t block_tokens = 64;
   uint32_t growth_margin =
       std::numeric_limits<uint32_t>::max();  // output tokens that a decode node makes room for first
-  uint32_t cached_tokens = 0;  // of this prompt, probably
+  uint32_t cached_tokens = 0;                // of this prompt, probably
 };
 // Tokens that a node makes room for before it begins.
 inline uint64_t tokens_at_first(uint32_t prompt_tokens, uint32_t output_tokens_max, uint32_t growth_margin) {

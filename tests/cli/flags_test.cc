@@ -4,8 +4,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "cli/command_line.h"
 #include "parsed.h"
@@ -26,64 +28,30 @@ class FlagsWithFile : public testing::Test {
 
 using ConfigFile = FlagsWithFile;
 
+std::set<std::string> words(const std::string& line) {
+  std::istringstream in(line);
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
 TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
-  const std::set<std::string> node{"model",         "threads",      "isa",           "cache-dir", "max-model-len",
-                                   "device-memory", "chunk-tokens", "max-sequences", "gateway",   "name",
-                                   "ready-fd",      "run-dir",      "fault",         "log-level", "log-format", "drain-timeout"};
-  std::set<std::string> decode = node;
-  decode.insert("growth-margin");
+  const std::string model = "model threads isa cache-dir max-model-len log-format log-level ";
+  const std::string engine = model + "device-memory chunk-tokens max-sequences ";
+  const std::string http = "host port served-model-name api-key-file tls-cert tls-key insecure queue-max secret-file ";
+  const std::string serve = engine + http +
+                            "growth-margin prefill decode prefill-threads decode-threads gateway drain-timeout "
+                            "restart-delay restart-delay-max ";
+  const std::string child = "gateway name ready-fd fault drain-timeout ";
   const std::map<std::string, std::set<std::string>> expected{
-      {"serve",
-       {"model",
-        "threads",
-        "isa",
-        "cache-dir",
-        "max-model-len",
-        "device-memory",
-        "chunk-tokens",
-        "max-sequences",
-        "growth-margin",
-        "host",
-        "port",
-        "served-model-name",
-        "api-key-file",
-        "tls-cert",
-        "tls-key",
-        "insecure",
-        "queue-max",
-        "prefill",
-        "decode",
-        "prefill-threads",
-        "decode-threads",
-        "gateway",
-        "fit",
-        "drain-timeout",
-        "restart-delay",
-        "restart-delay-max",
-        "secret-file",
-        "fault",
-        "log-format",
-        "log-level"}},
-      {"gateway",
-       {"model", "max-model-len", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key",
-        "insecure", "queue-max", "gateway", "name", "ready-fd", "status-socket", "secret-file",
-        "fault", "drain-timeout", "log-format", "log-level"}},
-      {"prefill", node},
-      {"decode", decode},
-      {"run",
-       {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "prompt",
-        "max-tokens", "chat", "temperature", "seed", "log-format", "log-level"}},
-      {"verify",
-       {"model", "threads", "isa", "cache-dir", "max-model-len", "max-tokens", "flip-bit", "log-format", "log-level"}},
-      {"explain",
-       {"model", "threads", "isa", "cache-dir", "max-model-len", "prompt", "max-tokens", "chat", "log-format", "log-level"}},
-      {"bench", {"what", "model", "threads", "isa", "cache-dir", "format", "repetitions", "log-format", "log-level"}},
-      {"doctor",
-       {"model", "threads", "isa", "cache-dir", "max-model-len", "device-memory", "chunk-tokens", "max-sequences",
-        "growth-margin", "host", "port", "served-model-name", "api-key-file", "tls-cert", "tls-key", "insecure",
-        "queue-max", "prefill", "decode", "prefill-threads", "decode-threads", "gateway", "secret-file",
-        "drain-timeout", "restart-delay", "restart-delay-max", "log-format", "log-level"}},
-      {"completion", {"shell", "log-format", "log-level"}},
+      {"serve", words(serve + "fit fault")},
+      {"gateway", words(http + child + "model max-model-len status-socket log-format log-level")},
+      {"prefill", words(engine + child + "run-dir")},
+      {"decode", words(engine + child + "run-dir growth-margin")},
+      {"run", words(model + "device-memory chunk-tokens prompt max-tokens chat temperature seed")},
+      {"verify", words(model + "max-tokens flip-bit")},
+      {"explain", words(model + "prompt max-tokens chat")},
+      {"bench", words("what model threads isa cache-dir format repetitions log-format log-level")},
+      {"doctor", words(serve)},
+      {"completion", words("shell log-format log-level")},
   };
   CommandLine command_line;
   std::map<std::string, std::set<std::string>> found;

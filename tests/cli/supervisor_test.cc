@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -139,10 +141,14 @@ TEST_F(SupervisorTest, AChildThatWasToldToLeaveAndDidIsStartedAgain) {
 }
 
 TEST_F(SupervisorTest, ACrashLoopIsSaidOnceAndGoesOn) {
-  testing::internal::CaptureStdout();
+  std::ostringstream log;
+  const auto before = spdlog::default_logger();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::ostream_sink_st>(log)));
   const int code =
       run({child("node", std::string("printf x >&3; [ $starts -lt 8 ] && kill -9 $$; ") + kStopSupervisor)});
-  const std::string said = testing::internal::GetCapturedStdout();
+  spdlog::set_default_logger(before);
+  const std::string said = log.str();
   EXPECT_EQ(code, 0);
   EXPECT_EQ(lines("node"), 8);
   const size_t at = said.find("crash loop: node ended 5 times");

@@ -11,7 +11,7 @@ TEST(DecodeDrain, FinishesWhatItHasAndLeavesWhenTheGatewayLetsGo) {
   d.connect();
   d.reserve(128);
   d.on(DrainRequested{});
-  EXPECT_EQ(d.loads.back().second, (Load{61, 1, 0, 0, true}));
+  EXPECT_EQ(d.loads.back().second, (Load{.blocks_free = 61, .running_sequences = 1, .draining = true}));
   d.reserve(64, attempt(2));  // was on its way
   EXPECT_EQ(d.node.requests(), 2u);
   d.land_all();

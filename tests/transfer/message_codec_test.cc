@@ -91,7 +91,7 @@ Message any_message(size_t kind) {
     case 0: return any_hello();
     case 1: return HelloRefused{any_text(kDetailBytesMax)};
     case 2:
-      return Load{u32(), u32(), u32(),          u32(), u64(), u64(), u32(), {u64(), u64(), u64(), u64(), u64(), u64()},
+      return Load{u32(), u32(),         u32(), u32(), u64(), u64(), u32(), {u64(), u64(), u64(), u64(), u64(), u64()},
                   u32(), u32() % 2 == 0};
     case 3: return PeerInfo{BootId{u64()}, any_text(kEndpointBytesMax)};
     case 4: return Prefill{any_work(), BootId{u64()}};
