@@ -18,6 +18,7 @@ struct Subcommand {
   std::vector<FlagGroup> groups;
   int (*run)(const Options&);  // returns the exit code; throws SetupError
   const char* examples;        // for the help: lines "  spillway ..."
+  bool stays = false;          // until it is told to stop: a server
 };
 std::vector<Subcommand> subcommands();
 

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <optional>
 
 #include "cli/memory_plan.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/cores.h"
+#include "common/log.h"
 #include "common/memory.h"
 #include "formats/gguf.h"
 
@@ -174,7 +174,7 @@ void apply_fit(Configuration& configuration, const Options& options) {
     if (configuration.given(flag)) given.insert(flag);
   if (configuration.given("threads")) given.insert("threads");
   const Fit chosen = fit({available_cores(), available_memory_bytes()}, model, options, given);
-  for (const std::string& reason : chosen.reasons) fmt::print(stderr, "fit: {}\n", reason);
+  for (const std::string& reason : chosen.reasons) say("fit: " + reason);
   for (const auto& [flag, value] : chosen.chosen) configuration.choose(flag, value, "--fit");
 }
 

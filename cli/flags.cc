@@ -273,6 +273,11 @@ void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}))
       ->capture_default_str();
+  command
+      .add_option("--log-format", options.log_format,
+                  "text; json: an object a line; auto: json for a server whose stderr is no terminal")
+      ->check(CLI::IsMember({"auto", "text", "json"}))
+      ->capture_default_str();
   for (CLI::Option* const option : settings_of(command)) {  // for --print-config
     if (option->get_items_expected_max() == 1 && option->get_default_str().empty()) option->capture_default_str();
     if (option->get_default_str() == "[]") option->default_str("");  // a list that takes one: --gateway of serve

@@ -28,15 +28,17 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {  // also --help and --version
     return command_line.app().exit(error) == 0 ? 0 : kExitCannotStart;
   }
-  if (command_line.options().fit) apply_fit(command_line.configuration(), command_line.options());
+  const Options& options = command_line.options();
+  if (!command_line.print_config())
+    start_logging(options.name.empty() ? command->name : options.name, spdlog::level::from_str(options.log_level),
+                  log_format_of(options.log_format, command->stays));
+  if (options.fit) apply_fit(command_line.configuration(), options);
   const std::vector<std::string> warnings = unknown_variables(command_line.app(), environment);
   if (command_line.print_config()) {
     for (const std::string& warning : warnings) std::fprintf(stderr, "spillway: warning: %s\n", warning.c_str());
     std::fputs(command_line.configuration().yaml().c_str(), stdout);
     return std::fflush(stdout) == 0 ? 0 : kExitFailed;
   }
-  const Options& options = command_line.options();
-  start_logging(options.name.empty() ? command->name : options.name, spdlog::level::from_str(options.log_level));
   for (const std::string& warning : warnings) spdlog::warn("{}", warning);
   return command->run(options);
 }
@@ -48,10 +50,10 @@ int main(int argc, char** argv) {
   try {
     return spillway::run(argc, argv);
   } catch (const spillway::SetupError& error) {
-    std::fprintf(stderr, "spillway: %s\n", error.what());
+    spillway::say_fatal(error.what());
     return spillway::kExitCannotStart;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "spillway: unexpected: %s\n", error.what());
+    spillway::say_fatal(std::string("unexpected: ") + error.what());
     return spillway::kExitFailed;
   }
 }

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 
 #include "common/check.h"
+#include "common/log.h"
 #include "common/memory.h"
 #include "model/decoder.h"
 
@@ -102,16 +102,16 @@ std::optional<std::string> memory_shortage(const Options& options, const ModelCo
 void check_memory(const Options& options, const ModelConfig& config) {
   const uint32_t nodes = options.prefill + options.decode;
   const MemoryPlan plan = plan_node_memory(options, config, std::max(options.prefill, options.decode));
-  fmt::print(stderr, "memory of {} nodes, each at most:\n", nodes);
+  say(fmt::format("memory of {} nodes, each at most:", nodes));
   for (const MemoryPlan::Line& line : plan.lines)
-    fmt::print(stderr, "  {:<28} {:>9}\n", line.what, human_bytes(line.bytes));
+    say(fmt::format("  {:<28} {:>9}", line.what, human_bytes(line.bytes)));
   const uint64_t available = available_memory_bytes();
-  fmt::print(stderr, "  {:<28} {:>9}   ({} in all, {} available)\n", "together", human_bytes(plan.total()),
-             human_bytes(needed_bytes(options, config)), human_bytes(available));
+  say(fmt::format("  {:<28} {:>9}   ({} in all, {} available)", "together", human_bytes(plan.total()),
+                  human_bytes(needed_bytes(options, config)), human_bytes(available)));
   const KvLayout layout = config.kv_layout();
   const uint64_t blocks = options.device_memory / layout.block_bytes();
-  fmt::print(stderr, "KV: {} blocks of {} tokens = {} tokens a node\n", blocks, layout.block_tokens,
-             blocks * layout.block_tokens);
+  say(fmt::format("KV: {} blocks of {} tokens = {} tokens a node", blocks, layout.block_tokens,
+                  blocks * layout.block_tokens));
   if (const auto shortage = memory_shortage(options, config, available)) throw SetupError(*shortage);
 }
 

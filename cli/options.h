@@ -16,9 +16,9 @@ struct Options {
   uint32_t threads = 0;            // --threads of each compute process; 0: the cores, shared among the nodes of serve
   uint32_t prefill_threads = 0;    // --prefill-threads, --decode-threads of serve: for one role; 0: as --threads
   uint32_t decode_threads = 0;
-  bool fit = false;                // --fit: choose what is not given from the machine and the model
-  std::string isa = "auto";        // --isa
-  uint32_t max_model_len = 0;      // --max-model-len; 0: what the model was trained for
+  bool fit = false;                              // --fit: choose what is not given from the machine and the model
+  std::string isa = "auto";                      // --isa
+  uint32_t max_model_len = 0;                    // --max-model-len; 0: what the model was trained for
   uint64_t device_memory = uint64_t{512} << 20;  // --device-memory: bytes of KV per node
   uint32_t chunk_tokens = 512;                   // --chunk-tokens
   uint32_t max_sequences = 16;                   // --max-sequences per node
@@ -32,6 +32,7 @@ struct Options {
   std::string secret_file;                       // --secret-file; empty: the user's state folder
   std::vector<std::string> faults;               // --fault NAME[:N]
   std::string log_level = "info";                // --log-level
+  std::string log_format = "auto";               // --log-format
 
   // What serve tells its children; also by hand, to start roles one by one.
   // --gateway: control endpoint to bind (gateway; serve, where none is one in its run folder) or those to join (nodes)

@@ -55,6 +55,7 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   if (role == "decode") add("--growth-margin", std::to_string(options.growth_margin));
   if (!options.cache_dir.empty()) add("--cache-dir", options.cache_dir);
   add("--log-level", options.log_level);
+  add("--log-format", options.log_format);
   return arguments;
 }
 

@@ -31,6 +31,7 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   add("--queue-max", std::to_string(options.queue_max));
   add("--max-model-len", std::to_string(options.max_model_len));
   add("--log-level", options.log_level);
+  add("--log-format", options.log_format);
   for (const std::string& name : options.served_names) add("--served-model-name", name);
   if (!options.api_key_file.empty()) add("--api-key-file", options.api_key_file);
   if (!options.tls_cert.empty()) add("--tls-cert", options.tls_cert);

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cli/child_process.h"
+#include "cli/node_request_log.h"
 #include "cli/node_runtime.h"
 #include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
@@ -22,11 +23,13 @@ namespace {
 // Turns what the node decided into calls on the thing that does it.
 class Effects {
  public:
-  Effects(NodeRuntime& runtime, ControlChannel& channel) : runtime_(runtime), channel_(channel) {}
+  Effects(NodeRuntime& runtime, ControlChannel& channel, NodeRequestLog& log)
+      : runtime_(runtime), channel_(channel), log_(log) {}
 
   void operator()(SendMessage& effect) {
     if (std::holds_alternative<Committed>(effect.message)) runtime_.faults().pass("decode-commit");
     if (std::holds_alternative<Token>(effect.message)) runtime_.faults().pass("decode-token");
+    log_.sends(effect.message);
     channel_.send(effect.to, effect.message);  // a lost peer is told by PeerGone
   }
   void operator()(ConnectBulk& effect) { runtime_.transfer().submit(std::move(effect)); }
@@ -43,6 +46,7 @@ class Effects {
  private:
   NodeRuntime& runtime_;
   ControlChannel& channel_;
+  NodeRequestLog& log_;
 };
 
 void pass_fault_points(FaultPoints& faults, const DecodeEvent& event) {
@@ -70,13 +74,18 @@ int start_decode(const Options& options) {
   for (const std::string& gateway : options.gateway_endpoints) channel.connect(gateway);
 
   BoundedVector<DecodeEffect> effects(node.effects_max());
-  Effects execute(runtime, channel);
+  NodeRequestLog log(runtime.requests_max());
+  Effects execute(runtime, channel, log);
   const auto carry_out = [&] {
     for (DecodeEffect& effect : effects) std::visit(execute, effect);
     effects.clear();
   };
   const auto handle = [&](const DecodeEvent& event, TimePoint now) {
     pass_fault_points(runtime.faults(), event);
+    if (const auto* const received = std::get_if<PeerMessage>(&event)) {
+      log.forget_ended([&](RequestId request) { return node.holds(request); });
+      log.received(received->message);
+    }
     node.on(event, now, effects);
     carry_out();
   };

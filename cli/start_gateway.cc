@@ -38,7 +38,7 @@ class Effects {
 
   void operator()(SendMessage& effect) {
     if (const auto* const refusal = std::get_if<HelloRefused>(&effect.message))
-      spdlog::warn("node refused reason=\"{}\"", refusal->reason);
+      log_event(spdlog::level::warn, "node refused", {{"reason", refusal->reason}});
     if (std::holds_alternative<Prefill>(effect.message) || std::holds_alternative<Reserve>(effect.message))
       faults_.pass("gateway-dispatch");
     channel_.send(effect.to, effect.message);  // a loss is told by PeerGone
@@ -120,7 +120,8 @@ int start_gateway(const Options& options) {
     carry_out();
   };
   const auto on_control = [&](const ControlEvent& event, TimePoint now) {
-    if (const auto* const gone = std::get_if<PeerGone>(&event)) spdlog::warn("lost a node: {}", gone->reason);
+    if (const auto* const gone = std::get_if<PeerGone>(&event))
+      log_event(spdlog::level::warn, "lost a node", {{"reason", gone->reason}});
     std::visit([&](const auto& one) { handle(one, now); }, event);
   };
   const auto on_wake = [&](TimePoint now) {

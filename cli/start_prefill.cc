@@ -1,6 +1,7 @@
 #include "cli/start_prefill.h"
 
 #include "cli/child_process.h"
+#include "cli/node_request_log.h"
 #include "cli/node_runtime.h"
 #include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
@@ -15,10 +16,12 @@ namespace {
 // Turns what the node decided into calls on the thing that does it.
 class Effects {
  public:
-  Effects(NodeRuntime& runtime, ControlChannel& channel) : runtime_(runtime), channel_(channel) {}
+  Effects(NodeRuntime& runtime, ControlChannel& channel, NodeRequestLog& log)
+      : runtime_(runtime), channel_(channel), log_(log) {}
 
   void operator()(SendMessage& effect) {
     if (std::holds_alternative<PrefillDone>(effect.message)) runtime_.faults().pass("prefill-done");
+    log_.sends(effect.message);
     channel_.send(effect.to, effect.message);  // a lost peer is told by PeerGone
   }
   void operator()(ConnectPeer& effect) { channel_.connect(effect.endpoint, ControlChannel::Endpoint::kOther); }
@@ -38,6 +41,7 @@ class Effects {
  private:
   NodeRuntime& runtime_;
   ControlChannel& channel_;
+  NodeRequestLog& log_;
 };
 
 void pass_fault_points(FaultPoints& faults, const PrefillEvent& event) {
@@ -64,13 +68,18 @@ int start_prefill(const Options& options) {
   for (const std::string& gateway : options.gateway_endpoints) channel.connect(gateway);
 
   BoundedVector<PrefillEffect> effects(node.effects_max());
-  Effects execute(runtime, channel);
+  NodeRequestLog log(runtime.requests_max());
+  Effects execute(runtime, channel, log);
   const auto carry_out = [&] {
     for (PrefillEffect& effect : effects) std::visit(execute, effect);
     effects.clear();
   };
   const auto handle = [&](const PrefillEvent& event, TimePoint now) {
     pass_fault_points(runtime.faults(), event);
+    if (const auto* const received = std::get_if<PeerMessage>(&event)) {
+      log.forget_ended([&](RequestId request) { return node.holds(request); });
+      log.received(received->message);
+    }
     node.on(event, now, effects);
     carry_out();
   };

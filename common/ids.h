@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 // Distinct identifier types. A value of one never converts silently to another.
 namespace spillway {
@@ -24,6 +25,9 @@ struct RequestId {
   uint64_t counter = 0;
   auto operator<=>(const RequestId&) const = default;
 };
+// As logs and `id` fields of answers name it, the same in every process.
+std::string id_text(const RequestId& id);
+
 struct TransferId {
   BootId boot{};
   uint64_t counter = 0;

@@ -141,6 +141,10 @@ void DecodeNode::commit_if_complete(DecodeRequest& request, Turn& turn) {
   if (!request.done || !receiver_.complete(request.attempt.transfer)) return;
   close_transfer(request, turn);
   send_prefill(request, Committed{request.attempt}, turn);
+  const KvLayout& layout = engine_.cache().config().layout;
+  const uint32_t received = layout.blocks_for(request.done->prompt_tokens) - request.first_block;
+  totals_.transfers += received > 0 ? 1 : 0;
+  totals_.transfer_bytes += received * layout.block_bytes();
   engine_.begin_decode(*request.sequence, request.done->first_token, request.landed_encoding);
   request.state = State::kDecoding;
   request.committed_at = turn.now;
@@ -180,6 +184,7 @@ void DecodeNode::on_message(PeerId from, const Failed& failed, Turn& turn) {
     // would let this node rest, not P. The same holds for the answer to a Grant that came after the refusal.
     const bool told = failed.code == ErrorCode::kNoSpace || failed.code == ErrorCode::kCancelled;
     if (!told) send(request->gateway, failed, turn);
+    if (!told && request->state == State::kReceiving) ++totals_.transfer_failures;
     release(*request, turn);
   } else if (peers_.is(from, Role::kPrefill) && requests_.find(attempt.request) == nullptr) {
     ended_.add(attempt.request, attempt.epoch);  // it overtook its Reserve, which would wait in vain
@@ -209,6 +214,7 @@ void DecodeNode::fail_both(DecodeRequest& request, const Error& error, Turn& tur
   const Failed failed{request.attempt, error.code, error.detail};
   if (peers_.hello(request.gateway) != nullptr) send(request.gateway, failed, turn);
   if (request.state != State::kDecoding) send_prefill(request, failed, turn);
+  if (request.state == State::kReceiving) ++totals_.transfer_failures;
   release(request, turn);
 }
 

@@ -47,6 +47,7 @@ class DecodeNode {
   TimePoint next_deadline() const;  // the earliest of all leases and waits; kNever: none
   size_t effects_max() const;       // of one call
   uint32_t requests() const { return requests_.size(); }
+  bool holds(RequestId request) const { return requests_.records().contains(request); }
   void check_conservation() const;  // one owner per slot, counts add up (CHECK)
 
  private:
@@ -95,6 +96,7 @@ class DecodeNode {
   PeerTable peers_;
   AttemptTable<DecodeRequest> requests_;
   EndedAttempts ended_;
+  NodeTotals totals_;
 };
 
 }  // namespace spillway

@@ -242,6 +242,8 @@ GatewayCounters Gateway::counters() const {
   counters.decode_nodes = nodes_.count(Role::kDecode);
   counters.blocks_total = nodes_.blocks_total();
   counters.blocks_free = nodes_.blocks_free();
+  counters.prefill = nodes_.counts(Role::kPrefill);
+  counters.decode = nodes_.counts(Role::kDecode);
   counters.preemption = nodes_.preemption_counts();
   return counters;
 }

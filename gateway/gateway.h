@@ -74,8 +74,9 @@ struct GatewayCounters {
   uint64_t output_tokens = 0;                     // as they leave, whatever becomes of their request
   std::map<ErrorCode, uint64_t> errors;
   uint32_t queued = 0, running = 0, prefill_nodes = 0, decode_nodes = 0;
-  uint32_t blocks_total = 0, blocks_free = 0;  // as last announced, all nodes together
+  uint32_t blocks_total = 0, blocks_free = 0;  // as last announced, all nodes together; free ones with cached ones
   PreemptionCounts preemption;                 // on all nodes, while they were connected
+  RoleCounts prefill, decode;
 };
 
 using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone, StopFound>;

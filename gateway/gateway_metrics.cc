@@ -56,6 +56,31 @@ class Page {
   std::vector<MetricFamily> families_;
 };
 
+void add_role_counts(Page& page, const RoleCounts& prefill, const RoleCounts& decode) {
+  const std::pair<const char*, const RoleCounts*> roles[] = {{"prefill", &prefill}, {"decode", &decode}};
+  page.family("spillway_kv_blocks", "KV blocks of all connected nodes; cached ones are kept until they are wanted.",
+              MetricType::Gauge);
+  for (const auto& [role, counts] : roles) {
+    page.sample(counts->blocks_free, {{"role", role}, {"tier", "device"}, {"state", "free"}});
+    page.sample(counts->blocks_cached, {{"role", role}, {"tier", "device"}, {"state", "cached"}});
+    page.sample(counts->blocks_used, {{"role", role}, {"tier", "device"}, {"state", "used"}});
+  }
+  const auto by_role = [&](const char* name, const char* help, uint64_t NodeTotals::*count) {
+    page.family(name, help, MetricType::Counter);
+    for (const auto& [role, counts] : roles) page.sample(static_cast<double>(counts->totals.*count), {{"role", role}});
+  };
+  by_role("spillway_steps_total", "Forward passes.", &NodeTotals::steps);
+  by_role("spillway_step_sequences_total", "Requests in each step, summed: over the steps, the batch size.",
+          &NodeTotals::step_sequences);
+  by_role("spillway_step_tokens_total", "Token rows in each step, summed.", &NodeTotals::step_tokens);
+  const NodeTotals& received = decode.totals;
+  page.counter("spillway_kv_transfers_total", "Requests whose KV blocks came whole to a decode node.",
+               received.transfers);
+  page.counter("spillway_kv_transfer_failures_total", "Requests whose KV blocks a decode node awaited in vain.",
+               received.transfer_failures);
+  page.counter("spillway_kv_transfer_bytes_total", "KV bytes of those that came whole.", received.transfer_bytes);
+}
+
 void add_counters(Page& page, const GatewayCounters& counters) {
   page.counter("spillway_requests_total", "Requests that reached the gateway's queue.", counters.requests);
   page.counter("spillway_requests_finished_total", "Requests answered in full.", counters.finished);
@@ -77,8 +102,8 @@ void add_counters(Page& page, const GatewayCounters& counters) {
   page.family("spillway_nodes", "Connected nodes, by role.", MetricType::Gauge);
   page.sample(counters.prefill_nodes, {{"role", "prefill"}});
   page.sample(counters.decode_nodes, {{"role", "decode"}});
-  page.gauge("spillway_kv_blocks", "KV blocks of all connected nodes.", counters.blocks_total);
-  page.gauge("spillway_kv_blocks_free", "KV blocks that could be taken now, evictable cache included.",
+  add_role_counts(page, counters.prefill, counters.decode);
+  page.gauge("spillway_kv_blocks_free", "KV blocks that could be taken now: free ones and cached ones.",
              counters.blocks_free);
 }
 
@@ -88,12 +113,16 @@ GatewayMetrics::GatewayMetrics(std::string model_name)
     : model_name_(std::move(model_name)),
       ttft_(kSecondsBuckets),
       time_per_output_token_(kSecondsBuckets),
+      token_gap_(kSecondsBuckets),
       queue_(kSecondsBuckets),
       prefill_(kSecondsBuckets),
+      transfer_(kSecondsBuckets),
       handover_(kSecondsBuckets),
       total_(kSecondsBuckets) {}
 
 void GatewayMetrics::observe_first_token(Duration since_arrival) { ttft_.Observe(seconds(since_arrival)); }
+
+void GatewayMetrics::observe_token_gap(Duration since_last) { token_gap_.Observe(seconds(since_last)); }
 
 void GatewayMetrics::observe_end(const Waterfall& waterfall) {
   queue_.Observe(seconds(waterfall.queue));
@@ -101,6 +130,7 @@ void GatewayMetrics::observe_end(const Waterfall& waterfall) {
   total_.Observe(seconds(waterfall.total));
   if (waterfall.output_tokens < 2) return;  // one token: nothing was handed over, and no gap exists
   handover_.Observe(seconds(waterfall.handover));
+  if (waterfall.decode_cached_tokens < waterfall.prompt_tokens) transfer_.Observe(seconds(waterfall.transfer));
   time_per_output_token_.Observe(seconds(waterfall.total - waterfall.ttft) / (waterfall.output_tokens - 1));
 }
 
@@ -121,8 +151,11 @@ std::string GatewayMetrics::text(const GatewayStatus& status, const Result<void>
   page.histogram("spillway_time_to_first_token_seconds", "Arrival at the gateway to token 0.", ttft_);
   page.histogram("spillway_time_per_output_token_seconds", "Mean gap between the tokens of one request.",
                  time_per_output_token_);
+  page.histogram("spillway_inter_token_latency_seconds", "Each gap between two tokens of one request.", token_gap_);
   page.histogram("spillway_request_queue_seconds", "Arrival at the gateway to dispatch.", queue_);
   page.histogram("spillway_request_prefill_seconds", "First prefill step to token 0 sampled.", prefill_);
+  page.histogram("spillway_kv_transfer_seconds",
+                 "First to last KV part landed at the decode node; most of it hides behind the prefill.", transfer_);
   page.histogram("spillway_handover_seconds", "Token 0 to token 1: from the prefill to the decode node.", handover_);
   page.histogram("spillway_request_seconds", "Arrival at the gateway to the last token.", total_);
   return page.text();

@@ -24,6 +24,7 @@ class GatewayMetrics {
  public:
   explicit GatewayMetrics(std::string model_name);
   void observe_first_token(Duration since_arrival);
+  void observe_token_gap(Duration since_last);
   void observe_end(const Waterfall& waterfall);  // of a request that ended well
   void observe_response(unsigned http_status);
   void observe_tls_failure() { ++tls_failures_; }  // of a handshake
@@ -34,7 +35,7 @@ class GatewayMetrics {
   const std::string model_name_;
   std::map<unsigned, uint64_t> responses_;  // by HTTP status; bounded by the statuses this server sends
   uint64_t tls_failures_ = 0;
-  prometheus::Histogram ttft_, time_per_output_token_, queue_, prefill_, handover_, total_;
+  prometheus::Histogram ttft_, time_per_output_token_, token_gap_, queue_, prefill_, transfer_, handover_, total_;
 };
 
 }  // namespace spillway

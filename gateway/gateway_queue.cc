@@ -90,6 +90,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   work.tenant = given.tenant;
   work.stop_tokens = given.stop_tokens;
   work.digest_logits = given.digest_logits;
+  work.trace = given.trace;
   send(place.prefill, Prefill{work, decode.boot}, turn);
   send(place.decode, Reserve{std::move(work), prefill.boot}, turn);
 }

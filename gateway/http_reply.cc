@@ -32,9 +32,13 @@ bool is_request_name(std::string_view name) {
 
 }  // namespace
 
-HttpReply::HttpReply(const HttpRequest& request, std::string own_name) : request_name_(std::move(own_name)) {
+std::string_view client_request_name(const HttpRequest& request) {
   const std::string_view name = request["X-Request-Id"];
-  if (is_request_name(name)) request_name_ = name;
+  return is_request_name(name) ? name : std::string_view{};
+}
+
+HttpReply::HttpReply(const HttpRequest& request, std::string own_name) : request_name_(std::move(own_name)) {
+  if (const std::string_view name = client_request_name(request); !name.empty()) request_name_ = name;
   if (request.version() == 10) http_version_ = 10;
 }
 
@@ -118,10 +122,6 @@ HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, 
 ApiError busy(std::string message) {
   return {
       .status = 503, .message = std::move(message), .type = "server_error", .code = "unavailable", .retry_after_s = 1};
-}
-
-std::string id_text(const RequestId& id) {
-  return fmt::format("{:016x}{:x}", static_cast<uint64_t>(id.boot), id.counter);
 }
 
 bool needs_key(std::string_view path) { return path != "/health" && !path.starts_with("/health/"); }

@@ -49,8 +49,10 @@ class HttpReply {
   unsigned http_version_ = 11;
 };
 
+// The client's X-Request-Id where it is harmless, else empty.
+std::string_view client_request_name(const HttpRequest& request);
+
 ApiError busy(std::string message);  // 503, to be tried again
-std::string id_text(const RequestId& id);
 
 // The path of a request target, without query. A view into `target`.
 std::string_view path_of(std::string_view target);

@@ -14,6 +14,7 @@
 #include <boost/beast/http/rfc7230.hpp>
 #include <boost/beast/http/write.hpp>
 #include <exception>
+#include <typeinfo>
 #include <utility>
 
 #include "common/check.h"
@@ -41,11 +42,11 @@ uint64_t random_seed() {
 
 // Runs on the parse pool.
 asio::awaitable<Parsed<ApiCall>> parse_on_pool(std::string path, std::string body, const ServedModel& model,
-                                               uint32_t max_model_len) {
+                                               uint32_t max_model_len, const HttpRequestLog& log) {
   try {
     co_return parse_api_call(path, body, model, max_model_len, random_seed());
   } catch (const std::exception& error) {
-    spdlog::error("parse_failed what={}", error.what());
+    log.fault(typeid(error).name());  // what() may quote the body
     co_return tl::unexpected(
         ApiError{.status = 500, .message = "the request could not be read", .type = "server_error"});
   }
@@ -66,7 +67,7 @@ asio::awaitable<void> HttpSession::run() {
       while (co_await serve_one()) continue;
     }
   } catch (const std::exception& error) {
-    spdlog::error("connection_failed what={}", error.what());
+    log_.fault(error.what());
     leave("a fault of the server");
   }
   co_await end_watch();
@@ -86,6 +87,7 @@ asio::awaitable<bool> HttpSession::open() {
   if (!HttpStream::is_plain_http(error)) co_return false;
   id_ = shared_.next_request();
   reply_ = HttpReply({}, id_text(id_));
+  log_ = HttpRequestLog(id_, {});
   // Not within co_await: GCC 12 frees such temporaries twice.
   const ApiError told{.status = 400, .message = "this port speaks TLS: use https://", .code = "tls_required"};
   co_return co_await refuse_unread(reply_.error(told));
@@ -106,6 +108,7 @@ asio::awaitable<bool> HttpSession::serve_one() {
   const HttpRequest& request = parser_->get();
   id_ = shared_.next_request();
   reply_ = HttpReply(request, id_text(id_));
+  log_ = HttpRequestLog(id_, request);
   keep_alive_ = request.keep_alive() && admission_ == Admission::kFull;
   if (!error) {
     std::optional<HttpResponse> refusal = refuse(request);
@@ -168,6 +171,7 @@ asio::awaitable<bool> HttpSession::reply(HttpResponse response) {
   response.keep_alive(another);
   response.prepare_payload();
   shared_.metrics().observe_response(response.result_int());
+  if (parser_ && response.result_int() >= 400) log_.refused(response.result_int(), parser_->get());
   stream_.limit(shared_.config().write_timeout);
   error_code error;
   std::tie(error, std::ignore) = co_await http::async_write(stream_, response, kNoThrow);
@@ -194,7 +198,8 @@ asio::awaitable<bool> HttpSession::serve_call(std::string path) {
   stream_.no_limit();
   asio::co_spawn(stream_.get_executor(), watch_client(), asio::detached);
   Parsed<ApiCall> call = co_await asio::co_spawn(
-      shared_.parse_pool(), parse_on_pool(std::move(path), std::move(body), shared_.model(), shared_.max_model_len()),
+      shared_.parse_pool(),
+      parse_on_pool(std::move(path), std::move(body), shared_.model(), shared_.max_model_len(), log_),
       asio::use_awaitable);
   release_body();
   bool another = false;
@@ -226,7 +231,7 @@ void HttpSession::leave(std::string_view why) {
   if (submitted_) {
     submitted_ = false;
     shared_.cancel(id_);
-    spdlog::info("request_cancelled request={} why=\"{}\"", reply_.request_name(), why);
+    log_.cancelled(why);
   }
   stream_.close();
   wake_.cancel();

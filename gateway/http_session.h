@@ -12,6 +12,7 @@
 
 #include "gateway/api_call.h"
 #include "gateway/http_reply.h"
+#include "gateway/http_request_log.h"
 #include "gateway/http_shared.h"
 #include "gateway/http_stream.h"
 #include "gateway/openai_answer.h"
@@ -86,6 +87,7 @@ class HttpSession {
   // Of the request being answered.
   RequestId id_;
   HttpReply reply_;
+  HttpRequestLog log_;
   const TenantKey* tenant_ = nullptr;
   size_t body_bytes_ = 0;  // taken from the server's bound
   bool keep_alive_ = false;
@@ -97,6 +99,7 @@ class HttpSession {
   std::string unsent_;              // events of a stream that wait for the write before them, of tokens_behind_ tokens
   uint32_t tokens_behind_ = 0;      // at most stream_tokens_behind_max behind a write
   Waterfall waterfall_;             // as far as its tokens tell
+  Duration last_token_{};           // since its arrival
   std::optional<std::variant<StreamEnd, StreamError>> ended_;
 };
 

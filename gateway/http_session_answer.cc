@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "common/check.h"
-#include "common/log.h"
 #include "gateway/http_event_stream.h"
 #include "gateway/http_session.h"
 #include "gateway/sse.h"
@@ -42,6 +41,7 @@ asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
   waterfall_.prompt_tokens = checked_cast<uint32_t>(request.work.prompt.size());
   request.work.request = id_;
   request.work.tenant = *tenant_;
+  request.work.trace = log_.trace();
   if (!shared_.submit(std::move(request.work), *this))
     co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
   submitted_ = true;
@@ -126,7 +126,10 @@ void HttpSession::take(const StreamToken& token) {
   if (token.index == 0) {
     shared_.metrics().observe_first_token(token.since_arrival);
     waterfall_.ttft = token.since_arrival;
+  } else {
+    shared_.metrics().observe_token_gap(token.since_arrival - last_token_);
   }
+  last_token_ = token.since_arrival;
   if (answer_->stopped()) return;
   waterfall_.total = token.since_arrival;
   if (streams_) {
@@ -145,18 +148,13 @@ void HttpSession::take(const StreamEnd& end) {
   submitted_ = false;
   ended_ = end;
   shared_.metrics().observe_end(end.waterfall);
-  spdlog::debug("request_done request={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} total_ms={:.1f}",
-                reply_.request_name(), end.waterfall.prompt_tokens, end.waterfall.output_tokens,
-                milliseconds(end.waterfall.ttft), milliseconds(end.waterfall.total));
+  log_.done(end);
 }
 
 void HttpSession::take(const StreamError& failed) {
   submitted_ = false;
   ended_ = failed;
-  // A full queue is told by its metric: a line for each would flood the log just when there is no time for it.
-  const auto level = failed.error.code == ErrorCode::kQueueFull ? spdlog::level::debug : spdlog::level::warn;
-  spdlog::log(level, "request_failed request={} code={} detail={}", reply_.request_name(),
-              error_name(failed.error.code), failed.error.detail);
+  log_.failed(failed.error);
   // Behind a stop string the answer is whole, whatever became of its nodes.
   if (answer_->stopped()) ended_ = StreamEnd{id_, FinishReason::kStop, waterfall_};
 }

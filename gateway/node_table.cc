@@ -6,6 +6,17 @@
 
 namespace spillway {
 
+namespace {
+
+void add_difference(NodeTotals& sum, const NodeTotals& now, const NodeTotals& before) {
+  for (uint64_t NodeTotals::*const one :
+       {&NodeTotals::steps, &NodeTotals::step_tokens, &NodeTotals::step_sequences, &NodeTotals::transfers,
+        &NodeTotals::transfer_failures, &NodeTotals::transfer_bytes})
+    sum.*one += now.*one - std::min(now.*one, before.*one);  // a counter never falls, whatever a node says
+}
+
+}  // namespace
+
 NodeTable::NodeTable(uint32_t nodes_max, uint32_t prefill_steps_ahead)
     : nodes_max_(nodes_max), prefill_steps_ahead_(prefill_steps_ahead) {
   CHECK(nodes_max > 0 && prefill_steps_ahead > 0);
@@ -61,6 +72,9 @@ bool NodeTable::on(PeerId node, const Load& load) {
                              load.running_sequences < before.running_sequences ||
                              load.preempted_sequences < before.preempted_sequences;
   if (has_more_room) entry->second.refused_until = TimePoint{};
+  if (entry->second.announced)
+    add_difference(entry->second.hello.role == Role::kPrefill ? prefill_totals_ : decode_totals_, load.totals,
+                   before.totals);
   if (entry->second.announced) {
     counts_.preemptions += load.preemptions - std::min(before.preemptions, load.preemptions);
     counts_.recomputed_tokens += load.recomputed_tokens - std::min(before.recomputed_tokens, load.recomputed_tokens);
@@ -180,6 +194,20 @@ uint32_t NodeTable::blocks_total() const {
   uint32_t blocks = 0;
   for (const auto& [peer, node] : nodes_) blocks += node.hello.blocks_total;
   return blocks;
+}
+
+RoleCounts NodeTable::counts(Role role) const {
+  RoleCounts counts;
+  counts.totals = role == Role::kPrefill ? prefill_totals_ : decode_totals_;
+  for (const auto& [peer, node] : nodes_) {
+    if (node.hello.role != role) continue;
+    const uint32_t takeable = std::min(node.load.blocks_free, node.hello.blocks_total);
+    const uint32_t cached = std::min(node.load.blocks_cached, takeable);
+    counts.blocks_free += takeable - cached;
+    counts.blocks_cached += cached;
+    counts.blocks_used += node.hello.blocks_total - takeable;
+  }
+  return counts;
 }
 
 bool NodeTable::preempts(PeerId node) const {

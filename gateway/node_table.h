@@ -24,6 +24,12 @@ struct PreemptionCounts {
   uint64_t preemptions = 0, recomputed_tokens = 0;
 };
 
+// What the nodes of one role tell of themselves.
+struct RoleCounts {
+  NodeTotals totals;                                             // of all, while they were connected
+  uint32_t blocks_free = 0, blocks_cached = 0, blocks_used = 0;  // of those that are now, as last announced
+};
+
 // The prefill and decode nodes that are connected, as they announced themselves (Hello, Load), corrected by what was
 // sent to them since. Loop thread; no I/O.
 class NodeTable {
@@ -63,9 +69,10 @@ class NodeTable {
   uint32_t count(Role role) const { return static_cast<uint32_t>(with_role(role).size()); }
   uint32_t max_model_len() const;  // smallest; 0: no nodes
   uint32_t blocks_total() const;
-  uint32_t blocks_free() const;                                          // as announced
+  uint32_t blocks_free() const;                                          // as announced, cached ones included
   bool preempts(PeerId node) const;                                      // sequences wait there for KV blocks
   const PreemptionCounts& preemption_counts() const { return counts_; }  // while nodes were connected
+  RoleCounts counts(Role role) const;
   // Every share belongs to a request for which `placed(node, request)` holds (CHECK); returns how many there are.
   template <class Placed>
   size_t check_shares(Placed&& placed) const;
@@ -87,6 +94,7 @@ class NodeTable {
   uint32_t nodes_max_, prefill_steps_ahead_;
   std::map<PeerId, Node> nodes_;
   PreemptionCounts counts_;
+  NodeTotals prefill_totals_, decode_totals_;
 };
 
 template <class Placed>

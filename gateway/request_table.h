@@ -24,6 +24,7 @@ struct GenerateRequest {  // already text-free
   std::vector<TokenId> stop_tokens;
   int32_t priority = 0;  // within its tenant: lower is sooner
   bool digest_logits = false;
+  std::optional<TraceContext> trace{};
 };
 
 // The timed parts of one request, first byte to last token.

@@ -88,9 +88,20 @@ void PrefillNode::finish_turn(Turn& turn) {
       PrefillRequest* const request = requests_.find(share.sequence);
       if (request != nullptr && !request->first_step) request->first_step = turn.now;
     }
+    ++totals_.steps;
+    totals_.step_tokens += plan->tokens.size();
+    totals_.step_sequences += plan->shares.size();
     emit(std::move(*plan), turn);
   }
-  const Load load{engine_.cache().available(), engine_.open_sequences(), engine_.queued_prompt_tokens(), 0, 0, 0};
+  const uint32_t available = engine_.cache().available();
+  const Load load{available,
+                  engine_.open_sequences(),
+                  engine_.queued_prompt_tokens(),
+                  0,
+                  0,
+                  0,
+                  available - engine_.cache().pool().free_count(),
+                  totals_};
   for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
 }
 

@@ -50,6 +50,7 @@ class PrefillNode {
   TimePoint next_deadline() const;  // the earliest of all leases and waits; kNever: none
   size_t effects_max() const;       // of one call
   uint32_t requests() const { return requests_.size(); }
+  bool holds(RequestId request) const { return requests_.records().contains(request); }
   void check_conservation() const;  // CHECK; the simulator calls it after each event
 
  private:
@@ -102,6 +103,7 @@ class PrefillNode {
   PeerTable peers_;
   AttemptTable<PrefillRequest> requests_;
   EndedAttempts ended_;
+  NodeTotals totals_;
   std::deque<EarlyGrant> early_grants_;  // by expiry; at most requests_max
   std::vector<SendParts> jobs_;          // scratch of one turn
 };

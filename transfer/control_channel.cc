@@ -99,7 +99,8 @@ Connection* ControlChannel::State::connection_of(DealerId dealer) {
 void ControlChannel::State::gone(PeerId id, const std::string& reason) {
   auto node = peers.extract(id);
   const Peer& peer = node.mapped();
-  spdlog::info("peer gone peer={} name=\"{}\" reason=\"{}\"", static_cast<uint32_t>(id), peer.name, reason);
+  log_event(spdlog::level::info, "peer gone",
+            {{"peer", static_cast<uint32_t>(id)}, {"name", peer.name}, {"reason", reason}});
   by_route.erase(peer.route);
   if (peer.route.dealer) {
     Connection& connection = *connection_of(*peer.route.dealer);
@@ -111,8 +112,10 @@ void ControlChannel::State::gone(PeerId id, const std::string& reason) {
 
 void ControlChannel::State::up(const Route& route, const Hello& hello, TimePoint now) {
   const PeerId id{next_peer++};
-  spdlog::info("peer up peer={} name=\"{}\" boot={:016x}", static_cast<uint32_t>(id), hello.name,
-               static_cast<uint64_t>(hello.boot));
+  log_event(spdlog::level::info, "peer up",
+            {{"peer", static_cast<uint32_t>(id)},
+             {"name", hello.name},
+             {"boot", fmt::format("{:016x}", static_cast<uint64_t>(hello.boot))}});
   peers[id] = {route, hello.boot, hello.name, hello.control_endpoint, now, now + config.heartbeat_interval};
   by_route[route] = id;
   if (route.dealer) connection_of(*route.dealer)->peer = id;
@@ -124,7 +127,7 @@ void ControlChannel::State::on(const ControlSockets::Received& received, TimePoi
   Result<Envelope> envelope = decode_message({bytes, received.body.size()});
   if (!envelope) {
     ++counts.junk;
-    spdlog::debug("control message dropped reason=\"{}\"", envelope.error().detail);
+    log_event(spdlog::level::debug, "control message dropped", {{"reason", envelope.error().detail}});
     return;
   }
   if (!received.route.dealer) return on_accepted(received.route, *envelope, now);
@@ -140,7 +143,7 @@ void ControlChannel::State::on_connected(Connection& connection, const Route& ro
   const bool stale = connection.peer && envelope.sender != peers.at(*connection.peer).boot;
   if (connection.peer && (refusal == nullptr || stale)) return deliver(*connection.peer, envelope, now);
   if (refusal != nullptr) {
-    spdlog::warn("refused by a peer reason=\"{}\"", refusal->reason);
+    log_event(spdlog::level::warn, "refused by a peer", {{"reason", refusal->reason}});
     if (connection.home && refused_reason.empty())
       refused_reason = refusal->reason.empty() ? "no reason given" : refusal->reason;
     if (connection.peer) gone(*connection.peer, "it refused this process");
@@ -154,7 +157,7 @@ void ControlChannel::State::on_connected(Connection& connection, const Route& ro
   const std::string reason = mismatch(*hello, self);
   if (reason.empty()) return up(route, *hello, now);
   // It took our Hello, so it compares less than we do: it is not to be talked to.
-  spdlog::warn("peer refused reason=\"{}\"", reason);
+  log_event(spdlog::level::warn, "peer refused", {{"reason", reason}});
   give_up(connection);
 }
 
@@ -184,7 +187,7 @@ void ControlChannel::State::on_accepted(const Route& route, Envelope& envelope, 
 
 void ControlChannel::State::meet(const Route& route, const Hello& hello, TimePoint now) {
   if (const std::string reason = mismatch(hello, self); !reason.empty()) {
-    spdlog::warn("peer refused reason=\"{}\"", reason);
+    log_event(spdlog::level::warn, "peer refused", {{"reason", reason}});
     (void)send(route, HelloRefused{reason});
     return;
   }
@@ -199,7 +202,7 @@ void ControlChannel::State::meet(const Route& route, const Hello& hello, TimePoi
   if (std::cmp_greater_equal(accepted, config.peers_max)) {
     // It will ask again every heartbeat.
     if (!std::exchange(said_full, true))
-      spdlog::warn("peer not accepted name=\"{}\" peers_max={}", hello.name, config.peers_max);
+      log_event(spdlog::level::warn, "peer not accepted", {{"name", hello.name}, {"peers_max", config.peers_max}});
     return;
   }
   if (send(route, self)) up(route, hello, now);
@@ -244,10 +247,10 @@ void ControlChannel::State::dial_and_greet(TimePoint now) {
       if (dealer) {
         connection.dealer = *dealer;
       } else if (dealer.error().code == ErrorCode::kNoSpace) {
-        spdlog::warn("control connection put off reason=\"{}\"", dealer.error().detail);
+        log_event(spdlog::level::warn, "control connection put off", {{"reason", dealer.error().detail}});
         connection.next_dial = now + config.heartbeat_interval;
       } else {
-        spdlog::warn("control connection given up reason=\"{}\"", dealer.error().detail);
+        log_event(spdlog::level::warn, "control connection given up", {{"reason", dealer.error().detail}});
         connection.refused = true;
       }
       drained = false;

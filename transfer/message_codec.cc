@@ -69,8 +69,11 @@ struct Encoder {
     const auto prompt = builder.CreateVector(value.prompt);
     const auto tenant = wire_bytes<wire::Bytes32>(value.tenant.bytes);
     const auto stop_tokens = builder.CreateVector(value.stop_tokens);
+    CHECK(!value.trace || value.trace->valid());
+    const TraceContext given = value.trace.value_or(TraceContext{});
+    const wire::TraceContext trace(given.trace_high, given.trace_low, given.parent);
     return wire::CreateWork(builder, &attempt, prompt, value.output_tokens_max, sampling(value.sampling), &tenant,
-                            stop_tokens, value.digest_logits);
+                            stop_tokens, value.digest_logits, value.trace ? &trace : nullptr);
   }
 
   Offset<wire::Hello> operator()(const Hello& value) {
@@ -92,8 +95,12 @@ struct Encoder {
     return wire::CreateHelloRefused(builder, text(value.reason, kDetailBytesMax));
   }
   Offset<wire::Load> operator()(const Load& value) {
+    const NodeTotals& sum = value.totals;
+    const wire::NodeTotals totals(sum.steps, sum.step_tokens, sum.step_sequences, sum.transfers, sum.transfer_failures,
+                                  sum.transfer_bytes);
     return wire::CreateLoad(builder, value.blocks_free, value.running_sequences, value.queued_prompt_tokens,
-                            value.preempted_sequences, value.preemptions, value.recomputed_tokens);
+                            value.preempted_sequences, value.preemptions, value.recomputed_tokens, value.blocks_cached,
+                            &totals);
   }
   Offset<wire::PeerInfo> operator()(const PeerInfo& value) {
     return wire::CreatePeerInfo(builder, checked_cast<uint64_t>(value.boot), endpoint(value.control_endpoint));
@@ -194,6 +201,10 @@ struct Decoder {
     std::memcpy(out.tenant.bytes.data(), value->tenant(), sizeof out.tenant.bytes);
     out.stop_tokens = tokens(value->stop_tokens(), kStopTokensMax, "stop tokens");
     out.digest_logits = value->digest_logits();
+    if (const wire::TraceContext* const trace = value->trace()) {
+      out.trace = {trace->trace_high(), trace->trace_low(), trace->parent()};
+      if (!out.trace->valid() && wrong.empty()) wrong = "an id of the trace context is 0";
+    }
     return out;
   }
 
@@ -226,8 +237,16 @@ struct Decoder {
     return HelloRefused{text(value.reason(), kDetailBytesMax, "reason bytes")};
   }
   Message operator()(const wire::Load& value) {
-    return Load{value.blocks_free(),         value.running_sequences(), value.queued_prompt_tokens(),
-                value.preempted_sequences(), value.preemptions(),       value.recomputed_tokens()};
+    const wire::NodeTotals& sum = *value.totals();
+    return Load{value.blocks_free(),
+                value.running_sequences(),
+                value.queued_prompt_tokens(),
+                value.preempted_sequences(),
+                value.preemptions(),
+                value.recomputed_tokens(),
+                value.blocks_cached(),
+                {sum.steps(), sum.step_tokens(), sum.step_sequences(), sum.transfers(), sum.transfer_failures(),
+                 sum.transfer_bytes()}};
   }
   Message operator()(const wire::PeerInfo& value) {
     return PeerInfo{BootId{value.boot()}, text(value.control_endpoint(), kEndpointBytesMax, "control endpoint bytes")};

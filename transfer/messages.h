@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -10,14 +11,16 @@
 #include "common/ids.h"
 #include "common/result.h"
 #include "common/sampling_params.h"
+#include "common/trace_context.h"
 #include "kv/block.h"
 #include "transfer/message_bounds.h"
+#include "transfer/node_totals.h"
 
 // Every message between processes, one struct each, with who sends it to whom. Values; the wire form is messages.fbs.
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 4;
+inline constexpr uint32_t kProtocolVersion = 5;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -47,6 +50,8 @@ struct Load {
   uint32_t blocks_free = 0, running_sequences = 0, queued_prompt_tokens = 0;
   uint32_t preempted_sequences = 0;                 // of the running ones; while there are any, D takes no Reserve
   uint64_t preemptions = 0, recomputed_tokens = 0;  // since the node's start
+  uint32_t blocks_cached = 0;                       // of the free ones: sealed, kept until their slot is wanted
+  NodeTotals totals{};
   bool operator==(const Load&) const = default;
 };
 // G -> P: a decode node exists; connect to it.
@@ -69,8 +74,9 @@ struct Work {
   uint32_t output_tokens_max = 0;  // >= 1
   SamplingParams sampling;
   TenantKey tenant;
-  std::vector<TokenId> stop_tokens;  // end the request; at most 8
-  bool digest_logits = false;        // Tokens carry XXH3-64 of the f32 logits they were sampled from
+  std::vector<TokenId> stop_tokens;     // end the request; at most 8
+  bool digest_logits = false;           // Tokens carry XXH3-64 of the f32 logits they were sampled from
+  std::optional<TraceContext> trace{};  // of the client, for logs; valid()
   bool operator==(const Work&) const = default;
 };
 struct Prefill {  // G -> P, together with Reserve

@@ -152,7 +152,7 @@ void ShmTransport::dial(Link& link) {
 bool ShmTransport::greet(Link& link) {
   Result<ShmWriter> out = ShmWriter::make(config_.ring_bytes);
   if (!out) {
-    spdlog::warn("bulk ring failed reason=\"{}\"", out.error().detail);
+    log_event(spdlog::level::warn, "bulk ring failed", {{"reason", out.error().detail}});
     return false;
   }
   link.out.emplace(std::move(*out));
@@ -164,7 +164,7 @@ bool ShmTransport::greet(Link& link) {
 bool ShmTransport::open_ring(Link& link, const ShmGreeting& greeting) {
   Result<ShmReader> in = ShmReader::map(greeting.ring.get(), config_.frame_bytes_max);
   if (!in) {
-    spdlog::warn("bulk ring refused reason=\"{}\"", in.error().detail);
+    log_event(spdlog::level::warn, "bulk ring refused", {{"reason", in.error().detail}});
     return false;
   }
   link.in.emplace(std::move(*in));
@@ -375,7 +375,7 @@ void ShmTransport::set_timer() {
 void ShmTransport::drop(PeerId peer, std::string_view reason) {
   auto node = links_.extract(peer);
   Link& link = node.mapped();
-  spdlog::info("bulk peer lost peer={} reason=\"{}\"", static_cast<uint32_t>(peer), reason);
+  log_event(spdlog::level::info, "bulk peer lost", {{"peer", static_cast<uint32_t>(peer)}, {"reason", reason}});
   std::erase_if(arrivals_, [&](const auto& entry) { return entry.second.peer == peer; });
   if (link.out)
     for (const SendId id : link.out->unanswered()) events_.push_back(Sent{id, TransferStatus::kPeerLost});

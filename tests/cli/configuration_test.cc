@@ -59,6 +59,7 @@ TEST_F(ConfigurationTest, EverySettingHasAVariable) {
                                                {"isa", "scalar"},
                                                {"format", "json"},
                                                {"log-level", "error"},
+                                               {"log-format", "text"},
                                                {"chat", "true"},
                                                {"flip-bit", "true"},
                                                {"fit", "true"},

@@ -260,6 +260,36 @@ TEST(DecodeWalk, LoadFollowsWhatIsReserved) {
   EXPECT_EQ(d.loads.back().second, (Load{64, 0, 0}));
 }
 
+TEST(DecodeWalk, LoadTellsStepsAndTransfersSinceTheStart) {
+  DecodeScript d;
+  d.connect();
+  d.reserve(70, attempt(1), 3);
+  d.reserve(70, attempt(2), 3);
+  for (const uint64_t request : {1, 2}) {
+    d.land_all(attempt(request));
+    d.done(70, attempt(request));
+  }
+  d.finish_steps();
+  const size_t bytes = d.cache.config().layout.block_bytes();
+  const NodeTotals after_two = d.loads.back().second.totals;
+  EXPECT_GE(after_two.steps, 2u);
+  EXPECT_EQ(after_two.step_sequences, 4u);  // two tokens of each
+  EXPECT_EQ(after_two.step_tokens, 4u);
+  EXPECT_EQ(after_two.transfers, 2u);
+  EXPECT_EQ(after_two.transfer_bytes, 4 * bytes);
+  EXPECT_EQ(after_two.transfer_failures, 0u);
+  d.reserve(70, attempt(3));
+  d.land(0, {0, kLayers}, attempt(3), false);
+  EXPECT_EQ(d.loads.back().second.totals.transfer_failures, 1u);
+  d.reserve(70, attempt(4));
+  d.from(kPrefillPeer, Failed{attempt(4), ErrorCode::kInternal, "no"});
+  EXPECT_EQ(d.loads.back().second.totals.transfer_failures, 2u);
+  d.reserve(70, attempt(5));
+  d.from(kPrefillPeer, Failed{attempt(5), ErrorCode::kNoSpace, "full"});  // tried again: no transfer began
+  EXPECT_EQ(d.loads.back().second.totals.transfer_failures, 2u);
+  EXPECT_EQ(d.loads.back().second.totals.transfer_bytes, 4 * bytes);
+}
+
 TEST(DecodeWalk, LinksFollowThePeers) {
   DecodeScript d;
   d.on(PeerUp{kPrefillPeer, hello(Role::kPrefill, kPrefillBoot)});

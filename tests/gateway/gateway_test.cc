@@ -296,5 +296,47 @@ TEST(Gateway, MessagesOfStrangersChangeNothing) {
   EXPECT_EQ(test.gateway.counters().blocks_free, 0u);
 }
 
+TEST(GatewayCounts, TotalsOfNodesGrowFromTheirFirstLoadAndOutliveThem) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.up(kD2, Role::kDecode);
+  const auto announce = [&](PeerId node, uint64_t steps) {
+    Load load{64, 0, 0};
+    load.totals = {.steps = steps, .step_tokens = 10 * steps, .step_sequences = 3 * steps, .transfers = steps};
+    test.message(node, load);
+  };
+  announce(kD, 1000);  // before this gateway knew it
+  announce(kD2, 0);
+  EXPECT_EQ(test.gateway.counters().decode.totals, NodeTotals{});
+  announce(kD, 1005);
+  announce(kD2, 7);
+  announce(kP, 1);
+  announce(kP, 3);
+  NodeTotals expected{.steps = 12, .step_tokens = 120, .step_sequences = 36, .transfers = 12};
+  EXPECT_EQ(test.gateway.counters().decode.totals, expected);
+  EXPECT_EQ(test.gateway.counters().prefill.totals.steps, 2u);
+  announce(kD, 3);  // a node that says nonsense: a counter never falls
+  test.on(PeerGone{kD2, "hung up"});
+  EXPECT_EQ(test.gateway.counters().decode.totals, expected);
+}
+
+TEST(GatewayCounts, BlocksAreFreeCachedOrUsed) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.message(kD, Load{.blocks_free = 50, .running_sequences = 2, .blocks_cached = 20});
+  GatewayCounters counters = test.gateway.counters();
+  EXPECT_EQ(counters.decode.blocks_free, 30u);
+  EXPECT_EQ(counters.decode.blocks_cached, 20u);
+  EXPECT_EQ(counters.decode.blocks_used, 14u);
+  EXPECT_EQ(counters.prefill.blocks_free, 64u);
+  EXPECT_EQ(counters.blocks_free, 114u);
+  test.message(
+      kD, Load{.blocks_free = 9999, .running_sequences = 2, .blocks_cached = 99999});  // nonsense adds up all the same
+  counters = test.gateway.counters();
+  EXPECT_EQ(counters.decode.blocks_free, 0u);
+  EXPECT_EQ(counters.decode.blocks_cached, 64u);
+  EXPECT_EQ(counters.decode.blocks_used, 0u);
+}
+
 }  // namespace
 }  // namespace spillway

@@ -31,7 +31,8 @@ class Server:
         self.log_path = os.path.join(self.folder.name, "log")
         self.command = [spillway, "serve", "-m", model, "--port", str(self.port), "--secret-file",
                         os.path.join(self.folder.name, "secret"), *flags]
-        for flag, value in (("--max-model-len", "2048"), ("--device-memory", "256MiB")):
+        # Tests read its log as people do: what JSON lines hold is for observe_test.py.
+        for flag, value in (("--max-model-len", "2048"), ("--device-memory", "256MiB"), ("--log-format", "text")):
             if flag not in flags:
                 self.command += [flag, value]
 

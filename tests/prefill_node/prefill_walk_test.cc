@@ -334,12 +334,12 @@ TEST(PrefillWalk, LoadGoesToGatewaysOnlyWhenItChanged) {
   EXPECT_EQ(p.loads.size(), 1u);
   p.prefill(200);
   ASSERT_EQ(p.loads.size(), 2u);
-  EXPECT_EQ(p.loads[1].second, (Load{60, 1, 200}));
+  EXPECT_EQ(p.loads[1].second, (Load{60, 1, 200, 0, 0, 0, 0, {.steps = 1, .step_tokens = 200, .step_sequences = 1}}));
   p.layer_done(0);
   EXPECT_EQ(p.loads.size(), 2u);
   p.finish_steps();
   ASSERT_EQ(p.loads.size(), 3u);
-  EXPECT_EQ(p.loads[2].second, (Load{60, 0, 0}));
+  EXPECT_EQ(p.loads[2].second, (Load{60, 0, 0, 0, 0, 0, 0, p.loads[1].second.totals}));
   p.on(PeerUp{PeerId{50}, hello(Role::kGateway, BootId{51})});
   ASSERT_EQ(p.loads.size(), 4u);
   EXPECT_EQ(p.loads[3].first, PeerId{50});

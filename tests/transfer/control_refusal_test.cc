@@ -2,6 +2,9 @@
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "tests/support/captured_log.h"
 #include "tests/transfer/channel_end.h"
 #include "transfer/control_channel.h"
 
@@ -55,6 +58,30 @@ TEST_F(ControlChannelTest, AnotherCanaryIsRefusedInTheSameNumericsClassOnly) {
   EXPECT_TRUE(both([&] { return b_->all<PeerUp>().size() == 2; }));
   a_->channel.send(a_->all<PeerUp>().back().peer, HelloRefused{"no"});
   EXPECT_TRUE(both([&] { return b_->channel.refused_reason() == "no"; }));
+}
+
+TEST_F(ControlChannelTest, NoPeerForgesALogLineByItsNameOrReason) {
+  const std::string hostile = "x\n12:00:00.000 info  [gateway] forged \"pid=1\r\x1b[2J";
+  for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {
+    CapturedLog log(format);
+    b_.reset(), a_.reset();
+    a_ = make("a", hello_of(1, "gateway"));
+    b_ = make("", hello_of(2, hostile));
+    b_->channel.connect(endpoint("a"));
+    ASSERT_TRUE(both([&] { return a_->events.size() == 1 && b_->events.size() == 1; }));
+    b_->channel.send(b_->peer(), HelloRefused{hostile});
+    a_->channel.send(a_->peer(), HelloRefused{hostile});
+    EXPECT_TRUE(both([&] { return !b_->channel.refused_reason().empty(); }));
+    const std::vector<std::string> lines = log.take_lines();
+    size_t told = 0;
+    for (const std::string& line : lines) {
+      EXPECT_EQ(line.find("forged \"pid"), std::string::npos) << line;
+      EXPECT_TRUE(std::ranges::all_of(line, [](char c) { return c >= 0x20 && c <= 0x7e; })) << line;
+      told += line.find("forged") != std::string::npos ? 1 : 0;
+      EXPECT_FALSE(line.starts_with("12:00:00.000 info  [gateway] forged")) << line;
+    }
+    EXPECT_GE(told, 2u);  // its name and its reason
+  }
 }
 
 }  // namespace

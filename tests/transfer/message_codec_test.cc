@@ -63,6 +63,7 @@ Work any_work() {
   work.tenant.bytes = any_bytes<32>();
   work.stop_tokens = any_tokens(kStopTokensMax);
   work.digest_logits = *arbitrary<bool>();
+  if (*arbitrary<bool>()) work.trace = {u64(), u64() | 1, u64() | 1};
   return work;
 }
 Hello any_hello() {
@@ -89,7 +90,7 @@ Message any_message(size_t kind) {
   switch (kind) {
     case 0: return any_hello();
     case 1: return HelloRefused{any_text(kDetailBytesMax)};
-    case 2: return Load{u32(), u32(), u32(), u32(), u64(), u64()};
+    case 2: return Load{u32(), u32(), u32(), u32(), u64(), u64(), u32(), {u64(), u64(), u64(), u64(), u64(), u64()}};
     case 3: return PeerInfo{BootId{u64()}, any_text(kEndpointBytesMax)};
     case 4: return Prefill{any_work(), BootId{u64()}};
     case 5: return Reserve{any_work(), BootId{u64()}};
@@ -130,6 +131,7 @@ std::vector<Message> samples() {
   work.output_tokens_max = 7;
   work.sampling = {.temperature = 0.5f, .top_p = 0.9f, .min_tokens = 2, .logit_bias = {{7, -100}, {9, 3}}};
   work.stop_tokens = {0, 2};
+  work.trace = {1, 2, 3};
   Hello hello;
   hello.name = "decode 0";
   hello.control_endpoint = "ipc:///run/d0";
@@ -137,7 +139,7 @@ std::vector<Message> samples() {
   const Attempt attempt = work.attempt;
   return {hello,
           HelloRefused{"no"},
-          Load{1, 2, 3},
+          Load{1, 2, 3, 4, 5, 6, 7, {8, 9, 10, 11, 12, 13}},
           PeerInfo{BootId{8}, "ipc:///run/d1"},
           Prefill{work, BootId{1}},
           Reserve{work, BootId{2}},
@@ -253,6 +255,25 @@ TEST(MessageCodec, EveryBoundIsEnforced) {
                          return wire::CreatePeerInfo(builder, 1, builder.CreateString(std::string(513, 'x'))).Union();
                        })),
       "corrupt: PeerInfo message: control endpoint bytes is 513, at most 512 allowed");
+}
+
+TEST(MessageCodec, ATraceContextWithAnIdOfZerosIsRefused) {
+  const auto traced = [](uint64_t high, uint64_t low, uint64_t parent) {
+    return refusal(envelope(wire::Body::Prefill, [&](flatbuffers::FlatBufferBuilder& builder) {
+      const wire::Attempt attempt;
+      const wire::Bytes32 tenant;
+      const wire::TraceContext trace(high, low, parent);
+      const auto tokens = builder.CreateVector(std::vector<uint32_t>(1));
+      const auto sampling = wire::CreateSampling(builder, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0,
+                                                 builder.CreateVectorOfStructs(std::vector<wire::LogitBias>()));
+      const auto work = wire::CreateWork(builder, &attempt, tokens, 1, sampling, &tenant, tokens, false, &trace);
+      return wire::CreatePrefill(builder, work).Union();
+    }));
+  };
+  EXPECT_EQ(traced(0, 1, 1), "accepted");
+  EXPECT_EQ(traced(1, 0, 1), "accepted");
+  EXPECT_EQ(traced(0, 0, 1), "corrupt: Prefill message: an id of the trace context is 0");
+  EXPECT_EQ(traced(1, 1, 0), "corrupt: Prefill message: an id of the trace context is 0");
 }
 
 TEST(MessageCodec, EveryBoundOfSamplingIsEnforced) {
