@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "common/check.h"
@@ -12,8 +13,6 @@ namespace spillway {
 namespace {
 
 constexpr uint32_t kRefusalDoublings = 5;
-
-Duration from_us(uint32_t us) { return std::chrono::microseconds(us); }
 
 // Names the node as people know it.
 std::string node_name(const Hello* hello, Role role) {
@@ -159,11 +158,26 @@ void Gateway::dispatch_queue(Turn& turn) {
       continue;
     }
     const std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
-    const Placement placement = place_least_loaded({prompt_tokens, work.output_tokens_max, views});
+    const Placement placement = place(*head, views);
     const auto* const place = std::get_if<Disaggregate>(&placement);
     if (place == nullptr) return;  // busy, or a role is missing: until a Load, a PeerUp or the deadline
     dispatch(*head, *place, turn);
   }
+}
+
+// Beside its leader if there is room, for its blocks are there.
+Placement Gateway::place(const GatewayRequest& request, const std::vector<NodeView>& views) {
+  const auto prompt_tokens = checked_cast<uint32_t>(request.work.prompt.size());
+  const uint32_t output_tokens = request.work.output_tokens_max;
+  if (request.beside) {
+    std::vector<NodeView> near;
+    std::ranges::copy_if(views, std::back_inserter(near), [&](const NodeView& view) {
+      return view.node == request.beside->prefill || view.node == request.beside->decode;
+    });
+    const Placement beside = place_least_loaded({prompt_tokens, output_tokens, near});
+    if (std::holds_alternative<Disaggregate>(beside)) return beside;
+  }
+  return place_least_loaded({prompt_tokens, output_tokens, views});
 }
 
 void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn) {
@@ -192,6 +206,8 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   work.tenant = given.tenant;
   work.stop_tokens = given.stop_tokens;
   work.digest_logits = given.digest_logits;
+  work.logprob_count = given.logprob_count;
+  work.score_prompt = given.score_prompt;
   send(place.prefill, Prefill{work, decode.boot}, turn);
   send(place.decode, Reserve{std::move(work), prefill.boot}, turn);
 }
@@ -248,42 +264,6 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
     running.decoding = true;
   }
   stream_ready_tokens(*request, turn);
-}
-
-void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
-  while (const std::optional<Token> token = request.running->tokens.next()) {
-    time_token(request, *token, turn.now);
-    request.running->progress_by = turn.now + config_.progress_max;
-    turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
-                                       request.waterfall.total, token->finish == FinishReason::kStop});
-    if (token->finish == FinishReason::kNone) continue;
-    end(request, token->finish, turn);
-    return;
-  }
-}
-
-void Gateway::time_token(GatewayRequest& request, const Token& token, TimePoint now) {
-  Waterfall& waterfall = request.waterfall;
-  const NodeTimings& timings = token.timings;
-  waterfall.output_tokens = token.index + 1;
-  ++counters_.output_tokens;
-  waterfall.total = now - request.arrived;
-  if (token.index == 0) {
-    request.first_token_at = now;
-    waterfall.ttft = now - request.arrived;
-    waterfall.prefill_wait = from_us(timings.wait_us);
-    waterfall.prefill = from_us(timings.compute_us);
-    waterfall.prefill_cached_tokens = std::min(timings.cached_tokens, waterfall.prompt_tokens);
-    counters_.prompt_tokens += waterfall.prompt_tokens;
-    counters_.cached_tokens += waterfall.prefill_cached_tokens;
-  } else if (token.index == 1) {
-    waterfall.handover = now - request.first_token_at;
-    waterfall.transfer = from_us(timings.transfer_us);
-    waterfall.commit = from_us(timings.commit_us);
-    waterfall.decode_queue = from_us(timings.wait_us);
-    waterfall.decode_step = from_us(timings.compute_us);
-    waterfall.decode_cached_tokens = std::min(timings.cached_tokens, waterfall.prompt_tokens);
-  }
 }
 
 void Gateway::on_message(PeerId from, const Failed& failed, Turn& turn) {

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <sys/random.h>
 
-#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -19,6 +18,7 @@
 
 #include "common/check.h"
 #include "common/log.h"
+#include "gateway/api_choices.h"
 #include "gateway/http_event_stream.h"
 #include "gateway/http_page.h"
 #include "gateway/sse.h"
@@ -211,14 +211,8 @@ asio::awaitable<bool> HttpSession::answer_call(ApiCall call) {
 
 asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
-  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
-                      std::move(request.stop));
-  request.work.request = id_;
-  request.work.tenant = *tenant_;
-  if (!shared_.submit(std::move(request.work), *this))
-    co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
-  submitted_ = true;
-  stop_told_ = false;
+  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), answer_shape(request));
+  if (!submit(request)) co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
   if (request.stream) co_return co_await answer_stream(answer);
   co_return co_await answer_whole(answer);
 }
@@ -233,22 +227,14 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
   return head;
 }
 
-// The nodes go on until they are told: at once, or they compute tokens for nobody.
-void HttpSession::stop_early(const OpenAiAnswer& answer) {
-  if (!answer.stopped() || !submitted_ || std::exchange(stop_told_, true)) return;
-  shared_.stop_found(id_);
-}
-
 asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
   while (co_await wait_event()) {
     const StreamEvent event = std::move(events_.front());
     events_.pop_front();
-    if (const auto* const token = std::get_if<StreamToken>(&event)) answer.add_token(*token);
-    stop_early(answer);
-    if (const auto* const end = std::get_if<StreamEnd>(&event))
-      co_return co_await reply(reply_.json(answer.body(*end)));
     if (const auto* const failed = std::get_if<StreamError>(&event))
       co_return co_await reply(reply_.error(to_api_error(failed->error, reply_.request_name())));
+    tell(answer, event, nullptr);
+    if (answer.done()) co_return co_await reply(reply_.json(answer.body()));
   }
   co_return false;
 }
@@ -263,18 +249,17 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
   if (!co_await write_stream_head()) co_return false;
   for (TimePoint ping_at = steady_now(); co_await wait_event(ping_at); ping_at = steady_now() + silence) {
     std::string out(events_.empty() ? kSsePing : "");
-    bool last = false, failed = false;
-    for (; !events_.empty() && !last && out.size() < kWriteBytes; events_.pop_front()) {
-      const StreamEvent& event = events_.front();
-      if (const auto* const token = std::get_if<StreamToken>(&event)) answer.stream_token(*token, out);
-      stop_early(answer);
-      if (const auto* const end = std::get_if<StreamEnd>(&event)) answer.stream_end(*end, out);
-      if (const auto* const error = std::get_if<StreamError>(&event))
+    bool failed = false;
+    for (; !events_.empty() && !failed && out.size() < kWriteBytes; events_.pop_front()) {
+      if (const auto* const error = std::get_if<StreamError>(&events_.front())) {
+        failed = true;
         OpenAiAnswer::stream_error(to_api_error(error->error, reply_.request_name()), out);
-      failed = std::holds_alternative<StreamError>(event);
-      last = !std::holds_alternative<StreamToken>(event);
+      } else {
+        tell(answer, events_.front(), &out);
+      }
     }
-    if (out.empty()) continue;  // tokens behind a stop string
+    if (out.empty()) continue;  // tokens behind a stop string, or scores
+    const bool last = failed || answer.done();
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
     if (last) co_return keep_alive_ && !failed && !shutting_down_;
   }
@@ -307,16 +292,17 @@ void HttpSession::on(const StreamEvent& event) {
       leave("the client reads too slowly");
       return;
     }
-  } else {
-    submitted_ = false;
   }
   if (const auto* const end = std::get_if<StreamEnd>(&event)) {
+    choices_[choice_of(event)].open = false;
     shared_.metrics().observe_end(end->waterfall);
     spdlog::debug("request_done request={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} total_ms={:.1f}",
                   reply_.request_name(), end->waterfall.prompt_tokens, end->waterfall.output_tokens,
                   milliseconds(end->waterfall.ttft), milliseconds(end->waterfall.total));
   }
   if (const auto* const failed = std::get_if<StreamError>(&event)) {
+    choices_[choice_of(event)].open = false;
+    cancel_all();  // an answer without one of its choices is none
     // A full queue is told by its metric: a line for each would flood the log just when there is no time for it.
     const auto level = failed->error.code == ErrorCode::kQueueFull ? spdlog::level::debug : spdlog::level::warn;
     spdlog::log(level, "request_failed request={} code={} detail={}", reply_.request_name(),
@@ -328,8 +314,8 @@ void HttpSession::on(const StreamEvent& event) {
 
 void HttpSession::shut_down() {
   shutting_down_ = true;
-  if (submitted_) {
-    shared_.cancel(id_);
+  if (submitted()) {
+    cancel_all();
     on(StreamError{id_, {ErrorCode::kUnavailable, "the server is shutting down"}});
   } else if (!in_flight_) {
     leave("the server is shutting down");
@@ -339,9 +325,8 @@ void HttpSession::shut_down() {
 void HttpSession::leave(std::string_view why) {
   if (gone_) return;
   gone_ = true;
-  if (submitted_) {
-    submitted_ = false;
-    shared_.cancel(id_);
+  if (submitted()) {
+    cancel_all();
     spdlog::info("request_cancelled request={} why=\"{}\"", reply_.request_name(), why);
   }
   stream_.close();

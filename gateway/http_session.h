@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gateway/api_call.h"
 #include "gateway/http_reply.h"
@@ -44,7 +45,12 @@ class HttpSession {
   boost::asio::awaitable<bool> serve_call(std::string path);
   boost::asio::awaitable<bool> answer_call(ApiCall call);
   boost::asio::awaitable<bool> answer(ApiRequest request);
-  void stop_early(const OpenAiAnswer& answer);
+  bool submit(const ApiRequest& request);  // false: no room
+  bool submitted() const;                  // the loop knows some choice
+  void cancel_all();
+  size_t choice_of(const StreamEvent& event) const;
+  void tell(OpenAiAnswer& answer, const StreamEvent& event, std::string* out);
+  void stop_early(const OpenAiAnswer& answer, size_t choice);
   boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> reply(HttpResponse response);
@@ -79,8 +85,12 @@ class HttpSession {
   size_t body_bytes_ = 0;  // taken from the server's bound
   bool keep_alive_ = false;
   bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;
-  bool submitted_ = false;          // the loop knows it and has not ended it
-  bool stop_told_ = false;          // and was told that it may
+  struct Choice {
+    RequestId id;
+    bool open = true;        // the loop knows it and has not ended it
+    bool stop_told = false;  // and was told that it may
+  };
+  std::vector<Choice> choices_;
   std::deque<StreamEvent> events_;  // at most stream_tokens_behind_max tokens behind a write, and one end
 };
 

@@ -32,7 +32,13 @@ GatewayRequest& RequestTable::insert(GatewayRequest request) {
   const RequestId id = request.work.request;
   const auto [entry, is_new] = requests_.emplace(id, std::move(request));
   CHECK(is_new);
-  queue_.push_back(id);
+  const std::optional<RequestId>& leader = entry->second.work.leader;
+  entry->second.held = leader && requests_.contains(*leader) && !requests_.at(*leader).led;
+  if (entry->second.held) {
+    ++held_;
+  } else {
+    queue_.push_back(id);
+  }
   return entry->second;
 }
 
@@ -51,9 +57,30 @@ void RequestTable::requeue(GatewayRequest& request) {
   queue_.push_front(request.work.request);
 }
 
+void RequestTable::release(RequestId leader, const std::optional<Disaggregate>& beside) {
+  if (const auto entry = requests_.find(leader); entry != requests_.end()) entry->second.led = true;
+  std::vector<RequestId> freed;
+  for (auto& [id, request] : requests_) {
+    if (!request.held || request.work.leader != leader) continue;
+    request.held = false;
+    request.beside = beside;
+    --held_;
+    freed.push_back(id);
+  }
+  queue_.insert(queue_.begin(), freed.begin(), freed.end());  // they came with their leader, which has left the queue
+}
+
 void RequestTable::erase(GatewayRequest& request) {
   const RequestId id = request.work.request;
-  if (!request.running) CHECK(std::erase(queue_, id) == 1);
+  if (request.held) {
+    --held_;
+  } else if (!request.running) {
+    CHECK(std::erase(queue_, id) == 1);
+  }
+  if (!request.led) {
+    const auto& running = request.running;
+    release(id, running ? std::optional(Disaggregate{running->prefill.node, running->decode.node}) : std::nullopt);
+  }
   CHECK(requests_.erase(id) == 1);
 }
 
@@ -69,13 +96,14 @@ void RequestTable::check_conservation() const {
   size_t waiting = 0;
   for (const auto& [id, request] : requests_) {
     CHECK(request.work.request == id);
-    CHECK(std::count(queue_.begin(), queue_.end(), id) == (request.running ? 0 : 1));
+    CHECK(std::count(queue_.begin(), queue_.end(), id) == (request.running || request.held ? 0 : 1));
+    CHECK(!request.held || (!request.running && requests_.contains(*request.work.leader)));
     waiting += request.running ? 0 : 1;
     if (!request.running) continue;
     CHECK(request.running->attempt.request == id && request.attempts > 0);
     CHECK(request.running->prefill.open || request.running->decode.open);
   }
-  CHECK(waiting == queue_.size());
+  CHECK(waiting == queued());
 }
 
 }  // namespace spillway

@@ -11,6 +11,7 @@
 #include "common/ids.h"
 #include "common/sampling_params.h"
 #include "kv/block.h"
+#include "scheduler/placement.h"
 #include "transfer/messages.h"
 
 namespace spillway {
@@ -23,6 +24,9 @@ struct GenerateRequest {  // already text-free
   TenantKey tenant;
   std::vector<TokenId> stop_tokens;
   bool digest_logits = false;
+  uint32_t logprob_count = 0;  // as in Work
+  bool score_prompt = false;
+  std::optional<RequestId> leader{};  // another choice of the same prompt, submitted before
 };
 
 // The timed parts of one request, first byte to last token.
@@ -75,6 +79,9 @@ struct GatewayRequest {
   Waterfall waterfall;      // as far as known
   TimePoint first_token_at{};
   std::optional<RunningAttempt> running;  // otherwise it waits in the queue
+  bool led = false;                       // its followers wait no more
+  bool held = false;                      // or for its leader, before it comes into the queue
+  std::optional<Disaggregate> beside{};   // where its leader ran
 };
 
 // The requests under way and the one queue, first in, first out. A record's address is stable until erase(). Loop
@@ -82,7 +89,7 @@ struct GatewayRequest {
 class RequestTable {
  public:
   GatewayRequest* find(RequestId request);
-  // REQUIRES: not in the table. Waits at the tail.
+  // REQUIRES: not in the table. Waits at the tail; a choice whose leader is in the table, first for release().
   GatewayRequest& insert(GatewayRequest request);
   GatewayRequest* queue_head();  // nullptr: nobody waits
   // REQUIRES: `request` is the head and waits.
@@ -90,8 +97,11 @@ class RequestTable {
   void requeue(GatewayRequest& request);  // to the head. REQUIRES: running
   void erase(GatewayRequest& request);
 
-  uint32_t queued() const { return static_cast<uint32_t>(queue_.size()); }
-  uint32_t running() const { return static_cast<uint32_t>(requests_.size() - queue_.size()); }
+  // Those that wait for `leader` need not any more: they come into the queue.
+  void release(RequestId leader, const std::optional<Disaggregate>& beside);
+
+  uint32_t queued() const { return static_cast<uint32_t>(queue_.size()) + held_; }
+  uint32_t running() const { return static_cast<uint32_t>(requests_.size()) - queued(); }
   // Ids of those that `wanted` holds for, ascending: a copy, so that the caller may erase.
   template <class Wanted>
   std::vector<RequestId> select(Wanted&& wanted) const {
@@ -109,6 +119,7 @@ class RequestTable {
  private:
   std::map<RequestId, GatewayRequest> requests_;
   std::deque<RequestId> queue_;
+  uint32_t held_ = 0;
 };
 
 }  // namespace spillway

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/ids.h"
+#include "common/logprobs.h"
 #include "common/result.h"
 #include "common/sampling_params.h"
 #include "kv/block.h"
@@ -16,7 +17,7 @@
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -67,6 +68,8 @@ struct Work {
   TenantKey tenant;
   std::vector<TokenId> stop_tokens;  // end the request; at most 8
   bool digest_logits = false;        // Tokens carry XXH3-64 of the f32 logits they were sampled from
+  uint32_t logprob_count = 0;        // entries of Token::logprobs, at most 1 + kLogprobsMax
+  bool score_prompt = false;         // P sends PromptLogprobs, and so reuses no prefix; only with a logprob_count
   bool operator==(const Work&) const = default;
 };
 struct Prefill {  // G -> P, together with Reserve
@@ -117,7 +120,15 @@ struct Token {  // P (index 0), D (index >= 1) -> G
   FinishReason finish = FinishReason::kNone;
   uint64_t logits_digest = 0;
   NodeTimings timings;  // in index 0 and 1 only
+  std::vector<TokenLogprob> logprobs{};
   bool operator==(const Token&) const = default;
+};
+struct PromptLogprobs {  // P -> G, before Token 0: prompt tokens from position_first on; never of the first of all
+  Attempt attempt;
+  uint32_t position_first = 0;
+  uint32_t logprob_count = 0;            // entries of each token
+  std::vector<TokenLogprob> logprobs{};  // at most kScoredTokensMax tokens
+  bool operator==(const PromptLogprobs&) const = default;
 };
 struct Cancel {  // G -> P, D: the client left, or the attempt is over
   Attempt attempt;
@@ -134,13 +145,14 @@ struct Heartbeat {  // both ways; a peer that is silent for longer than the cont
 };
 
 using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reserve, Grant, PrefillDone, Committed,
-                             Lease, Token, Cancel, Failed, Heartbeat>;
+                             Lease, Token, PromptLogprobs, Cancel, Failed, Heartbeat>;
 std::string_view message_name(const Message& message);
 
 // Bounds that the decoder enforces; a message outside them is kCorrupt, as is an enum value out of range, sampling that
 // is out_of_bounds, output_tokens_max == 0, and min_tokens above it.
 inline constexpr uint32_t kPromptTokensMax = 1u << 20;
 inline constexpr uint32_t kStopTokensMax = 8;
+inline constexpr uint32_t kScoredTokensMax = 64;   // of one PromptLogprobs
 inline constexpr uint32_t kDetailBytesMax = 1024;  // HelloRefused::reason, Failed::detail
 inline constexpr uint32_t kNameBytesMax = 64;      // Hello::name
 inline constexpr uint32_t kEndpointBytesMax = 512;

@@ -108,17 +108,8 @@ struct FieldValue {
 };
 // What this server does not do.
 constexpr FieldValue kUnsupportedFields[] = {
-    {"n", "2"},
-    {"best_of", "2"},
-    {"top_logprobs", "5"},
-    {"echo", "true"},
-    {"logprobs", "1"},
-    {"suffix", "\"x\""},
-    {"tools", "[{}]"},
-    {"images", "[1]"},
-    {"functions", "[{}]"},
-    {"chat_template", "\"x\""},
-    {"guided_json", R"({"a":1})"},
+    {"suffix", "\"x\""},   {"tools", "[{}]"},          {"images", "[1]"},
+    {"functions", "[{}]"}, {"chat_template", "\"x\""}, {"guided_json", R"({"a":1})"},
 };
 
 std::string body_of(Form form, std::string_view text) {
