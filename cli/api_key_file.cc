@@ -1,11 +1,8 @@
 #include "cli/api_key_file.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <optional>
 #include <string_view>
 
@@ -16,23 +13,10 @@
 namespace spillway {
 namespace {
 
-constexpr size_t kFileBytesMax = 64 << 10;
-
 std::string read_all(const std::string& path) {
   const std::optional<UniqueFd> file = open_private_file(path, "API key");
   if (!file) throw SetupError(fmt::format("there is no API key file {}: write one key a line and chmod 600 it", path));
-  std::string text(kFileBytesMax + 1, 0);
-  size_t size = 0;
-  while (size < text.size()) {
-    const ssize_t count = ::read(file->get(), text.data() + size, text.size() - size);
-    if (count < 0) throw SetupError(fmt::format("cannot read API key file {}: {}", path, std::strerror(errno)));
-    if (count == 0) break;
-    size += static_cast<size_t>(count);
-  }
-  if (size > kFileBytesMax)
-    throw SetupError(fmt::format("API key file {} is larger than {} bytes", path, kFileBytesMax));
-  text.resize(size);
-  return text;
+  return read_small_file(*file, path, "API key");
 }
 
 bool is_key(std::string_view line) {

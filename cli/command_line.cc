@@ -1,11 +1,14 @@
 #include "cli/command_line.h"
 
+#include <fmt/format.h>
+
 #include <memory>
 #include <string>
 
 #include "cli/bench_command.h"
 #include "cli/doctor_command.h"
 #include "cli/explain_command.h"
+#include "cli/nearest.h"
 #include "cli/run_command.h"
 #include "cli/serve_command.h"
 #include "cli/start_decode.h"
@@ -13,9 +16,15 @@
 #include "cli/start_prefill.h"
 #include "cli/verify_command.h"
 #include "common/check.h"
+#include "common/quote.h"
 #include "common/version.h"
 
 namespace spillway {
+namespace {
+
+CLI::ParseError refused(const std::string& why) { return {why, CLI::ExitCodes::ExtrasError}; }
+
+}  // namespace
 
 std::vector<Subcommand> subcommands() {
   using enum FlagGroup;
@@ -66,20 +75,76 @@ CommandLine::CommandLine()
           "spillway") {
   app_.require_subcommand(1);
   app_.set_version_flag("--version", "spillway " + std::string(version()));
+  const auto add_config = [this](CLI::App& app) {
+    app.option_defaults()->group("Configuration");
+    return app.add_option("--config", config_path_, "YAML file: a flat map of this subcommand's long flags")
+        ->type_name("FILE")
+        ->configurable(false);
+  };
+  add_config(app_);
   for (const Subcommand& command : subcommands_) {
     CLI::App* const sub = app_.add_subcommand(command.name, command.description);
     add_flags(*sub, options_, command.groups);
-    sub->fallthrough();  // so that --config may follow the subcommand
+    add_config(*sub);
+    sub->add_flag("--print-config", print_config_,
+                  "Print the configuration with the origin of each value; start nothing")
+        ->configurable(false);
     sub->callback([this, &command] { chosen_ = &command; });
   }
-  app_.config_formatter(std::make_shared<YamlConfig>(app_));
-  app_.set_config("--config", "", "YAML file: a flat map of the subcommand's long flags; the command line wins");
-  app_.allow_config_extras(CLI::config_extras_mode::error);
 }
 
-const Subcommand& CommandLine::parse(int argc, const char* const* argv) {
-  app_.parse(argc, argv);
+void CommandLine::refuse_unknown() {
+  for (const CLI::App* const app : app_.get_subcommands()) {
+    const std::vector<std::string> left = app->remaining();
+    if (left.empty()) continue;
+    std::vector<std::string> names;
+    for (const CLI::Option* const option : app->get_options())
+      if (!option->get_lnames().empty()) names.push_back("--" + flag_of(*option));
+    throw refused(fmt::format("{} takes no {}{}", app->get_name(), quote_foreign(left.front()),
+                              did_you_mean(left.front().substr(0, left.front().find('=')), names)));
+  }
+  std::vector<std::string> names;
+  for (const Subcommand& command : subcommands_) names.emplace_back(command.name);
+  const std::vector<std::string> left = app_.remaining();
+  if (left.empty()) throw refused(fmt::format("say what to do: {}", fmt::join(names, ", ")));
+  throw refused(fmt::format("{} is no subcommand{}", quote_foreign(left.front()), did_you_mean(left.front(), names)));
+}
+
+// A required flag may also come from the environment or the file: checked once those were read.
+void CommandLine::parse_arguments(int argc, const char* const* argv) {
+  std::vector<CLI::Option*> required;
+  for (CLI::App* const command : app_.get_subcommands([](CLI::App*) { return true; }))
+    for (CLI::Option* const option : command->get_options())
+      if (option->get_required()) required.push_back(option);
+  const auto set_required = [&](bool on) {
+    for (CLI::Option* const option : required) option->required(on);
+  };
+  set_required(false);
+  try {
+    app_.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    refuse_unknown();
+  } catch (const CLI::RequiredError&) {  // of require_subcommand
+    refuse_unknown();
+  } catch (...) {
+    set_required(true);  // --help shows it
+    throw;
+  }
+  set_required(true);
+}
+
+void CommandLine::check_required() {
+  for (const CLI::Option* const option : settings_of(command()))
+    if (option->get_required() && !configuration_->given(flag_of(*option)))
+      throw refused(fmt::format("{} needs --{} (or {}, or {}: in a --config file)", chosen_->name, flag_of(*option),
+                                variable_of(flag_of(*option)), flag_of(*option)));
+}
+
+const Subcommand& CommandLine::parse(int argc, const char* const* argv, const Environment& environment) {
+  parse_arguments(argc, argv);
   CHECK(chosen_ != nullptr);  // require_subcommand
+  configuration_ = std::make_unique<Configuration>(command(), environment, config_path_);
+  if (!print_config_) check_required();
   return *chosen_;
 }
 

@@ -1,8 +1,11 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <memory>
+#include <string>
 #include <vector>
 
+#include "cli/configuration.h"
 #include "cli/flags.h"
 #include "cli/options.h"
 
@@ -17,7 +20,7 @@ struct Subcommand {
 };
 std::vector<Subcommand> subcommands();
 
-// The command line of the whole executable, `--config FILE.yaml` included. Used once.
+// The command line of the whole executable, with what the environment and `--config FILE.yaml` add to it. Used once.
 class CommandLine {
  public:
   CommandLine();
@@ -25,15 +28,26 @@ class CommandLine {
   CommandLine& operator=(const CommandLine&) = delete;
   // Fills options() and returns the subcommand that was asked for. Throws CLI::ParseError, also for --help and
   // --version, for app().exit() to print.
-  const Subcommand& parse(int argc, const char* const* argv);
+  const Subcommand& parse(int argc, const char* const* argv, const Environment& environment);
   const Options& options() const { return options_; }
+  // After parse(): the values in force, and whether to print them and do nothing else.
+  Configuration& configuration() { return *configuration_; }
+  bool print_config() const { return print_config_; }
   CLI::App& app() { return app_; }
 
  private:
+  void parse_arguments(int argc, const char* const* argv);
+  CLI::App& command() { return *app_.get_subcommand(chosen_->name); }
+  [[noreturn]] void refuse_unknown();
+  void check_required();
+
   Options options_;
   const std::vector<Subcommand> subcommands_;
   const Subcommand* chosen_ = nullptr;
+  std::string config_path_;
+  bool print_config_ = false;
   CLI::App app_;
+  std::unique_ptr<Configuration> configuration_;
 };
 
 }  // namespace spillway

@@ -16,6 +16,7 @@
 #include "cli/serve_check.h"
 #include "cli/start_gateway.h"
 #include "cli/supervisor.h"
+#include "cli/tls_files.h"
 #include "common/check.h"
 #include "common/memory.h"
 #include "kernels/make_backend.h"
@@ -74,6 +75,11 @@ std::vector<Finding> findings_of(const Options& options) {
   findings.push_back(file_limit(options));
   findings.push_back(
       checked("address", fmt::format("{}:{}", options.host, options.port), "HTTP", [&] { check_address(options); }));
+  findings.push_back(checked("exposure", options.host,
+                             options.insecure ? "--insecure: as you say" : "safe to listen on",
+                             [&] { check_exposure(options); }));
+  if (!options.tls_cert.empty() || !options.tls_key.empty())
+    findings.push_back(checked("TLS", options.tls_cert, "shown to clients", [&] { (void)read_tls_identity(options); }));
   if (!options.cache_dir.empty())
     findings.push_back(checked("cache folder", options.cache_dir, "packed weights, mapped by all nodes",
                                [&] { check_can_make(options.cache_dir + "/weights"); }));

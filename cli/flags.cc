@@ -1,18 +1,27 @@
 #include "cli/flags.h"
 
 #include <fmt/format.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <sstream>
+#include <iterator>
+
+#include "cli/configuration.h"
+#include "common/check.h"
 
 namespace spillway {
 namespace {
 
 constexpr size_t kServedNameBytesMax = 128;
+constexpr int kServedNamesMax = 64;
+constexpr int kFaultsMax = 64;
+
+void add_optional_model(CLI::App& command, Options& options) {
+  command.add_option("-m,--model", options.model, "Model file (GGUF)")->check(CLI::ExistingFile)->type_name("FILE");
+}
 
 void add_model(CLI::App& command, Options& options) {
-  command.add_option("-m,--model", options.model, "Model file (GGUF)")->required()->check(CLI::ExistingFile);
+  add_optional_model(command, options);
+  command.get_option("--model")->required();
 }
 
 void add_engine(CLI::App& command, Options& options) {
@@ -22,9 +31,11 @@ void add_engine(CLI::App& command, Options& options) {
   command.add_option("--isa", options.isa, "Instruction set of the kernels: auto, scalar, avx512bf16")
       ->check(CLI::IsMember({"auto", "scalar", "avx512bf16"}))
       ->capture_default_str();
-  command.add_option("--cache-dir", options.cache_dir,
-                     "Folder for the packed weights: written once, then mapped by every process. Default: none, each "
-                     "process packs its own");
+  command
+      .add_option("--cache-dir", options.cache_dir,
+                  "Folder for the packed weights: written once, then mapped by every process. Default: none, each "
+                  "process packs its own")
+      ->type_name("DIR");
 }
 
 void add_model_len(CLI::App& command, Options& options) {
@@ -38,7 +49,7 @@ void add_kv(CLI::App& command, Options& options) {
   command.add_option("--device-memory", options.device_memory, "KV memory of each node, e.g. 512MiB, 2GiB")
       ->transform(CLI::AsSizeValue(false))
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 50))
-      ->capture_default_str();
+      ->default_str(fmt::format("{}MiB", options.device_memory >> 20));
   command.add_option("--chunk-tokens", options.chunk_tokens, "Prompt tokens of one request computed per step")
       ->check(CLI::Range(1u, 16384u))
       ->capture_default_str();
@@ -65,11 +76,22 @@ void add_http(CLI::App& command, Options& options) {
   command
       .add_option("--served-model-name", options.served_names,
                   "Name of the model in the API, repeatable; *: requests may name any. Default: the file's stem")
+      ->expected(1, kServedNamesMax)
+      ->allow_extra_args(false)
       ->check(CLI::Validator(check_served_name, "NAME"));
-  command.add_option(
-      "--api-key-file", options.api_key_file,
-      "Keys of the API, one a line, mode 0600: clients must show one (Authorization: Bearer KEY), and each "
-      "has a prefix cache of its own. Default: nobody is asked");
+  command
+      .add_option("--api-key-file", options.api_key_file,
+                  "Keys of the API, one a line, mode 0600: clients must show one (Authorization: Bearer KEY), and each "
+                  "has a prefix cache of its own. Default: nobody is asked")
+      ->type_name("FILE");
+  command
+      .add_option("--tls-cert", options.tls_cert,
+                  "Certificate (PEM, the server's own first) to serve https with. Default: plain HTTP")
+      ->type_name("FILE");
+  command.add_option("--tls-key", options.tls_key, "Its private key (PEM, mode 0600, no passphrase)")
+      ->type_name("FILE");
+  command.add_flag("--insecure", options.insecure,
+                   "Let a --host that other machines reach go without --api-key-file or TLS");
   command.add_option("--queue-max", options.queue_max, "Requests that may wait; more are answered 429")
       ->check(CLI::Range(1u, 65536u))
       ->capture_default_str();
@@ -78,13 +100,15 @@ void add_http(CLI::App& command, Options& options) {
 void add_join(CLI::App& command, Options& options) {
   command.add_option("--gateway", options.gateway_endpoint, "Control endpoint of the gateway: ipc://PATH")->required();
   command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
-  command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work");
+  command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work")
+      ->configurable(false);
 }
 
 void add_run_dir(CLI::App& command, Options& options) {
   command.add_option("--run-dir", options.run_dir, "Folder for this run's sockets")
       ->required()
-      ->check(CLI::ExistingDirectory);
+      ->check(CLI::ExistingDirectory)
+      ->type_name("DIR");
 }
 
 void add_serve(CLI::App& command, Options& options) {
@@ -136,78 +160,62 @@ void add_verify(CLI::App& command, Options& options) {
 }
 
 void add_fault(CLI::App& command, Options& options) {
-  command.add_option("--fault", options.faults,
-                     "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it");
+  command
+      .add_option("--fault", options.faults,
+                  "Tests only: NAME[:N] kills the process at the Nth pass of a fault point, NAME[:N]:stop halts it")
+      ->expected(1, kFaultsMax)
+      ->allow_extra_args(false);
 }
 
 void add_secret(CLI::App& command, Options& options) {
-  command.add_option(
-      "--secret-file", options.secret_file,
-      "Secret that keys the prefix cache; made (mode 0600) when absent. Default: the user's state folder");
+  command
+      .add_option("--secret-file", options.secret_file,
+                  "Secret that keys the prefix cache; made (mode 0600) when absent. Default: the user's state folder")
+      ->type_name("FILE");
 }
+
+// A flag is added in one place: in the function of its group. Its variable, its line of --print-config, its place in
+// the help and in the shell completion follow; a path says so by type_name("FILE") or ("DIR").
+struct GroupEntry {
+  FlagGroup group;
+  const char* title;
+  void (*add)(CLI::App&, Options&);
+};
+constexpr GroupEntry kGroups[] = {
+    {FlagGroup::kModel, "Model", add_model},
+    {FlagGroup::kOptionalModel, "Model", add_optional_model},
+    {FlagGroup::kModelLen, "Model", add_model_len},
+    {FlagGroup::kEngine, "Compute", add_engine},
+    {FlagGroup::kKv, "Memory and batches", add_kv},
+    {FlagGroup::kBatch, "Memory and batches", add_batch},
+    {FlagGroup::kHttp, "HTTP API", add_http},
+    {FlagGroup::kServe, "Nodes", add_serve},
+    {FlagGroup::kJoin, "Nodes", add_join},
+    {FlagGroup::kRunDir, "Nodes", add_run_dir},
+    {FlagGroup::kSecret, "Secrets", add_secret},
+    {FlagGroup::kPrompt, "Prompt", add_prompt},
+    {FlagGroup::kSampling, "Sampling", add_sampling},
+    {FlagGroup::kBench, "Measuring", add_bench},
+    {FlagGroup::kReport, "Measuring", add_report},
+    {FlagGroup::kVerify, "Proof", add_verify},
+    {FlagGroup::kFault, "Tests", add_fault},
+};
 
 }  // namespace
 
 void add_flags(CLI::App& command, Options& options, const std::vector<FlagGroup>& groups) {
   for (const FlagGroup group : groups) {
-    switch (group) {
-      case FlagGroup::kModel: add_model(command, options); break;
-      case FlagGroup::kOptionalModel:
-        command.add_option("-m,--model", options.model, "Model file (GGUF)")->check(CLI::ExistingFile);
-        break;
-      case FlagGroup::kVerify: add_verify(command, options); break;
-      case FlagGroup::kEngine: add_engine(command, options); break;
-      case FlagGroup::kModelLen: add_model_len(command, options); break;
-      case FlagGroup::kKv: add_kv(command, options); break;
-      case FlagGroup::kBatch: add_batch(command, options); break;
-      case FlagGroup::kHttp: add_http(command, options); break;
-      case FlagGroup::kJoin: add_join(command, options); break;
-      case FlagGroup::kRunDir: add_run_dir(command, options); break;
-      case FlagGroup::kServe: add_serve(command, options); break;
-      case FlagGroup::kBench: add_bench(command, options); break;
-      case FlagGroup::kPrompt: add_prompt(command, options); break;
-      case FlagGroup::kSampling: add_sampling(command, options); break;
-      case FlagGroup::kReport: add_report(command, options); break;
-      case FlagGroup::kFault: add_fault(command, options); break;
-      case FlagGroup::kSecret: add_secret(command, options); break;
-    }
+    const auto* const entry = std::ranges::find(kGroups, group, &GroupEntry::group);
+    CHECK(entry != std::end(kGroups));
+    command.option_defaults()->group(entry->title);
+    entry->add(command, options);
   }
+  command.option_defaults()->group("Log");
   command.add_option("--log-level", options.log_level, "trace, debug, info, warning, error")
       ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}))
       ->capture_default_str();
-}
-
-std::string YamlConfig::to_config(const CLI::App* app, bool default_also, bool /*write_description*/,
-                                  std::string /*prefix*/) const {
-  std::ostringstream out;
-  for (const CLI::Option* option : app->get_options()) {
-    if (option->get_lnames().empty() || !option->get_configurable()) continue;
-    if (option->count() == 0 && !(default_also && !option->get_default_str().empty())) continue;
-    out << option->get_lnames().front() << ": ";
-    out << (option->count() > 0 ? CLI::detail::join(option->results(), ", ") : option->get_default_str()) << '\n';
-  }
-  return out.str();
-}
-
-std::vector<CLI::ConfigItem> YamlConfig::from_config(std::istream& input) const try {
-  const YAML::Node root = YAML::Load(input);
-  if (!root.IsMap() && !root.IsNull()) throw CLI::ConversionError("--config: expected a map of long flags to values");
-  std::vector<CLI::ConfigItem> found;
-  for (const auto& entry : root) {
-    CLI::ConfigItem item;
-    for (const CLI::App* command : app_.get_subcommands()) item.parents = {command->get_name()};
-    item.name = entry.first.as<std::string>();
-    if (std::ranges::find(found, item.name, &CLI::ConfigItem::name) != found.end())
-      throw CLI::ConversionError("--config: " + item.name + " twice");
-    if (!entry.second.IsScalar() && !entry.second.IsSequence())
-      throw CLI::ConversionError("--config: " + item.name + " must be a value or a list of values");
-    item.inputs = entry.second.IsScalar() ? std::vector{entry.second.as<std::string>()}
-                                          : entry.second.as<std::vector<std::string>>();
-    found.push_back(std::move(item));
-  }
-  return found;
-} catch (const YAML::Exception& error) {
-  throw CLI::ConversionError(std::string("--config: ") + error.what());
+  for (CLI::Option* const option : settings_of(command))  // for --print-config
+    if (option->get_items_expected_max() == 1 && option->get_default_str().empty()) option->capture_default_str();
 }
 
 }  // namespace spillway

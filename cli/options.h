@@ -22,6 +22,8 @@ struct Options {
   uint32_t queue_max = 64;                       // --queue-max
   std::vector<std::string> served_names;         // --served-model-name; none: the file's stem; "*": any is accepted
   std::string api_key_file;                      // --api-key-file; empty: nobody is asked for a key
+  std::string tls_cert, tls_key;                 // --tls-cert, --tls-key; empty: plain HTTP
+  bool insecure = false;                         // --insecure: reachable from outside without keys or TLS
   std::string cache_dir;                         // --cache-dir of PackedWeights; empty: each process packs its own
   std::string secret_file;                       // --secret-file; empty: the user's state folder
   std::vector<std::string> faults;               // --fault NAME[:N]

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -10,6 +11,11 @@
 #include "common/check.h"
 
 namespace spillway {
+namespace {
+
+constexpr size_t kFileBytesMax = 64 << 10;
+
+}  // namespace
 
 std::optional<UniqueFd> open_private_file(const std::string& path, std::string_view what) {
   UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));  // a FIFO must not hang
@@ -24,6 +30,21 @@ std::optional<UniqueFd> open_private_file(const std::string& path, std::string_v
     throw SetupError(
         fmt::format("{} file {} is open to others (mode {:o}): chmod 600 it", what, path, status.st_mode & 0777));
   return file;
+}
+
+std::string read_small_file(const UniqueFd& file, const std::string& path, std::string_view what) {
+  std::string text(kFileBytesMax + 1, 0);
+  size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t count = ::read(file.get(), text.data() + size, text.size() - size);
+    if (count < 0) throw SetupError(fmt::format("cannot read {} file {}: {}", what, path, std::strerror(errno)));
+    if (count == 0) break;
+    size += static_cast<size_t>(count);
+  }
+  if (size > kFileBytesMax)
+    throw SetupError(fmt::format("{} file {} is larger than {} bytes", what, path, kFileBytesMax));
+  text.resize(size);
+  return text;
 }
 
 }  // namespace spillway

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <tl/expected.hpp>
 
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
@@ -20,6 +22,38 @@
 #include "common/unique_fd.h"
 
 namespace spillway {
+namespace {
+
+using AddressList = std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)>;
+
+// Otherwise the error of getaddrinfo.
+tl::expected<AddressList, int> resolve(const Options& options) {
+  addrinfo hints{};
+  hints.ai_flags = AI_PASSIVE;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int error = ::getaddrinfo(options.host.c_str(), std::to_string(options.port).c_str(), &hints, &found);
+  if (error != 0) return tl::unexpected(error);
+  return AddressList(found, &::freeaddrinfo);
+}
+
+bool is_loopback(const sockaddr& address) {
+  if (address.sa_family == AF_INET)
+    return ntohl(reinterpret_cast<const sockaddr_in&>(address).sin_addr.s_addr) >> 24 == 127;
+  return address.sa_family == AF_INET6 &&
+         IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
+}
+
+// A name that means nothing is not: listening will fail, and say why.
+bool reachable_from_outside(const Options& options) {
+  const auto found = resolve(options);
+  if (!found) return false;
+  for (const addrinfo* one = found->get(); one != nullptr; one = one->ai_next)
+    if (!is_loopback(*one->ai_addr)) return true;
+  return false;
+}
+
+}  // namespace
 
 void check_shared_memory() {
   const UniqueFd fd(::memfd_create("spillway-check", MFD_CLOEXEC | MFD_ALLOW_SEALING));
@@ -38,18 +72,25 @@ void check_address(const Options& options) {
     return SetupError(
         fmt::format("cannot listen on {}:{}: {}. Choose another --port or --host", options.host, options.port, reason));
   };
-  addrinfo hints{};
-  hints.ai_flags = AI_PASSIVE;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const int error = ::getaddrinfo(options.host.c_str(), std::to_string(options.port).c_str(), &hints, &found);
-  if (error != 0) throw cannot(::gai_strerror(error));
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> list(found, &::freeaddrinfo);
-  const UniqueFd fd(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const auto found = resolve(options);
+  if (!found) throw cannot(::gai_strerror(found.error()));
+  const UniqueFd fd(::socket((*found)->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int on = 1;  // as the gateway: connections that ended a moment ago do not hold the port
   if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-      ::bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0)
+      ::bind(fd.get(), (*found)->ai_addr, (*found)->ai_addrlen) != 0)
     throw cannot(std::strerror(errno));
+}
+
+void check_exposure(const Options& options) {
+  const bool keys = !options.api_key_file.empty(), tls = !options.tls_cert.empty();
+  if ((keys && tls) || options.insecure || !reachable_from_outside(options)) return;
+  throw SetupError(fmt::format(
+      "--host {} is reachable from other machines, and {}: give {}{}{}, or listen on 127.0.0.1, or say --insecure",
+      options.host,
+      keys  ? "without TLS their keys and prompts would be readable on the way"
+      : tls ? "nobody would be asked for a key"
+            : "nobody would be asked for a key and prompts would be readable on the way (no TLS)",
+      keys ? "" : "--api-key-file", keys || tls ? "" : " and ", tls ? "" : "--tls-cert with --tls-key"));
 }
 
 void check_can_make(const std::string& path) {

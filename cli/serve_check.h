@@ -16,6 +16,9 @@ uint32_t threads_per_node(const Options& options);
 // Throws SetupError when nothing can listen on --host and --port, with the remedy. Listens nowhere.
 void check_address(const Options& options);
 
+// Throws SetupError when other machines can reach --host and keys or TLS are lacking, unless --insecure allows it.
+void check_exposure(const Options& options);
+
 // Throws SetupError when the nearest folder above `path` that exists cannot be written, so that `path` cannot be made.
 void check_can_make(const std::string& path);
 

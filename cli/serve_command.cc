@@ -6,6 +6,7 @@
 #include "cli/run_directory.h"
 #include "cli/serve_check.h"
 #include "cli/supervisor.h"
+#include "cli/tls_files.h"
 #include "cli/value_or_throw.h"
 #include "common/fault_points.h"
 #include "formats/gguf.h"
@@ -30,6 +31,9 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   add("--log-level", options.log_level);
   for (const std::string& name : options.served_names) add("--served-model-name", name);
   if (!options.api_key_file.empty()) add("--api-key-file", options.api_key_file);
+  if (!options.tls_cert.empty()) add("--tls-cert", options.tls_cert);
+  if (!options.tls_key.empty()) add("--tls-key", options.tls_key);
+  if (options.insecure) arguments.emplace_back("--insecure");
   if (!options.secret_file.empty()) add("--secret-file", options.secret_file);
   return arguments;
 }
@@ -56,6 +60,8 @@ void pack_weights_once(const Options& options) {
 int serve_command(const Options& options) {
   const FaultPoints checked(options.faults);                                     // a typo ends here, not in a child
   if (!options.api_key_file.empty()) (void)read_api_keys(options.api_key_file);  // as does a bad file
+  (void)read_tls_identity(options);
+  check_exposure(options);
   check_shared_memory();
   check_served_model(options);
   pack_weights_once(options);

@@ -10,7 +10,9 @@
 #include "cli/memory_plan.h"
 #include "cli/process_identity.h"
 #include "cli/secret_file.h"
+#include "cli/serve_check.h"
 #include "cli/stop_signal.h"
+#include "cli/tls_files.h"
 #include "cli/value_or_throw.h"
 #include "common/bounded_vector.h"
 #include "common/fault_points.h"
@@ -97,11 +99,13 @@ int start_gateway(const Options& options) {
   GatewayConfig config;
   config.queue_max = options.queue_max;
   HttpConfig http_config = http_config_of(options);
+  http_config.tls = read_tls_identity(options);
+  check_exposure(options);
   if (!options.api_key_file.empty()) http_config.keys = ApiKeys(read_api_keys(options.api_key_file), secret);
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
   HttpServer http(http_config, served, inputs, boot);
-  spdlog::info("listening http://{}:{} control endpoint {} model {}", options.host, http.port(),
-               options.gateway_endpoint, served.name());
+  spdlog::info("listening http{}://{}:{} control endpoint {} model {}", http_config.tls.given() ? "s" : "",
+               options.host, http.port(), options.gateway_endpoint, served.name());
 
   Gateway gateway(config, boot);
   BoundedVector<GatewayEffect> effects(gateway.effects_max());

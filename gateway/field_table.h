@@ -42,13 +42,18 @@ struct Field {
   FieldUse use;
   double low = 0, high = 0;  // of a number its value, of a list or object its entries, of a string its bytes; inclusive
   FieldLimit limit = FieldLimit::kNone;
-  std::string_view fallback = {};  // as JSON or in words; kNeutral: all values that are taken, as a JSON list
+  std::string_view fallback =
+      {};  // what absent means, in words, or "required"; kNeutral: all values that are taken, as a JSON list
   std::string_view meaning = {};
+  bool required() const { return fallback == "required"; }
   bool takes(Route route) const { return (routes >> static_cast<unsigned>(route) & 1) != 0; }
 };
 
 // "Over 0" in bounds, and still so as a float.
 inline constexpr double kAboveZero = std::numeric_limits<float>::min();
+
+// The members of `stream_options`, all booleans.
+inline constexpr std::string_view kStreamOptions[] = {"include_usage", "continuous_usage_stats"};
 
 std::span<const Field> field_table();
 // nullptr: the route knows no such field.

@@ -111,6 +111,8 @@ std::string GatewayMetrics::text(const GatewayStatus& status, const Result<void>
   page.family("spillway_http_responses_total", "HTTP responses, by status.", MetricType::Counter);
   for (const auto& [code, count] : responses_)
     page.sample(static_cast<double>(count), {{"status", std::to_string(code)}});
+  page.counter("spillway_tls_handshake_failures_total", "Clients whose TLS handshake failed or did not end.",
+               tls_failures_);
   page.gauge("spillway_http_connections", "Open HTTP connections.", connections);
   page.histogram("spillway_time_to_first_token_seconds", "Arrival at the gateway to token 0.", ttft_);
   page.histogram("spillway_time_per_output_token_seconds", "Mean gap between the tokens of one request.",

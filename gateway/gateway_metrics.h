@@ -26,12 +26,14 @@ class GatewayMetrics {
   void observe_first_token(Duration since_arrival);
   void observe_end(const Waterfall& waterfall);  // of a request that ended well
   void observe_response(unsigned http_status);
+  void observe_tls_failure() { ++tls_failures_; }  // of a handshake
   // Prometheus text format 0.0.4.
   std::string text(const GatewayStatus& status, const Result<void>& ready, uint32_t connections) const;
 
  private:
   const std::string model_name_;
   std::map<unsigned, uint64_t> responses_;  // by HTTP status; bounded by the statuses this server sends
+  uint64_t tls_failures_ = 0;
   prometheus::Histogram ttft_, time_per_output_token_, queue_, prefill_, handover_, total_;
 };
 

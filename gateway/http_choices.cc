@@ -11,12 +11,13 @@ namespace spillway {
 bool HttpSession::submit(const ApiRequest& request) {
   choices_.clear();
   for (GenerateRequest& work : choice_requests(request, *tenant_, id_, [this] { return shared_.next_request(); })) {
-    const RequestId id = work.request;
+    Choice choice{.id = work.request, .waterfall = {}};
+    choice.waterfall.prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
     if (!shared_.submit(std::move(work), *this)) {
       cancel_all();
       return false;
     }
-    choices_.push_back({.id = id});
+    choices_.push_back(choice);
   }
   return true;
 }
@@ -28,29 +29,26 @@ void HttpSession::cancel_all() {
     if (std::exchange(choice.open, false)) shared_.cancel(choice.id);
 }
 
-// REQUIRES: of a request that was submitted here.
-size_t HttpSession::choice_of(const StreamEvent& event) const {
-  const RequestId id = std::visit([](const auto& one) { return one.request; }, event);
-  const auto found = std::ranges::find(choices_, id, &Choice::id);
+void HttpSession::fail_all(const Error& error) {
+  std::vector<RequestId> open;
+  for (const Choice& choice : choices_)
+    if (choice.open) open.push_back(choice.id);
+  cancel_all();
+  for (const RequestId id : open)
+    if (!failed_) on(StreamError{id, error});
+}
+
+// REQUIRES: of a choice that was submitted here.
+size_t HttpSession::choice_of(RequestId request) const {
+  const auto found = std::ranges::find(choices_, request, &Choice::id);
   CHECK(found != choices_.end());
   return static_cast<size_t>(found - choices_.begin());
 }
 
-// What an event that is no error adds to the answer: to `out`, where it is a stream.
-void HttpSession::tell(OpenAiAnswer& answer, const StreamEvent& event, std::string* out) {
-  const size_t choice = choice_of(event);
-  if (const auto* const scores = std::get_if<StreamScores>(&event)) answer.add_scores(choice, *scores);
-  if (const auto* const token = std::get_if<StreamToken>(&event))
-    out != nullptr ? answer.stream_token(choice, *token, *out) : answer.add_token(choice, *token);
-  stop_early(answer, choice);
-  if (const auto* const end = std::get_if<StreamEnd>(&event))
-    out != nullptr ? answer.stream_end(choice, *end, *out) : answer.add_end(choice, *end);
-}
-
 // The nodes go on until they are told: at once, or they compute tokens for nobody.
-void HttpSession::stop_early(const OpenAiAnswer& answer, size_t choice) {
+void HttpSession::stop_early(size_t choice) {
   Choice& one = choices_[choice];
-  if (!answer.stopped(choice) || !one.open || std::exchange(one.stop_told, true)) return;
+  if (!answer_->stopped(choice) || !one.open || std::exchange(one.stop_told, true)) return;
   shared_.stop_found(one.id);
 }
 

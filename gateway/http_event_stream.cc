@@ -21,8 +21,7 @@ constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 
 }  // namespace
 
-asio::awaitable<error_code> write_event_stream_head(beast::tcp_stream& stream, const HttpReply& reply,
-                                                    bool keep_alive) {
+asio::awaitable<error_code> write_event_stream_head(HttpStream& stream, const HttpReply& reply, bool keep_alive) {
   http::response<http::empty_body> head(http::status::ok, reply.http_version());
   reply.set_common(head);
   head.set(http::field::content_type, "text/event-stream; charset=utf-8");
@@ -36,8 +35,7 @@ asio::awaitable<error_code> write_event_stream_head(beast::tcp_stream& stream, c
   co_return error;
 }
 
-asio::awaitable<error_code> write_event_stream(beast::tcp_stream& stream, unsigned http_version, std::string text,
-                                               bool last) {
+asio::awaitable<error_code> write_event_stream(HttpStream& stream, unsigned http_version, std::string text, bool last) {
   error_code error;
   if (http_version == 10) {
     std::tie(error, std::ignore) = co_await asio::async_write(stream, asio::buffer(text), kNoThrow);

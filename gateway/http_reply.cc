@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <boost/beast/core/string.hpp>
 #include <boost/beast/http/error.hpp>
-#include <iterator>
 #include <utility>
+
+#include "gateway/route_table.h"
 
 namespace spillway {
 namespace {
@@ -15,26 +16,6 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 
 constexpr size_t kRequestNameBytesMax = 128;
-
-struct Route {
-  std::string_view path;
-  http::verb method;
-};
-constexpr Route kRoutes[] = {
-    {"/v1/completions", http::verb::post}, {"/v1/chat/completions", http::verb::post},
-    {"/v1/models", http::verb::get},       {"/health", http::verb::get},
-    {"/health/live", http::verb::get},     {"/health/ready", http::verb::get},
-    {"/metrics", http::verb::get},         {"/version", http::verb::get},
-    {"/tokenize", http::verb::post},       {"/detokenize", http::verb::post},
-};
-
-// nullptr: no such route.
-const Route* find_route(std::string_view path) {
-  if (path.starts_with(kModelPath)) path = "/v1/models";
-  const auto* const found =
-      std::find_if(std::begin(kRoutes), std::end(kRoutes), [&](const Route& route) { return route.path == path; });
-  return found == std::end(kRoutes) ? nullptr : found;
-}
 
 bool is_json(std::string_view content_type) {
   const std::string_view type = content_type.substr(0, content_type.find(';'));
@@ -78,15 +59,16 @@ HttpResponse HttpReply::error(const ApiError& error) const {
 }
 
 std::optional<HttpResponse> HttpReply::refuse(const HttpRequest& request) const {
-  const Route* const route = find_route(path_of(request.target()));
+  const RouteRule* const route = find_route(path_of(request.target()));
   if (route == nullptr) {
     HttpResponse response =
         error({.status = 404, .message = "there is no such path: try /v1/models", .code = "not_found"});
     if (request.method() == http::verb::head) response.body().clear();  // nobody would read it
     return response;
   }
-  if (request.method() != route->method) {
-    const std::string allow(http::to_string(route->method));
+  const auto method = route->post() ? http::verb::post : http::verb::get;
+  if (request.method() != method) {
+    const std::string allow(http::to_string(method));
     HttpResponse response =
         error({.status = 405, .message = fmt::format("this path takes {} only", allow), .code = "method_not_allowed"});
     response.set(http::field::allow, allow);
@@ -95,7 +77,7 @@ std::optional<HttpResponse> HttpReply::refuse(const HttpRequest& request) const 
   }
   // A page of another origin cannot send this type unasked, only others or none, so a browser cannot be made to use
   // a server on its host.
-  if (route->method == http::verb::post && !is_json(request[http::field::content_type]))
+  if (route->post() && !is_json(request[http::field::content_type]))
     return error(
         {.status = 415,
          .message = "add the header Content-Type: application/json (curl: -H 'Content-Type: application/json')",
@@ -113,6 +95,12 @@ HttpResponse HttpReply::unauthorized(const HttpRequest& request) const {
   return response;
 }
 
+HttpResponse HttpReply::too_slow(std::string_view what, double limit_s) const {
+  return error({.status = 408,
+                .message = fmt::format("the {} was not complete within {:g} s: send it faster", what, limit_s),
+                .code = "request_timeout"});
+}
+
 HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, size_t header_bytes_max,
                                    size_t body_bytes_max) const {
   if (read_error == http::error::body_limit)
@@ -125,6 +113,15 @@ HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, 
                   .code = "header_too_large"});
   return error(
       {.status = 400, .message = fmt::format("this is not HTTP: {}", read_error.message()), .code = "malformed_http"});
+}
+
+ApiError busy(std::string message) {
+  return {
+      .status = 503, .message = std::move(message), .type = "server_error", .code = "unavailable", .retry_after_s = 1};
+}
+
+std::string id_text(const RequestId& id) {
+  return fmt::format("{:016x}{:x}", static_cast<uint64_t>(id.boot), id.counter);
 }
 
 bool needs_key(std::string_view path) { return path != "/health" && !path.starts_with("/health/"); }

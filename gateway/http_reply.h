@@ -6,12 +6,14 @@
 #include <string>
 #include <string_view>
 
+#include "common/ids.h"
 #include "common/result.h"
+#include "gateway/http_body.h"
 #include "gateway/openai_response.h"
 
 namespace spillway {
 
-using HttpRequest = boost::beast::http::request<boost::beast::http::string_body>;
+using HttpRequest = boost::beast::http::request<ArrivingBody>;
 using HttpResponse = boost::beast::http::response<boost::beast::http::string_body>;
 
 inline constexpr std::string_view kJsonType = "application/json";
@@ -36,6 +38,8 @@ class HttpReply {
   std::optional<HttpResponse> refuse(const HttpRequest& request) const;
   // The reply to a request that shows no key of this server.
   HttpResponse unauthorized(const HttpRequest& request) const;
+  // The reply to a request that was not whole in time.
+  HttpResponse too_slow(std::string_view what, double limit_s) const;
   // The reply to bytes that Beast's parser refused, by its error.
   HttpResponse unreadable(const boost::system::error_code& error, size_t header_bytes_max, size_t body_bytes_max) const;
 
@@ -45,12 +49,13 @@ class HttpReply {
   unsigned http_version_ = 11;
 };
 
+ApiError busy(std::string message);  // 503, to be tried again
+std::string id_text(const RequestId& id);
+
 // The path of a request target, without query. A view into `target`.
 std::string_view path_of(std::string_view target);
 
 // Whoever watches the server needs no key: health tells nothing of what is served.
 bool needs_key(std::string_view path);
-
-inline constexpr std::string_view kModelPath = "/v1/models/";  // followed by a model's name
 
 }  // namespace spillway

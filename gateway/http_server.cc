@@ -23,6 +23,8 @@
 #include "common/log.h"
 #include "common/thread.h"
 #include "gateway/http_session.h"
+#include "gateway/http_tls.h"
+#include "gateway/queue_pace.h"
 
 namespace spillway {
 namespace {
@@ -36,6 +38,7 @@ constexpr size_t kParseThreads = 2;
 constexpr size_t kHealthOnlyConnections = 32;  // beyond connections_max
 constexpr rlim_t kOtherFiles = 256;            // of this process: nodes, log, model
 constexpr int kListenBacklog = 1024;
+constexpr auto kSweep = std::chrono::milliseconds(20);  // precision of the sessions' time limits
 constexpr auto kRetry = std::chrono::milliseconds(10);  // of an accept or a word to the loop that found no room
 constexpr auto kStopGrace = std::chrono::seconds(2);    // for last words to clients
 
@@ -69,10 +72,9 @@ tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
   acceptor.set_option(asio::socket_base::reuse_address(true));
   if (acceptor.bind(endpoint, error); error) throw cannot(error);
   if (acceptor.listen(kListenBacklog, error); error) throw cannot(error);
-  if (!endpoint.address().is_loopback() && !config.keys.asked_for())
-    spdlog::warn(
-        "open_to_the_network address={} every host that reaches it may use it: no keys are asked for (--api-key-file)",
-        endpoint.address().to_string());
+  if (!endpoint.address().is_loopback() && !(config.keys.asked_for() && config.tls.given()))
+    spdlog::warn("open_to_the_network address={} keys={} tls={} as --insecure allows", endpoint.address().to_string(),
+                 config.keys.asked_for(), config.tls.given());
   return acceptor;
 }
 
@@ -95,6 +97,7 @@ class HttpServer::Service final : public HttpShared {
         port_(acceptor_.local_endpoint().port()),
         timer_(io_) {
     CHECK(inputs.capacity() >= 2 * size_t{config.connections_max});
+    if (config.tls.given()) tls_.emplace(make_tls_context(config.tls));
     allow_files(config);
     asio::co_spawn(io_, accept_all(), [](std::exception_ptr failed) {
       if (failed) std::rethrow_exception(failed);  // ends the process by name: nobody could connect any more
@@ -124,6 +127,7 @@ class HttpServer::Service final : public HttpShared {
     const std::lock_guard lock(status_mutex_);
     status_ = std::move(status);
     published_ = steady_now();
+    pace_.observe(*published_, status_.counters.finished, status_.counters.queued);
   }
 
   void stop() {
@@ -161,6 +165,11 @@ class HttpServer::Service final : public HttpShared {
   }
   uint32_t connections() const override { return static_cast<uint32_t>(sessions_.size()); }
   int64_t started() const override { return started_; }
+  asio::ssl::context* tls() override { return tls_ ? &*tls_ : nullptr; }
+  unsigned queue_drains_in_s() const override {
+    const std::lock_guard lock(status_mutex_);
+    return pace_.drains_in_s();
+  }
   bool take_body_bytes(size_t bytes) override {
     if (bytes > config_.body_bytes_total_max - body_bytes_) return false;
     body_bytes_ += bytes;
@@ -198,7 +207,7 @@ class HttpServer::Service final : public HttpShared {
 
   asio::awaitable<void> accept_all() {
     while (!stopping_) {
-      if (sessions_.size() >= config_.connections_max + kHealthOnlyConnections) {
+      if (sessions_.size() >= config_.connections_max + kHealthOnlyConnections && !make_room()) {
         co_await pause(kRetry);  // the rest waits in the kernel's backlog
         continue;
       }
@@ -217,12 +226,33 @@ class HttpServer::Service final : public HttpShared {
     }
   }
 
+  // A client that says nothing keeps its place only as long as nobody else wants it.
+  bool make_room() {
+    HttpSession* longest = nullptr;
+    for (const auto& session : sessions_)
+      if (session->idle() && (longest == nullptr || session->idle_since() < longest->idle_since()))
+        longest = session.get();
+    if (longest == nullptr || steady_now() - longest->idle_since() < config_.idle_kept_min) return false;
+    longest->leave("another client needs its place");
+    return true;
+  }
+
+  // The time limits of all connections: one timer for them all.
+  asio::awaitable<void> sweep() {
+    while (!sessions_.empty()) {
+      co_await pause(kSweep);
+      for (const auto& session : sessions_) session->end_overdue();
+    }
+    sweeping_ = false;
+  }
+
   void start_session(tcp::socket socket) {
-    const auto admission = sessions_.size() < config_.connections_max ? HttpSession::Admission::kFull
-                                                                      : HttpSession::Admission::kHealthOnly;
+    const bool room = sessions_.size() < config_.connections_max || make_room();
+    const auto admission = room ? HttpSession::Admission::kFull : HttpSession::Admission::kHealthOnly;
     const auto session =
         sessions_.insert(sessions_.end(), std::make_unique<HttpSession>(*this, std::move(socket), admission));
     asio::co_spawn(io_, (*session)->run(), [this, session](std::exception_ptr) { sessions_.erase(session); });
+    if (!std::exchange(sweeping_, true)) asio::co_spawn(io_, sweep(), [](std::exception_ptr) {});
   }
 
   asio::awaitable<void> pause(std::chrono::milliseconds time) {
@@ -259,11 +289,13 @@ class HttpServer::Service final : public HttpShared {
   mutable std::mutex status_mutex_;
   GatewayStatus status_;                // guarded by status_mutex_
   std::optional<TimePoint> published_;  // guarded by status_mutex_
+  QueuePace pace_;                      // guarded by status_mutex_
 
   asio::io_context io_{1};
   // From here to the thread: http thread only.
   GatewayMetrics metrics_;
   size_t body_bytes_ = 0;  // at most body_bytes_total_max
+  std::optional<asio::ssl::context> tls_;
   asio::thread_pool pool_;
   tcp::acceptor acceptor_;
   const uint16_t port_;
@@ -272,7 +304,7 @@ class HttpServer::Service final : public HttpShared {
   std::unordered_map<RequestId, HttpSession*> streams_;  // at most kAnswerChoicesMax a session
   std::deque<GatewayInput> words_unsent_;                // at most two a request: nothing is submitted meanwhile
   uint64_t requests_ = 0;
-  bool stopping_ = false, retrying_ = false;
+  bool stopping_ = false, retrying_ = false, sweeping_ = false;
   std::optional<Thread> thread_;
 };
 

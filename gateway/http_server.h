@@ -13,6 +13,7 @@
 #include "gateway/gateway.h"
 #include "gateway/gateway_metrics.h"
 #include "gateway/served_model.h"
+#include "gateway/tls_identity.h"
 
 namespace spillway {
 
@@ -30,6 +31,8 @@ struct HttpConfig {
   Duration stream_silence_max = std::chrono::seconds(15);  // then a comment, so that no proxy thinks a stream dead
   Duration loop_silence_max = std::chrono::seconds(10);    // no publish() for so long: not ready
   ApiKeys keys;                                            // none: nobody is asked for one
+  TlsIdentity tls;                                         // none: plain HTTP
+  Duration idle_kept_min = std::chrono::seconds(1);        // then a silent connection makes room when all are taken
 };
 
 // http thread to loop thread.
@@ -49,7 +52,8 @@ uint64_t open_files_wanted(const HttpConfig& config);
 // are ignored. One StopFound comes before where a stop string was found; it is answered by the end all the same.
 class HttpServer {
  public:
-  // Listens at once; throws SetupError when the address cannot be bound or the process may not open so many files.
+  // Listens at once; throws SetupError when the address cannot be bound, the process may not open so many files or
+  // nothing can show the TLS identity.
   // `inputs` needs room for 2 x connections_max (CHECK); a request that finds it full is answered 503, a ClientGone
   // or StopFound that does waits and is offered again. REQUIRES: `model` and `inputs` outlive the server.
   HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot);

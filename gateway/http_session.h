@@ -4,10 +4,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
-#include <deque>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,6 +13,7 @@
 #include "gateway/api_call.h"
 #include "gateway/http_reply.h"
 #include "gateway/http_shared.h"
+#include "gateway/http_stream.h"
 #include "gateway/openai_answer.h"
 
 namespace spillway {
@@ -36,10 +34,16 @@ class HttpSession {
   void on(const StreamEvent& event);   // of the request under way
   void shut_down();                    // idle: closes; a request under way ends in an error
   void leave(std::string_view why);    // closes at once; a request under way is cancelled
+  // REQUIRES: called every few milliseconds: time limits hold only so.
+  void end_overdue() { stream_.end_overdue(); }
+  // Nothing of a request has come. Since when, by `idle_since`.
+  bool idle() const { return idle_since_ && buffer_.size() == 0 && (!parser_ || !parser_->got_some()); }
+  TimePoint idle_since() const { return *idle_since_; }  // REQUIRES: idle()
 
  private:
-  using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+  using Parser = boost::beast::http::request_parser<ArrivingBody>;
 
+  boost::asio::awaitable<bool> open();  // TLS; false: no client for it
   // True: the connection can take another request.
   boost::asio::awaitable<bool> serve_one();
   boost::asio::awaitable<bool> serve_call(std::string path);
@@ -48,9 +52,9 @@ class HttpSession {
   bool submit(const ApiRequest& request);  // false: no room
   bool submitted() const;                  // the loop knows some choice
   void cancel_all();
-  size_t choice_of(const StreamEvent& event) const;
-  void tell(OpenAiAnswer& answer, const StreamEvent& event, std::string* out);
-  void stop_early(const OpenAiAnswer& answer, size_t choice);
+  void fail_all(const Error& error);
+  size_t choice_of(RequestId request) const;
+  void stop_early(size_t choice);
   boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> reply(HttpResponse response);
@@ -69,13 +73,20 @@ class HttpSession {
   boost::asio::awaitable<bool> wait_event(TimePoint until = kNever);
   boost::asio::awaitable<bool> write_stream_head();
   boost::asio::awaitable<bool> write_stream_text(std::string text, bool last);
+  boost::asio::awaitable<bool> written(boost::asio::awaitable<boost::system::error_code> write);
+  void take(const StreamToken& token);
+  void take(const StreamScores& scores);
+  void take(const StreamEnd& end);
+  void take(const StreamError& failed);
+  ApiError api_error_of(const StreamError& failed) const;
 
   HttpShared& shared_;
-  boost::beast::tcp_stream stream_;
+  HttpStream stream_;
   const Admission admission_;
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
-  boost::asio::steady_timer wake_;  // cancelled to end a wait; expires in wait_event() only
+  boost::asio::steady_timer wake_;       // cancelled to end a wait; expires in wait_event() only
+  std::optional<TimePoint> idle_since_;  // while the beginning of a request may come
   bool shutting_down_ = false;
 
   // Of the request being answered.
@@ -89,9 +100,14 @@ class HttpSession {
     RequestId id;
     bool open = true;        // the loop knows it and has not ended it
     bool stop_told = false;  // and was told that it may
+    Waterfall waterfall;     // as far as its tokens tell
   };
   std::vector<Choice> choices_;
-  std::deque<StreamEvent> events_;  // at most stream_tokens_behind_max tokens behind a write, and one end
+  OpenAiAnswer* answer_ = nullptr;  // what its tokens become: from its submission on
+  bool streams_ = false;            // as events; otherwise in one piece
+  std::string unsent_;              // events of a stream that wait for the write before them, of tokens_behind_ tokens
+  uint32_t tokens_behind_ = 0;      // at most stream_tokens_behind_max behind a write
+  std::optional<StreamError> failed_;  // one of its choices
 };
 
 }  // namespace spillway

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/asio/ssl/context.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <cstddef>
 #include <cstdint>
@@ -26,7 +27,9 @@ class HttpShared {
   virtual Result<void> ready() const = 0;      // as published, and whether the loop still speaks
   virtual uint32_t max_model_len() const = 0;  // in force now, tokens
   virtual uint32_t connections() const = 0;
-  virtual int64_t started() const = 0;  // seconds since 1970
+  virtual int64_t started() const = 0;             // seconds since 1970
+  virtual boost::asio::ssl::context* tls() = 0;    // nullptr: plain HTTP
+  virtual unsigned queue_drains_in_s() const = 0;  // as far as the last seconds tell
   // All bodies in memory together are bounded. False: no room, and nothing was taken.
   virtual bool take_body_bytes(size_t bytes) = 0;
   virtual void give_body_bytes(size_t bytes) = 0;

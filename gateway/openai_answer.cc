@@ -57,7 +57,7 @@ void OpenAiAnswer::stream_echo(size_t choice, std::string& out) {
   ChoicePiece piece{.index = choice, .text = text, .first = !std::exchange(choices_[choice].begun, true)};
   const Json logprobs = shape_.logprobs ? logprobs_json(head_.endpoint, tokenizer_, *echo) : Json();
   piece.logprobs = &logprobs;
-  append_sse_event(out, token_chunk(head_, piece, {}));
+  append_sse_event(out, token_chunk(head_, piece, {.tokens_so_far = tokens_so_far()}));
 }
 
 void OpenAiAnswer::stream_token(size_t index, const StreamToken& token, std::string& out) {
@@ -80,7 +80,7 @@ void OpenAiAnswer::stream_end(size_t index, const StreamEnd& end, std::string& o
   this->end(choice, end);
   const ChoicePiece piece{
       .index = index, .text = text, .finish = choice.end->finish, .first = !std::exchange(choice.begun, true)};
-  append_sse_event(out, finish_chunk(head_, piece, choice.end->waterfall));
+  append_sse_event(out, finish_chunk(head_, piece, choice.end->waterfall, tokens_so_far()));
   if (!done()) return;
   if (head_.usage_null) append_sse_event(out, usage_chunk(head_, total()));
   append_sse_event(out, kSseDone);
@@ -148,9 +148,15 @@ void OpenAiAnswer::end(Choice& choice, StreamEnd end) {
 }
 
 AnswerToken OpenAiAnswer::describe(const StreamToken& token) const {
-  AnswerToken described{token.token, std::nullopt};
+  AnswerToken described{.token = token.token, .tokens_so_far = tokens_so_far()};
   if (shape_.digests) described.logits_digest = token.logits_digest;
   return described;
+}
+
+uint32_t OpenAiAnswer::tokens_so_far() const {
+  uint32_t tokens = 0;
+  for (const Choice& choice : choices_) tokens += choice.token_count;
+  return tokens;
 }
 
 // Times of the choice that took longest; tokens of all, a prompt's once.

@@ -67,6 +67,7 @@ class OpenAiAnswer {
   std::string last_text(Choice& choice);
   void end(Choice& choice, StreamEnd end);
   AnswerToken describe(const StreamToken& token) const;
+  uint32_t tokens_so_far() const;
   Waterfall total() const;
 
   const AnswerHead head_;

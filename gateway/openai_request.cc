@@ -53,10 +53,15 @@ class Reader {
     if (options == nullptr) return {};
     if (!options->is_object()) return refuse("stream_options", "stream_options must be an object", "invalid_type");
     if (!request.stream) return refuse("stream_options", "stream_options is for requests with stream: true");
-    const Json* const include_usage = find_field(*options, "include_usage");
-    if (include_usage != nullptr && !include_usage->is_boolean())
-      return refuse("stream_options", "stream_options.include_usage must be true or false", "invalid_type");
-    request.include_usage = include_usage != nullptr && include_usage->get<bool>();
+    const auto option = [&](std::string_view name) {
+      const Json* const value = find_field(*options, name);
+      return value != nullptr && value->get<bool>();
+    };
+    for (const std::string_view name : kStreamOptions)
+      if (const Json* const value = find_field(*options, name); value != nullptr && !value->is_boolean())
+        return refuse("stream_options", fmt::format("stream_options.{} must be true or false", name), "invalid_type");
+    request.include_usage = option("include_usage");
+    request.running_usage = request.include_usage && option("continuous_usage_stats");
     return {};
   }
 
@@ -175,7 +180,6 @@ class Reader {
     const char* const name = find_field(body_, "content") != nullptr ? "content" : "prompt";
     const Json* const text = find_field(body_, name);
     if (text == nullptr) return refuse("prompt", "prompt is missing: a string; or send content, or messages");
-    if (!text->is_string()) return refuse(name, fmt::format("{} must be a string", name), "invalid_type");
     const Json* const add_special = find_field(body_, "add_special");
     const auto& bytes = text->get_ref<const std::string&>();
     if (auto fits = check_text(bytes.size(), name); !fits) return tl::unexpected(fits.error());

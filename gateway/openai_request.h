@@ -35,6 +35,7 @@ struct ApiRequest {
   Endpoint endpoint{};
   std::string model;  // for the answer: the name asked for where it is one of ours, else the first
   bool stream = false, include_usage = false;
+  bool running_usage = false;        // usage in every chunk; with include_usage only, as in vLLM
   std::vector<std::string> stop;     // at most kStopStringsMax of at most kStopBytesMax
   std::vector<std::string> ignored;  // unknown fields, printable and bounded: told to the client in a Warning header
 };

@@ -75,6 +75,14 @@ Json chunk_choice(const AnswerHead& head, const ChoicePiece& piece) {
   return choice;
 }
 
+void add_usage(Json& chunk, const AnswerHead& head, uint32_t tokens_so_far) {
+  if (head.usage_null) chunk["usage"] = nullptr;
+  if (!head.usage_of_prompt) return;
+  chunk["usage"] = {{"prompt_tokens", *head.usage_of_prompt},
+                    {"completion_tokens", tokens_so_far},
+                    {"total_tokens", uint64_t{*head.usage_of_prompt} + tokens_so_far}};
+}
+
 Json model_object(std::string_view model, uint32_t max_model_len, int64_t created) {
   return {{"id", model},
           {"object", "model"},
@@ -132,7 +140,7 @@ std::string error_body(const ApiError& error) {
 std::string token_chunk(const AnswerHead& head, const ChoicePiece& piece, const AnswerToken& token) {
   Json chunk = envelope(head, "chat.completion.chunk");
   chunk["choices"].push_back(chunk_choice(head, piece));
-  if (head.usage_null) chunk["usage"] = nullptr;
+  add_usage(chunk, head, token.tokens_so_far);
   if (token.logits_digest) {
     chunk["token_id"] = token.token;
     chunk["logits_digest"] = fmt::format("{:016x}", *token.logits_digest);
@@ -140,10 +148,11 @@ std::string token_chunk(const AnswerHead& head, const ChoicePiece& piece, const 
   return dump(chunk);
 }
 
-std::string finish_chunk(const AnswerHead& head, const ChoicePiece& piece, const Waterfall& waterfall) {
+std::string finish_chunk(const AnswerHead& head, const ChoicePiece& piece, const Waterfall& waterfall,
+                         uint32_t tokens_so_far) {
   Json chunk = envelope(head, "chat.completion.chunk");
   chunk["choices"].push_back(chunk_choice(head, piece));
-  if (head.usage_null) chunk["usage"] = nullptr;
+  add_usage(chunk, head, tokens_so_far);
   chunk["timings"] = timings(waterfall);
   return dump(chunk);
 }

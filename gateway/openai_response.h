@@ -40,10 +40,14 @@ struct AnswerHead {  // the same in every chunk of one answer
   std::string model = {};
   int64_t created = 0;      // seconds since 1970
   bool usage_null = false;  // chunks carry "usage": null, as the last one carries it (stream_options.include_usage)
+  // Set: chunks carry usage so far instead of null (continuous_usage_stats); the prompts' tokens.
+  std::optional<uint32_t> usage_of_prompt = {};
 };
 struct AnswerToken {
   TokenId token = 0;
-  std::optional<uint64_t> logits_digest;  // set: the chunk carries it, with the token id (extension `logit_digests`)
+  uint32_t tokens_so_far = 0;  // of all choices, this one too
+  std::optional<uint64_t> logits_digest =
+      {};  // set: the chunk carries it, with the token id (extension `logit_digests`)
 };
 
 struct ChoicePiece {  // one choice's part of a chunk, or all of it
@@ -57,7 +61,8 @@ struct ChoicePiece {  // one choice's part of a chunk, or all of it
 // Pieces of a stream, each the payload of one event.
 std::string token_chunk(const AnswerHead& head, const ChoicePiece& piece, const AnswerToken& token);
 // Carries finish_reason and `timings`; the text is what the detokeniser still held.
-std::string finish_chunk(const AnswerHead& head, const ChoicePiece& piece, const Waterfall& waterfall);
+std::string finish_chunk(const AnswerHead& head, const ChoicePiece& piece, const Waterfall& waterfall,
+                         uint32_t tokens_so_far);
 // The chunk without choices that closes a stream with include_usage.
 std::string usage_chunk(const AnswerHead& head, const Waterfall& waterfall);
 // The whole answer at once; `tokens` are listed where they carry digests.

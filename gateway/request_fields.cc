@@ -49,6 +49,8 @@ Parsed<void> check_field(const Json& value, const Field& rule) {
   if (rule.type == FieldType::kInteger || rule.type == FieldType::kNumber) return check_number(value, rule);
   if (rule.type == FieldType::kBoolean && !value.is_boolean())
     return refuse(std::string(rule.name), fmt::format("{} must be true or false", rule.name), "invalid_type");
+  if (rule.type == FieldType::kString && !value.is_string())
+    return refuse(std::string(rule.name), fmt::format("{} must be a string", rule.name), "invalid_type");
   if (rule.use == FieldUse::kNeutral && !is_neutral(value, rule)) return unsupported(rule.name);
   if (rule.use == FieldUse::kUnsupported && !switched_off(value)) return unsupported(rule.name);
   return {};

@@ -25,8 +25,8 @@ const nlohmann::json* find_field(const nlohmann::json& object, std::string_view 
 // Null, false or empty: asks for nothing.
 bool switched_off(const nlohmann::json& value);
 
-// Types and bounds of all numbers and booleans that the route takes; refuses what this server cannot do where it is
-// asked for.
+// Types of all numbers, booleans and plain strings that the route takes, and bounds of numbers; refuses what this
+// server cannot do where it is asked for.
 Parsed<void> check_fields(Route route, const nlohmann::json& body);
 
 // The strings of `stop`: one, or a list.

@@ -38,6 +38,7 @@ class ServedModel {
   const std::string& name() const { return settings_.names.front(); }
   const std::vector<std::string>& names() const { return settings_.names; }
   bool has_name(std::string_view name) const;
+  bool accepts_any_name() const { return settings_.any_name; }
   bool accepts_name(std::string_view name) const { return settings_.any_name || name == "*" || has_name(name); }
   const Tokenizer& tokenizer() const { return tokenizer_; }
   std::span<const TokenId> stop_tokens() const { return settings_.stop_tokens; }

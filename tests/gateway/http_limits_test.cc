@@ -103,7 +103,7 @@ TEST(HttpLimits, HeadOfAnUnknownPathLeavesNoBodyBehind) {
   EXPECT_EQ(client.read_reply().value_or(RawReply{}).status, 200u) << "what follows is read as the next answer";
 }
 
-TEST(HttpLimits, SlowRequestsAreClosed) {
+TEST(HttpLimits, SlowRequestsAreToldAndSilentOnesClosed) {
   HttpConfig config;
   config.request_timeout = std::chrono::milliseconds(100);
   FakeLoop loop(says("x"), config);
@@ -111,8 +111,91 @@ TEST(HttpLimits, SlowRequestsAreClosed) {
   half_header.send("POST /v1/completions HT");
   half_body.send(post_head("Content-Length: 100\r\n") + "{");
   EXPECT_TRUE(silent.at_end());
-  EXPECT_TRUE(half_header.at_end());
-  EXPECT_TRUE(half_body.at_end());
+  for (RawClient* const slow : {&half_header, &half_body}) {
+    const auto reply = slow->read_reply();
+    ASSERT_TRUE(reply);
+    EXPECT_EQ(reply->status, 408u);
+    EXPECT_EQ(Json::parse(reply->body)["error"]["code"], "request_timeout");
+    EXPECT_EQ(reply->body.find("the header") != std::string::npos, slow == &half_header);
+    EXPECT_EQ(reply->headers.at("connection"), "close");
+    EXPECT_FALSE(reply->headers.at("x-request-id").empty());
+    EXPECT_TRUE(slow->at_end());
+  }
+  RawClient kept(loop.port());
+  kept.get("/health/live");
+  ASSERT_TRUE(kept.read_reply());
+  EXPECT_TRUE(kept.at_end()) << "idle between requests: nothing to be told";
+}
+
+TEST(HttpLimits, AByteAtATimeBuysNoTime) {
+  HttpConfig config;
+  config.request_timeout = std::chrono::milliseconds(300);
+  FakeLoop loop(says("x"), config);
+  std::vector<std::unique_ptr<RawClient>> drips;
+  for (int client = 0; client < 50; ++client) drips.push_back(std::make_unique<RawClient>(loop.port()));
+  const std::string head = "GET /v1/models HTTP/1.1\r\nX-Slow: ";
+  const TimePoint deadline = steady_now() + std::chrono::seconds(10);
+  size_t sent = 0, open = drips.size();
+  for (; open > 0 && steady_now() < deadline; ++sent) {
+    open = 0;
+    for (const auto& drip : drips) open += drip->send(std::string(1, sent < head.size() ? head[sent] : 'a')) ? 1 : 0;
+    RawClient other(loop.port());
+    other.post("/v1/completions", R"({"prompt":"a"})");
+    EXPECT_EQ(other.read_reply().value_or(RawReply{}).status, 200u);
+  }
+  EXPECT_EQ(open, 0u);
+  EXPECT_EQ(drips[0]->read_reply().value_or(RawReply{}).status, 408u);
+}
+
+TEST(HttpLimits, ASilentConnectionMakesRoom) {
+  HttpConfig config;
+  config.connections_max = 4;
+  config.idle_kept_min = {};
+  FakeLoop loop(says("x"), config);
+  std::vector<std::unique_ptr<RawClient>> silent;
+  for (int client = 0; client < 100; ++client) silent.push_back(std::make_unique<RawClient>(loop.port()));
+  RawClient client(loop.port());
+  client.post("/v1/completions", R"({"prompt":"a"})");
+  EXPECT_EQ(client.read_reply().value_or(RawReply{}).status, 200u);
+  EXPECT_TRUE(silent[0]->at_end());
+}
+
+TEST(HttpLimits, AStopStringStopsTheNodesOfASlowReader) {
+  HttpConfig config;
+  config.socket_send_bytes = 4096;
+  config.stream_tokens_behind_max = 100000;
+  FakeLoop loop(says_nothing, config, 100000);
+  RawClient client(loop.port(), 4096);
+  client.post("/v1/completions", R"({"prompt":"abc","max_tokens":50000,"stream":true,"stop":"STOP"})");
+  ASSERT_TRUE(loop.wait_arrivals(1));
+  const GenerateRequest work = loop.arrived()[0];
+  loop.tokens(work, std::string(5000, 'a'));  // a megabyte of events: far more than the sockets take
+  loop.tokens(work, "STOP", 5000);
+  ASSERT_TRUE(loop.wait_stops(1)) << "it waits for the client to read";
+  loop.error(work, ErrorCode::kPeerLost, "decode 0 died");  // too late to matter
+  const auto reply = client.read_reply();
+  ASSERT_TRUE(reply);
+  EXPECT_TRUE(reply->body.ends_with("data: [DONE]\n\n"));
+  EXPECT_NE(reply->body.find("\"finish_reason\":\"stop\""), std::string::npos);
+  EXPECT_EQ(reply->body.find("died"), std::string::npos);
+  EXPECT_TRUE(loop.gone().empty());
+}
+
+TEST(HttpLimits, ANodeLostBehindAStopStringLeavesTheAnswerWhole) {
+  FakeLoop loop([](FakeLoop& self, const GenerateRequest& work) {
+    self.tokens(work, "one. two");
+    self.error(work, ErrorCode::kPeerLost, "decode 0 died");
+  });
+  RawClient client(loop.port());
+  client.post("/v1/completions", R"({"prompt":"abc","stop":". t"})");
+  const auto reply = client.read_reply();
+  ASSERT_TRUE(reply);
+  EXPECT_EQ(reply->status, 200u);
+  const Json body = Json::parse(reply->body);
+  EXPECT_EQ(body["choices"][0]["text"], "one");
+  EXPECT_EQ(body["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(body["usage"]["prompt_tokens"], 3);
+  EXPECT_EQ(body["usage"]["completion_tokens"], 6);
 }
 
 TEST(HttpLimits, BodiesInMemoryAreBoundedTogether) {
@@ -273,7 +356,8 @@ TEST(HttpMetrics, NamesAreThese) {
                                           "spillway_requests_running gauge",
                                           "spillway_requests_total counter",
                                           "spillway_time_per_output_token_seconds histogram",
-                                          "spillway_time_to_first_token_seconds histogram"}));
+                                          "spillway_time_to_first_token_seconds histogram",
+                                          "spillway_tls_handshake_failures_total counter"}));
   for (const char* const line :
        {"spillway_requests_total{model_name=\"bytes\"} 7\n",
         "spillway_request_errors_total{reason=\"peer_lost\",model_name=\"bytes\"} 2\n",

@@ -264,6 +264,17 @@ TEST_F(OpenAiRequest, EveryFieldArrives) {
   EXPECT_TRUE(parsed->ignored.empty()) << parsed->ignored.front();
 }
 
+TEST_F(OpenAiRequest, RunningUsageNeedsUsage) {
+  const auto running = [&](std::string_view options) {
+    const auto parsed = parse(kText, fmt::format(R"({{"prompt":"a","stream":true,"stream_options":{}}})", options));
+    EXPECT_TRUE(parsed) << options;
+    return parsed && parsed->running_usage;
+  };
+  EXPECT_TRUE(running(R"({"include_usage":true,"continuous_usage_stats":true})"));
+  EXPECT_FALSE(running(R"({"include_usage":true,"continuous_usage_stats":false})"));
+  EXPECT_FALSE(running(R"({"continuous_usage_stats":true})"));
+}
+
 TEST_F(OpenAiRequest, StopIsAStringOrUpToFour) {
   const auto stops = [&](std::string_view value) {
     const auto parsed = parse(kText, fmt::format(R"({{"prompt":"a","stop":{}}})", value));

@@ -120,6 +120,19 @@ TEST_F(Answer, ChatChunksHaveTheShapeOfOpenAi) {
   EXPECT_EQ(events[5], "[DONE]");
 }
 
+TEST_F(Answer, EveryChunkCarriesUsageSoFarWhereAskedFor) {
+  const AnswerHead head{.endpoint = Endpoint::kCompletions, .usage_null = true, .usage_of_prompt = 12};
+  const auto events = stream(head, "hey", FinishReason::kStop, false);
+  ASSERT_EQ(events.size(), 6u);
+  const int generated[] = {1, 2, 3, 3, 3};
+  for (size_t index = 0; index < 5; ++index) {
+    const Json usage = Json::parse(events[index])["usage"];
+    EXPECT_EQ(usage["prompt_tokens"], 12);
+    EXPECT_EQ(usage["completion_tokens"], generated[index]);
+    EXPECT_EQ(usage["total_tokens"], 12 + generated[index]);
+  }
+}
+
 TEST_F(Answer, CompletionChunksCarryDigestsAndNoUsageUnasked) {
   const auto events = stream({.endpoint = Endpoint::kCompletions}, "ok", FinishReason::kLength, true);
   ASSERT_EQ(events.size(), 4u);

@@ -1,0 +1,168 @@
+// What a session does with the answer to its request.
+#include <fmt/format.h>
+
+#include <boost/asio/awaitable.hpp>
+#include <ctime>
+#include <utility>
+
+#include "common/check.h"
+#include "common/log.h"
+#include "gateway/api_choices.h"
+#include "gateway/http_event_stream.h"
+#include "gateway/http_session.h"
+#include "gateway/sse.h"
+
+namespace spillway {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
+
+int64_t unix_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
+
+}  // namespace
+
+asio::awaitable<bool> HttpSession::answer_call(ApiCall call) {
+  const auto& ignored = std::visit(
+      [](const auto& one) -> const auto& { return one.ignored; }, call);
+  if (!ignored.empty())
+    reply_.warn(fmt::format("299 spillway \"unknown fields ignored: {}\"", fmt::join(ignored, ", ")));
+  if (auto* const plain = std::get_if<PlainAnswer>(&call))
+    co_return co_await reply(reply_.json(std::move(plain->body)));
+  co_return co_await answer(std::get<ApiRequest>(std::move(call)));
+}
+
+asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
+  if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
+  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), answer_shape(request));
+  answer_ = &answer;
+  streams_ = request.stream;
+  tokens_behind_ = 0;
+  if (!submit(request)) co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
+  if (request.stream) co_return co_await answer_stream(answer);
+  co_return co_await answer_whole(answer);
+}
+
+AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
+  AnswerHead head;
+  head.endpoint = request.endpoint;
+  head.id = (request.endpoint == Endpoint::kCompletions ? "cmpl-" : "chatcmpl-") + id_text(id_);
+  head.model = request.model;
+  head.created = unix_seconds();
+  head.usage_null = request.include_usage;
+  if (request.running_usage) {
+    size_t tokens = request.work.prompt.size();
+    for (const PromptOfList& one : request.more_prompts) tokens += one.prompt.size();
+    head.usage_of_prompt = checked_cast<uint32_t>(tokens);
+  }
+  return head;
+}
+
+asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
+  if (!co_await wait_event()) co_return false;
+  if (failed_) co_return co_await reply(reply_.error(api_error_of(*failed_)));
+  co_return co_await reply(reply_.json(answer.body()));
+}
+
+asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
+  // The header waits for the first event, so that a request refused in the queue gets its own status: but no longer
+  // than until the first ping.
+  const Duration silence = shared_.config().stream_silence_max;
+  if (!co_await wait_event(steady_now() + silence)) co_return false;
+  if (unsent_.empty() && failed_) co_return co_await reply(reply_.error(api_error_of(*failed_)));
+  if (!co_await write_stream_head()) co_return false;
+  for (TimePoint ping_at = steady_now(); co_await wait_event(ping_at); ping_at = steady_now() + silence) {
+    std::string out = std::exchange(unsent_, {});
+    tokens_behind_ = 0;
+    const bool failed = failed_.has_value(), last = failed || answer.done();
+    if (failed) OpenAiAnswer::stream_error(api_error_of(*failed_), out);
+    if (out.empty()) out = kSsePing;
+    if (!co_await write_stream_text(std::move(out), last)) co_return false;
+    if (last) co_return keep_alive_ && !failed && !shutting_down_;
+  }
+  co_return false;
+}
+
+asio::awaitable<bool> HttpSession::write_stream_head() {
+  if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
+  shared_.metrics().observe_response(200);
+  co_return co_await written(write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_));
+}
+
+asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last) {
+  co_return co_await written(write_event_stream(stream_, reply_.http_version(), std::move(text), last));
+}
+
+asio::awaitable<bool> HttpSession::written(asio::awaitable<error_code> write) {
+  stream_.limit(shared_.config().write_timeout);
+  writing_ = true;
+  const error_code error = co_await std::move(write);
+  writing_ = false;
+  stream_.no_limit();
+  if (error) leave("the client takes nothing");
+  co_return !error;
+}
+
+void HttpSession::on(const StreamEvent& event) {
+  std::visit([&](const auto& one) { take(one); }, event);
+  wake_.cancel();
+}
+
+// A token becomes text as it comes, also behind a write that does not end: a stop string in it must stop the nodes.
+void HttpSession::take(const StreamToken& token) {
+  const size_t choice = choice_of(token.request);
+  Waterfall& waterfall = choices_[choice].waterfall;
+  if (token.index == 0) {
+    shared_.metrics().observe_first_token(token.since_arrival);
+    waterfall.ttft = token.since_arrival;
+  }
+  if (answer_->stopped(choice)) return;
+  waterfall.total = token.since_arrival;
+  if (streams_) {
+    // Without a write under way, the tokens are about to be taken.
+    if (writing_ && tokens_behind_ >= shared_.config().stream_tokens_behind_max)
+      return leave("the client reads too slowly");
+    ++tokens_behind_;
+    answer_->stream_token(choice, token, unsent_);
+  } else {
+    answer_->add_token(choice, token);
+  }
+  stop_early(choice);
+}
+
+void HttpSession::take(const StreamScores& scores) { answer_->add_scores(choice_of(scores.request), scores); }
+
+void HttpSession::take(const StreamEnd& end) {
+  const size_t choice = choice_of(end.request);
+  choices_[choice].open = false;
+  if (streams_) {
+    answer_->stream_end(choice, end, unsent_);
+  } else {
+    answer_->add_end(choice, end);
+  }
+  shared_.metrics().observe_end(end.waterfall);
+  spdlog::debug("request_done request={} prompt_tokens={} output_tokens={} ttft_ms={:.1f} total_ms={:.1f}",
+                reply_.request_name(), end.waterfall.prompt_tokens, end.waterfall.output_tokens,
+                milliseconds(end.waterfall.ttft), milliseconds(end.waterfall.total));
+}
+
+void HttpSession::take(const StreamError& failed) {
+  const size_t choice = choice_of(failed.request);
+  // A full queue is told by its metric: a line for each would flood the log just when there is no time for it.
+  const auto level = failed.error.code == ErrorCode::kQueueFull ? spdlog::level::debug : spdlog::level::warn;
+  spdlog::log(level, "request_failed request={} code={} detail={}", reply_.request_name(),
+              error_name(failed.error.code), failed.error.detail);
+  // Behind a stop string a choice is whole, whatever became of its nodes.
+  if (answer_->stopped(choice)) return take(StreamEnd{failed.request, FinishReason::kStop, choices_[choice].waterfall});
+  choices_[choice].open = false;
+  failed_ = failed;
+  cancel_all();  // an answer that lacks one of its choices is none
+}
+
+ApiError HttpSession::api_error_of(const StreamError& failed) const {
+  ApiError error = to_api_error(failed.error, reply_.request_name());
+  if (failed.error.code == ErrorCode::kQueueFull) error.retry_after_s = shared_.queue_drains_in_s();
+  return error;
+}
+
+}  // namespace spillway
