@@ -233,8 +233,8 @@ void HttpSession::leave(std::string_view why) {
 asio::awaitable<bool> HttpSession::wait_event(TimePoint until) {
   wake_.expires_at(until);
   error_code woken = asio::error::operation_aborted;
-  const auto nothing = [&] { return !failed_ && !answer_->done() && (!streams_ || unsent_.empty()); };
-  while (nothing() && !gone_ && woken) woken = std::get<0>(co_await wake_.async_wait(kNoThrow));
+  while (!failed_ && !answer_->done() && (!streams_ || unsent_.empty()) && !gone_ && woken)
+    woken = std::get<0>(co_await wake_.async_wait(kNoThrow));
   wake_.expires_at(kNever);
   co_return !gone_;
 }

@@ -60,8 +60,8 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
 
 asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
   if (!co_await wait_event()) co_return false;
-  if (failed_) co_return co_await reply(reply_.error(api_error_of(*failed_)));
-  co_return co_await reply(reply_.json(answer.body()));
+  HttpResponse response = failed_ ? reply_.error(api_error_of(*failed_)) : reply_.json(answer.body());
+  co_return co_await reply(std::move(response));
 }
 
 asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {

@@ -3,9 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
-#include <system_error>
 #include <utility>
 
 #include "gateway/chat_messages.h"
@@ -81,7 +79,7 @@ class Reader {
     if (top_k > vocab())
       return refuse("top_k", fmt::format("top_k is {}: the vocabulary has {} tokens", top_k, vocab()));
     sampling.top_k = static_cast<uint32_t>(std::max<int64_t>(top_k, 0));
-    auto biases = read_logit_bias();
+    auto biases = read_logit_bias(body_, vocab());
     if (!biases) return tl::unexpected(biases.error());
     sampling.logit_bias = std::move(*biases);
     return sampling;
@@ -264,33 +262,6 @@ class Reader {
     return tokens;
   }
 
-  // {"token id": bias}, as OpenAI's API has it.
-  Parsed<std::vector<LogitBias>> read_logit_bias() const {
-    const char* const param = "logit_bias";
-    std::vector<LogitBias> biases;
-    const Json* const given = find_field(body_, param);
-    if (given == nullptr) return biases;
-    if (!given->is_object()) return refuse(param, "logit_bias must be an object {token id: bias}", "invalid_type");
-    if (given->size() > kLogitBiasMax)
-      return refuse(param,
-                    fmt::format("logit_bias has {} entries: at most {} are taken", given->size(), kLogitBiasMax));
-    for (const auto& [key, bias] : given->items()) {
-      TokenId token = 0;
-      const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
-      if (error != std::errc() || end != key.data() + key.size() || token >= vocab())
-        return refuse(param, fmt::format("logit_bias: '{}' is not a token id: they go from 0 to {}", printable(key),
-                                         vocab() - 1));
-      if (!bias.is_number())
-        return refuse(param, fmt::format("logit_bias of token {} must be a number", token), "invalid_type");
-      const auto value = bias.get<double>();
-      if (!(value >= -kBiasMax && value <= kBiasMax))
-        return refuse(param, fmt::format("logit_bias of token {} is {}: it must be from {} to {}", token, value,
-                                         -kBiasMax, kBiasMax));
-      biases.push_back({token, static_cast<float>(value)});
-    }
-    return biases;
-  }
-
   // Refuses text that cannot fit, before the work of encoding it.
   Parsed<void> check_text(size_t bytes, const char* param) const {
     const size_t least = model_.tokens_at_least(bytes);
@@ -326,6 +297,7 @@ Parsed<void> read_prompts(Endpoint endpoint, const Reader& reader, ApiRequest& r
   const auto choices = reader.read_choices(prompts.size());
   if (!choices) return tl::unexpected(choices.error());
   request.choices = *choices;
+  size_t entries = 0;
   for (std::vector<TokenId>& prompt : prompts) {
     const auto asked = reader.read_output_tokens(endpoint, prompt.size());
     if (!asked) return tl::unexpected(asked.error());
@@ -334,6 +306,7 @@ Parsed<void> read_prompts(Endpoint endpoint, const Reader& reader, ApiRequest& r
     const auto min_tokens = reader.read_min_tokens(output_tokens_max);
     if (!min_tokens) return tl::unexpected(min_tokens.error());
     request.work.sampling.min_tokens = *min_tokens;
+    entries += (output_tokens_max + (request.echo ? prompt.size() : 0)) * *choices * request.work.logprob_count;
     if (&prompt == prompts.data()) {
       request.work.prompt = std::move(prompt);
       request.work.output_tokens_max = output_tokens_max;
@@ -341,6 +314,10 @@ Parsed<void> read_prompts(Endpoint endpoint, const Reader& reader, ApiRequest& r
       request.more_prompts.push_back({std::move(prompt), output_tokens_max});
     }
   }
+  if (entries > kLogprobEntriesMax)
+    return refuse("logprobs", fmt::format("the answer may hold {} log-probabilities: at most {} are given; ask for "
+                                          "fewer tokens, choices or logprobs",
+                                          entries, kLogprobEntriesMax));
   return {};
 }
 

@@ -18,9 +18,10 @@ inline constexpr size_t kChatMessagesMax = 4096;
 
 // Of one request of the API, lists of prompts and `n` taken together.
 inline constexpr size_t kPromptsMax = 64;
-inline constexpr uint32_t kChoicesMax = 8;        // `n`
-inline constexpr size_t kListContexts = 8;        // the tokens of all prompts: at most so many times the context
-inline constexpr size_t kAnswerChoicesMax = 128;  // prompts x `n`
+inline constexpr uint32_t kChoicesMax = 8;  // `n`
+inline constexpr size_t kListContexts = 8;  // the tokens of all prompts: at most so many times the context
+inline constexpr size_t kLogprobEntriesMax = size_t{1} << 19;  // log-probabilities that one answer may hold
+inline constexpr size_t kAnswerChoicesMax = 128;               // prompts x `n`
 
 struct PromptOfList {
   std::vector<TokenId> prompt;

@@ -47,7 +47,9 @@ TEST_F(ApiChoices, EachChoiceIsARequestAndFollowsTheFirstOfItsPrompt) {
     EXPECT_EQ(one.logprob_count, 3u);
     EXPECT_EQ(one.leader.has_value(), index % 3 != 0);
     EXPECT_EQ(one.score_prompt, index % 3 == 0) << "a follower's prompt comes from the cache";
-    if (one.leader) EXPECT_EQ(one.leader->counter, 10 + index / 3 * 3);
+    if (one.leader) {
+      EXPECT_EQ(one.leader->counter, 10 + index / 3 * 3);
+    }
   }
 }
 
@@ -76,6 +78,12 @@ TEST_F(ApiChoices, BoundsAreNamed) {
   EXPECT_EQ(refused(list(64, 5, R"(,"n":3)")), "n");
   EXPECT_EQ(refused(list(16, 50, "")), "taken");
   EXPECT_EQ(refused(list(17, 50, "")), "prompt") << "more tokens than eight contexts";
+  EXPECT_EQ(refused(list(16, 20, R"(,"n":8,"logprobs":20,"max_tokens":50)")), "taken");
+  EXPECT_EQ(parse_api_request(Endpoint::kCompletions, list(64, 90, R"(,"n":2,"logprobs":20,"max_tokens":300)"),
+                              make_byte_model(tokenizer_, 1000), 1000, 1)
+                .error()
+                .param,
+            "logprobs");
   const auto chat = [&](const std::string& more) {
     return refused(R"({"messages":[{"role":"user","content":"a"}])" + more + "}", Endpoint::kChatCompletions);
   };

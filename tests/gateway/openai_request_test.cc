@@ -41,7 +41,6 @@ constexpr BadCase kBadCases[] = {
     {"empty_prompt", Form::kTextBody, R"({"prompt":""})", "prompt", "invalid_value"},
     {"empty_prompt_list", Form::kTextBody, R"({"prompt":[]})", "prompt", "invalid_value"},
     {"number_prompt", Form::kTextBody, R"({"prompt":7})", "prompt", "invalid_type"},
-    {"prompt_batch", Form::kTextBody, R"({"prompt":["a","b"]})", "prompt", "unsupported"},
     {"token_too_large", Form::kTextBody, R"({"prompt":[1,259]})", "prompt", "invalid_value"},
     {"token_negative", Form::kTextBody, R"({"prompt":[-1]})", "prompt", "invalid_value"},
     {"token_real", Form::kTextBody, R"({"prompt":[1.5]})", "prompt", "invalid_type"},

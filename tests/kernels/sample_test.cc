@@ -162,7 +162,9 @@ TEST_P(SampleTest, LogprobsAreTheLogSoftmaxOfTheRawLogits) {
     EXPECT_EQ(told[0].token, row == 0 ? 9u : 4711u);
     EXPECT_EQ(rows[row].token, told[0].token);
     for (size_t index = 0; index < told.size(); ++index) {
-      if (index > 0) EXPECT_EQ(told[index].token, ids[index - 1]) << row << " " << index;
+      if (index > 0) {
+        EXPECT_EQ(told[index].token, ids[index - 1]) << row << " " << index;
+      }
       EXPECT_NEAR(told[index].logprob, expected(told[index].token), 2e-6) << row << " " << index;
     }
   }

@@ -93,6 +93,14 @@ std::vector<TokenLogprob> any_logprobs(TokenId token, uint32_t count) {
   return out;
 }
 
+NodeTimings any_timings() { return {u32(), u32(), u32(), u32(), u32()}; }
+PromptLogprobs any_scores() {
+  PromptLogprobs scores{any_attempt(), u32(), u32() % (2 + kLogprobsMax), {}};
+  for (uint32_t index = u32() % (1 + kScoredTokensMax); index > 0; --index)
+    for (const TokenLogprob& one : any_logprobs(u32(), scores.logprob_count)) scores.logprobs.push_back(one);
+  return scores;
+}
+
 Message any_message(size_t kind) {
   switch (kind) {
     case 0: return any_hello();
@@ -106,23 +114,11 @@ Message any_message(size_t kind) {
     case 8: return Committed{any_attempt()};
     case 9: return Lease{any_attempt(), u32() % (kLeaseMsMax + 1)};
     case 10: {
-      const TokenId token = u32();
-      return Token{any_attempt(),
-                   u32(),
-                   token,
-                   any_of(FinishReason::kLength),
-                   u64(),
-                   {u32(), u32(), u32(), u32(), u32()},
-                   any_logprobs(token, u32() % (2 + kLogprobsMax))};
+      Token token{any_attempt(), u32(), u32(), any_of(FinishReason::kLength), u64(), any_timings()};
+      token.logprobs = any_logprobs(token.token, u32() % (2 + kLogprobsMax));
+      return token;
     }
-    case 11: {
-      PromptLogprobs scores{any_attempt(), u32(), u32() % (2 + kLogprobsMax), {}};
-      for (uint32_t index = u32() % (1 + kScoredTokensMax); index > 0; --index) {
-        const std::vector<TokenLogprob> one = any_logprobs(u32(), scores.logprob_count);
-        scores.logprobs.insert(scores.logprobs.end(), one.begin(), one.end());
-      }
-      return scores;
-    }
+    case 11: return any_scores();
     case 12: return Cancel{any_attempt()};
     case 13: return Failed{any_attempt(), any_of(ErrorCode::kInternal), any_text(kDetailBytesMax)};
     default: return Heartbeat{};
@@ -390,10 +386,8 @@ TEST(MessageCodec, LogprobsThatJsonOrAReaderCouldNotTakeAreCorrupt) {
   };
   EXPECT_TRUE(token({{7, -2}, {1, -1}, {7, -2}}));
   EXPECT_TRUE(token({{7, 0}}));
-  for (const float bad : {nan, infinity, -infinity, 0.5f}) {
-    EXPECT_FALSE(token({{7, bad}})) << bad;
-    EXPECT_FALSE(token({{7, -1}, {7, bad}})) << bad;
-  }
+  for (const float bad : {nan, infinity, -infinity, 0.5f})
+    EXPECT_FALSE(token({{7, bad}}) || token({{7, -1}, {7, bad}})) << bad;
   EXPECT_FALSE(token({{8, -1}})) << "of another token";
   EXPECT_FALSE(token({{7, -1}, {7, -2}, {1, -1}})) << "not descending";
   EXPECT_TRUE(decoded(PromptLogprobs{{}, 1, 2, {{7, -2}, {1, -1}}}));
