@@ -48,6 +48,7 @@ class Effects {
     faults_.pass("gateway-token");
     http_.deliver(effect);
   }
+  void operator()(StreamScores& effect) { http_.deliver(effect); }
   void operator()(StreamEnd& effect) {
     faults_.pass("gateway-end");
     http_.deliver(effect);

@@ -69,7 +69,8 @@ Result<SequenceId> DecodeNode::open(const Work& work) {
                        .sampling = work.sampling,
                        .stop_tokens = work.stop_tokens,
                        .tenant = work.tenant,
-                       .digest_logits = work.digest_logits});
+                       .digest_logits = work.digest_logits,
+                       .logprob_count = work.logprob_count});
 }
 
 // P is connected: names the destinations, then tells P which blocks are wanted. Parts land as they come, so P must lay
@@ -158,7 +159,7 @@ void DecodeNode::take_token(DecodeRequest& request, const EngineToken& token, Du
     return;
   }
   const FinishReason finish = finish_of(request.work, token.index, token.token);
-  Token message{request.attempt, token.index, token.token, finish, token.logits_digest, {}};
+  Token message{request.attempt, token.index, token.token, finish, token.logits_digest, {}, token.logprobs};
   if (token.index == 1) {
     NodeTimings& timings = message.timings;
     timings.wait_us = timing_us(request.first_step.value_or(turn.now) - request.committed_at);

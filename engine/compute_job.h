@@ -21,6 +21,9 @@ struct StepShare {  // one sequence's part of a step
   SampleRow sample;                           // inputs where `samples`, but for the history
   bool poisoned = false;                      // tests only: its logits become NaN before they are sampled
   uint32_t history_first = 0;                 // where the row looks back: sample.position tokens in StepPlan::history
+  uint32_t score_count = 0;                   // of the log-probabilities of the tokens after its first so many rows ...
+  uint32_t logprob_count = 0;                 // ... each so many entries
+  TokenId after = 0;                          // the token after its last row, where that is scored
 };
 struct StepPlan {
   StepId step{};
@@ -43,11 +46,20 @@ struct SampledToken {
   TokenId token = 0;
   uint64_t logits_digest = 0;
   bool finite = true;
+  std::vector<TokenLogprob> logprobs{};  // where they were asked for
+};
+struct ScoredTokens {  // of a share with a score_count, which are in their order
+  SequenceId sequence{};
+  uint32_t position_first = 0;  // of the first token scored
+  uint32_t logprob_count = 0;   // entries of each
+  bool finite = true;           // false: some logits were not, and the rest is meaningless
+  std::vector<TokenLogprob> logprobs{};
 };
 struct StepDone {  // after all LayerDone of the step
   StepId step{};
   std::vector<SampledToken> sampled;
   Duration elapsed{};
+  std::vector<ScoredTokens> scored{};
 };
 
 }  // namespace spillway

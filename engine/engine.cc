@@ -21,6 +21,7 @@ void add_sample(StepPlan& plan, StepShare& share, const Sequence& sequence) {
   sample.position = position;
   sample.prompt_tokens = sequence.prompt_tokens;
   sample.digest = sequence.digest_logits;
+  sample.logprob_count = sequence.logprob_count;
   if (position - sequence.prompt_tokens < sequence.sampling.min_tokens) {
     for (const TokenId token : sequence.stop_tokens) {
       sample.params.logit_bias.push_back({token, -std::numeric_limits<float>::infinity()});
@@ -29,6 +30,15 @@ void add_sample(StepPlan& plan, StepShare& share, const Sequence& sequence) {
   if (!sample.params.looks_back()) return;
   share.history_first = checked_cast<uint32_t>(plan.history.size());
   plan.history.insert(plan.history.end(), sequence.tokens.begin(), sequence.tokens.begin() + position);
+}
+
+// The prompt tokens that follow the share's rows.
+void add_scores(StepShare& share, const Sequence& sequence) {
+  const uint32_t end = std::min(share.position_first + share.token_count, sequence.prompt_tokens - 1);
+  if (end <= share.position_first) return;
+  share.score_count = end - share.position_first;
+  share.logprob_count = sequence.logprob_count;
+  share.after = sequence.tokens[end];
 }
 
 }  // namespace
@@ -65,6 +75,7 @@ Result<void> Engine::admit(const OpenRequest& request) const {
                                                  request.reserve_tokens, config_.max_model_len));
   }
   CHECK(request.reserve_tokens >= request.prompt.size());
+  CHECK(!request.score_prompt || (request.reuse_tokens_max == 0 && request.logprob_count > 0));
   const uint32_t blocks = cache_.config().layout.blocks_for(request.reserve_tokens);
   if (blocks > cache_.config().slot_count) {
     return fail(ErrorCode::kTooLong, fmt::format("{} tokens need {} KV blocks and the pool has {}; give it more memory",
@@ -103,6 +114,8 @@ Result<SequenceId> Engine::open(OpenRequest request) {
   sequence.stop_tokens = std::move(request.stop_tokens);
   sequence.tenant = request.tenant;
   sequence.digest_logits = request.digest_logits;
+  sequence.logprob_count = request.logprob_count;
+  sequence.score_prompt = request.score_prompt;
   sequence.arrival = arrivals_++;
 
   const SequenceId id = free_rows_.back();
@@ -197,6 +210,7 @@ void Engine::append_share(StepPlan& plan, const BatchRow& row) const {
   share.block_count = cache_.config().layout.blocks_for(end);
   share.samples = end == sequence.tokens.size();
   if (share.samples) add_sample(plan, share, sequence);
+  if (sequence.score_prompt) add_scores(share, sequence);
   plan.tokens.insert(plan.tokens.end(), sequence.tokens.begin() + sequence.computed_tokens,
                      sequence.tokens.begin() + end);
   for (uint32_t block = 0; block < share.block_count; ++block) plan.blocks.push_back(sequence.blocks[block].slot());
@@ -236,7 +250,7 @@ void Engine::advance(const StepShare& share, const SampledToken* sampled, std::v
   }
   if (sampled == nullptr || closing) return;
   const auto index = static_cast<uint32_t>(sequence.tokens.size()) - sequence.prompt_tokens;
-  tokens.push_back({share.sequence, index, sampled->token, sampled->logits_digest, sampled->finite});
+  tokens.push_back({share.sequence, index, sampled->token, sampled->logits_digest, sampled->finite, sampled->logprobs});
   if (finite) sequence.tokens.push_back(sampled->token);
   sequence.state = finite ? Sequence::State::kDecoding : Sequence::State::kFailed;
 }

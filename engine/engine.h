@@ -38,6 +38,7 @@ struct EngineToken {
   uint64_t logits_digest = 0;
   bool finite =
       true;  // false: logits were not finite; the sequence takes no further part and must be failed and closed
+  std::vector<TokenLogprob> logprobs{};
 };
 
 // Blocks [block_first, block_first + block_count) of a sequence whose rows a step completes.
@@ -68,6 +69,8 @@ class Engine {
     std::vector<TokenId> stop_tokens{};  // not sampled among the first sampling.min_tokens; to stop is the caller's
     TenantKey tenant;
     bool digest_logits = false;
+    uint32_t logprob_count = 0;  // of each sampled token, entries as in common/logprobs.h
+    bool score_prompt = false;   // the same of every prompt token but the first; REQUIRES reuse_tokens_max == 0
   };
   // Matches the prefix and takes slots for the rest and growth_margin. kNoSpace: no slots or sequence rows now, or a
   // preempted sequence waits for slots; kTooLong: reserve_tokens over max_model_len or over what the pool could ever

@@ -63,7 +63,8 @@ StepDone Executor::execute(const StepPlan& plan) {
   LayerGate& gate = plan.announce_layers ? static_cast<LayerGate&>(announcing) : resident;
   const std::optional<TensorView> logits = decoder_.forward(batch, kv_, gate);
   CHECK(logits);  // neither gate gives up
-  StepDone done{.step = plan.step, .sampled = sample(plan, *logits), .elapsed = {}};
+  sample(plan, *logits);
+  StepDone done{.step = plan.step, .sampled = sampled(plan, samples_), .elapsed = {}, .scored = scored(plan, samples_)};
   done.elapsed = steady_now() - start;
   return done;
 }
@@ -89,36 +90,79 @@ void Executor::lay_out(const StepPlan& plan) {
                       .row_count = share.token_count,
                       .position_first = share.position_first,
                       .block_table_row = table_row});
+    CHECK(share.score_count <= share.token_count);
+    for (uint32_t row = 0; row < share.score_count; ++row) {
+      const bool last = row + 1 == share.token_count;
+      logit_rows_.push_back(share.token_first + row);
+      samples_.push_back({.logprob_count = share.logprob_count,
+                          .given = true,
+                          .token = last ? share.after : plan.tokens[share.token_first + row + 1]});
+    }
     if (!share.samples) continue;
+    CHECK(share.score_count < share.token_count);
     logit_rows_.push_back(share.token_first + share.token_count - 1);
     samples_.push_back(sample_row(plan, share));
   }
 }
 
-// What a broken kernel or a torn weight would leave.
-void Executor::poison(const StepPlan& plan, const TensorView& logits) {
+// What a broken kernel or a torn weight would leave. `logits` are the rows from `first` on.
+void Executor::poison(const StepPlan& plan, const TensorView& logits, size_t first) {
   size_t row = 0;
   for (const StepShare& share : plan.shares) {
+    row += share.score_count;
     if (!share.samples) continue;
-    const std::span<float> values(logits.as<float>() + row++ * logits.shape[1], logits.shape[1]);
-    if (share.poisoned) std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
+    const size_t at = row++;
+    if (!share.poisoned || at < first || at - first >= logits.shape[0]) continue;
+    const std::span<float> values(logits.as<float>() + (at - first) * logits.shape[1], logits.shape[1]);
+    std::ranges::fill(values, std::numeric_limits<float>::quiet_NaN());
   }
 }
 
-std::vector<SampledToken> Executor::sample(const StepPlan& plan, const TensorView& logits) {
+// The decoder gives as many rows of logits at a time as it has memory for.
+void Executor::sample(const StepPlan& plan, TensorView logits) {
+  for (size_t first = 0; first < samples_.size();) {
+    poison(plan, logits, first);
+    const std::span<SampleRow> rows = std::span(samples_).subspan(first, logits.shape[0]);
+    backend_.sample({.logits = logits, .rows = rows});
+    CHECK(backend_.reached(backend_.record()));
+    first += rows.size();
+    if (first < samples_.size()) logits = decoder_.logits_from(checked_cast<uint32_t>(first));
+  }
+}
+
+std::vector<SampledToken> Executor::sampled(const StepPlan& plan, std::span<const SampleRow> rows) {
   std::vector<SampledToken> sampled;
-  if (samples_.empty()) return sampled;
-  poison(plan, logits);
-  backend_.sample({.logits = logits, .rows = samples_});
-  CHECK(backend_.reached(backend_.record()));
-  sampled.reserve(samples_.size());
+  size_t next = 0;
   for (const StepShare& share : plan.shares) {
+    next += share.score_count;
     if (!share.samples) continue;
-    const SampleRow& row = samples_[sampled.size()];
-    sampled.push_back(
-        {.sequence = share.sequence, .token = row.token, .logits_digest = row.logits_digest, .finite = row.finite});
+    const SampleRow& row = rows[next++];
+    sampled.push_back({.sequence = share.sequence,
+                       .token = row.token,
+                       .logits_digest = row.logits_digest,
+                       .finite = row.finite,
+                       .logprobs = row.logprobs});
   }
   return sampled;
+}
+
+std::vector<ScoredTokens> Executor::scored(const StepPlan& plan, std::span<const SampleRow> rows) {
+  std::vector<ScoredTokens> scored;
+  size_t next = 0;
+  for (const StepShare& share : plan.shares) {
+    if (share.score_count > 0) {
+      ScoredTokens& one = scored.emplace_back();
+      one.sequence = share.sequence;
+      one.position_first = share.position_first + 1;
+      one.logprob_count = share.logprob_count;
+      for (const SampleRow& row : rows.subspan(next, share.score_count)) {
+        one.finite = one.finite && row.finite;
+        one.logprobs.insert(one.logprobs.end(), row.logprobs.begin(), row.logprobs.end());
+      }
+    }
+    next += share.score_count + (share.samples ? 1 : 0);
+  }
+  return scored;
 }
 
 }  // namespace spillway

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <variant>
 #include <vector>
@@ -54,8 +55,10 @@ class Executor {
   void run();
   StepDone execute(const StepPlan& plan);
   void lay_out(const StepPlan& plan);  // fills the block table, spans_, logit_rows_ and samples_
-  void poison(const StepPlan& plan, const TensorView& logits);
-  std::vector<SampledToken> sample(const StepPlan& plan, const TensorView& logits);
+  void poison(const StepPlan& plan, const TensorView& logits, size_t first);
+  void sample(const StepPlan& plan, TensorView logits);  // all of samples_; `logits` are the first of their rows
+  static std::vector<SampledToken> sampled(const StepPlan& plan, std::span<const SampleRow> rows);
+  static std::vector<ScoredTokens> scored(const StepPlan& plan, std::span<const SampleRow> rows);
 
   Backend& backend_;
   Decoder& decoder_;
@@ -67,7 +70,7 @@ class Executor {
   // Of the step at hand.
   std::vector<TokenSpan> spans_;
   std::vector<uint32_t> logit_rows_;
-  std::vector<SampleRow> samples_;  // they look into the plan
+  std::vector<SampleRow> samples_;  // one a logit row: those that are scored, then the sampled; they look into the plan
 
   EventFdWaker waker_;
   Mailbox<Command> inbox_;

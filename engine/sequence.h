@@ -35,6 +35,8 @@ struct Sequence {
   std::vector<TokenId> stop_tokens;  // withheld from the first sampling.min_tokens output tokens
   TenantKey tenant;
   bool digest_logits = false;
+  uint32_t logprob_count = 0;  // entries of each token
+  bool score_prompt = false;
   uint64_t arrival = 0;  // order of open()
 
   bool runs() const {  // takes part in steps

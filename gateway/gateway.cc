@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "common/check.h"
@@ -11,8 +12,6 @@ namespace spillway {
 namespace {
 
 constexpr uint32_t kRefusalDoublings = 5;
-
-Duration from_us(uint32_t us) { return std::chrono::microseconds(us); }
 
 }  // namespace
 
@@ -146,44 +145,6 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
     if (nodes_.preempts(from)) node_moved(from, turn.now);
   }
   stream_ready_tokens(*request, turn);
-}
-
-void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
-  while (const std::optional<Token> token = request.running->tokens.next()) {
-    time_token(request, *token, turn.now);
-    request.running->progress_by = turn.now + config_.progress_max;
-    request.running->last_token_at = turn.now;
-    moved_at_ = turn.now;
-    turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
-                                       request.waterfall.total, token->finish == FinishReason::kStop});
-    if (token->finish == FinishReason::kNone) continue;
-    end(request, token->finish, turn);
-    return;
-  }
-}
-
-void Gateway::time_token(GatewayRequest& request, const Token& token, TimePoint now) {
-  Waterfall& waterfall = request.waterfall;
-  const NodeTimings& timings = token.timings;
-  waterfall.output_tokens = token.index + 1;
-  ++counters_.output_tokens;
-  waterfall.total = now - request.arrived;
-  if (token.index == 0) {
-    request.first_token_at = now;
-    waterfall.ttft = now - request.arrived;
-    waterfall.prefill_wait = from_us(timings.wait_us);
-    waterfall.prefill = from_us(timings.compute_us);
-    waterfall.prefill_cached_tokens = std::min(timings.cached_tokens, waterfall.prompt_tokens);
-    counters_.prompt_tokens += waterfall.prompt_tokens;
-    counters_.cached_tokens += waterfall.prefill_cached_tokens;
-  } else if (token.index == 1) {
-    waterfall.handover = now - request.first_token_at;
-    waterfall.transfer = from_us(timings.transfer_us);
-    waterfall.commit = from_us(timings.commit_us);
-    waterfall.decode_queue = from_us(timings.wait_us);
-    waterfall.decode_step = from_us(timings.compute_us);
-    waterfall.decode_cached_tokens = std::min(timings.cached_tokens, waterfall.prompt_tokens);
-  }
 }
 
 void Gateway::on_message(PeerId from, const Failed& failed, Turn& turn) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "common/bounded_vector.h"
 #include "common/clock.h"
@@ -38,6 +39,13 @@ struct StreamToken {
   uint64_t logits_digest = 0;
   Duration since_arrival{};  // of its request at the gateway
   bool stops = false;        // a stop token: ends the answer, no part of its text
+  std::vector<TokenLogprob> logprobs{};
+};
+struct StreamScores {  // of a request with score_prompt, in order, before its first token; after a retry once more
+  RequestId request;
+  uint32_t position_first = 0;  // of the prompt's tokens; >= 1
+  uint32_t logprob_count = 0;   // entries of each; >= 1
+  std::vector<TokenLogprob> logprobs{};
 };
 struct StreamEnd {
   RequestId request;
@@ -61,7 +69,7 @@ struct GatewayCounters {
 };
 
 using GatewayEvent = std::variant<PeerUp, PeerMessage, PeerGone, RequestArrived, ClientGone, StopFound, DrainRequested>;
-using GatewayEffect = std::variant<SendMessage, StreamToken, StreamEnd, StreamError>;
+using GatewayEffect = std::variant<SendMessage, StreamToken, StreamScores, StreamEnd, StreamError>;
 
 // What the gateway decides: the only queue, placement, the order of each stream's tokens, cancellation, failure. Loop
 // thread. No clock, socket, thread or text: the same events give the same effects. Messages about other attempts than
@@ -99,11 +107,13 @@ class Gateway {
 
   void on_message(PeerId from, const Load& load, Turn& turn);
   void on_message(PeerId from, const Token& token, Turn& turn);
+  void on_message(PeerId from, const PromptLogprobs& scores, Turn& turn);
   void on_message(PeerId from, const Failed& failed, Turn& turn);
   template <class Other>
   void on_message(PeerId, const Other&, Turn&) {}  // not for a gateway
 
   void dispatch_queue(Turn& turn);
+  Placement placement(const GatewayRequest& request, const std::vector<NodeView>& views) const;
   void dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn);
   GatewayRequest* find(const Attempt& attempt);
   void node_moved(PeerId node, TimePoint now);

@@ -1,6 +1,8 @@
 // The gateway's queue: what enters it, who leaves it, and where to.
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "common/check.h"
@@ -32,9 +34,9 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
                    config_.affinity_tokens_max / config_.affinity_span_tokens);
   const GatewayRequest& newcomer = requests_.insert(std::move(request));
   if (requests_.queued() <= config_.queue_max) return;
-  // One tenant's burst locks out nobody else.
+  // One tenant's burst locks out nobody else. What waits for its leader is in no order yet.
   fail_request(
-      requests_.least_deserving(newcomer),
+      newcomer.held ? *requests_.find(work.request) : requests_.least_deserving(newcomer),
       {ErrorCode::kQueueFull,
        fmt::format("{} requests wait already, the most this gateway keeps; try again later", config_.queue_max)},
       turn);
@@ -54,12 +56,26 @@ void Gateway::dispatch_queue(Turn& turn) {
     std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
     for (NodeView& view : views)
       view.cached_tokens = affinity_.spans_at(head->prefix, view.node) * config_.affinity_span_tokens;
-    const Placement placement =
-        place_least_loaded({prompt_tokens, work.output_tokens_max, views, config_.affinity_tokens_max});
+    const Placement placement = this->placement(*head, views);
     const auto* const place = std::get_if<Disaggregate>(&placement);
     if (place == nullptr) return;  // busy, or a role is missing: until a Load, a PeerUp or the deadline
     dispatch(*head, *place, turn);
   }
+}
+
+// Beside its leader if there is room, for its blocks are there.
+Placement Gateway::placement(const GatewayRequest& request, const std::vector<NodeView>& views) const {
+  const auto prompt_tokens = checked_cast<uint32_t>(request.work.prompt.size());
+  const uint32_t output_tokens = request.work.output_tokens_max;
+  if (request.beside) {
+    std::vector<NodeView> near;
+    std::ranges::copy_if(views, std::back_inserter(near), [&](const NodeView& view) {
+      return view.node == request.beside->prefill || view.node == request.beside->decode;
+    });
+    const Placement beside = place_least_loaded({prompt_tokens, output_tokens, near, config_.affinity_tokens_max});
+    if (std::holds_alternative<Disaggregate>(beside)) return beside;
+  }
+  return place_least_loaded({prompt_tokens, output_tokens, views, config_.affinity_tokens_max});
 }
 
 void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn) {
@@ -94,6 +110,8 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   work.tenant = given.tenant;
   work.stop_tokens = given.stop_tokens;
   work.digest_logits = given.digest_logits;
+  work.logprob_count = given.logprob_count;
+  work.score_prompt = given.score_prompt;
   work.trace = given.trace;
   send(place.prefill, Prefill{work, decode.boot}, turn);
   send(place.decode, Reserve{std::move(work), prefill.boot}, turn);

@@ -116,7 +116,8 @@ class HttpServer::Service final : public HttpShared {
       const auto found = streams_.find(request);
       if (found == streams_.end()) return;  // cancelled
       HttpSession& session = *found->second;
-      if (!std::holds_alternative<StreamToken>(event)) streams_.erase(found);
+      const bool last = std::holds_alternative<StreamEnd>(event) || std::holds_alternative<StreamError>(event);
+      if (last) streams_.erase(found);
       session.on(event);
     });
   }
@@ -307,8 +308,8 @@ class HttpServer::Service final : public HttpShared {
   const uint16_t port_;
   asio::steady_timer timer_;
   Sessions sessions_;                                    // at most connections_max + kHealthOnlyConnections
-  std::unordered_map<RequestId, HttpSession*> streams_;  // at most one a session
-  std::deque<GatewayInput> words_unsent_;                // at most two a session: nothing is submitted meanwhile
+  std::unordered_map<RequestId, HttpSession*> streams_;  // at most kAnswerChoicesMax a session
+  std::deque<GatewayInput> words_unsent_;                // at most two a request: nothing is submitted meanwhile
   uint64_t requests_ = 0;
   bool stopping_ = false, retrying_ = false, sweeping_ = false, draining_ = false;
   std::optional<Thread> thread_;

@@ -38,7 +38,7 @@ struct HttpConfig {
 // http thread to loop thread.
 using GatewayInput = std::variant<RequestArrived, ClientGone, StopFound>;
 // Loop thread to one HTTP stream.
-using StreamEvent = std::variant<StreamToken, StreamEnd, StreamError>;
+using StreamEvent = std::variant<StreamToken, StreamScores, StreamEnd, StreamError>;
 
 // Open files that an HttpServer of `config` needs; it raises the soft limit to that.
 uint64_t open_files_wanted(const HttpConfig& config);

@@ -218,9 +218,8 @@ asio::awaitable<bool> HttpSession::serve_call(std::string path) {
 
 void HttpSession::shut_down(const std::string& why) {
   shutting_down_ = true;
-  if (submitted_) {
-    shared_.cancel(id_);
-    on(StreamError{id_, {ErrorCode::kUnavailable, why}});
+  if (submitted()) {
+    fail_all({ErrorCode::kUnavailable, why});
   } else if (!in_flight_) {
     leave(why);
   }
@@ -230,9 +229,8 @@ void HttpSession::leave(std::string_view why) {
   if (gone_) return;
   gone_ = true;
   idle_since_.reset();
-  if (submitted_) {
-    submitted_ = false;
-    shared_.cancel(id_);
+  if (submitted()) {
+    cancel_all();
     log_.cancelled(why);
   }
   stream_.close();
@@ -242,8 +240,8 @@ void HttpSession::leave(std::string_view why) {
 asio::awaitable<bool> HttpSession::wait_event(TimePoint until) {
   wake_.expires_at(until);
   error_code woken = asio::error::operation_aborted;
-  const auto nothing = [&] { return !ended_ && (!streams_ || unsent_.empty()); };
-  while (nothing() && !gone_ && woken) woken = std::get<0>(co_await wake_.async_wait(kNoThrow));
+  while (!failed_ && !answer_->done() && (!streams_ || unsent_.empty()) && !gone_ && woken)
+    woken = std::get<0>(co_await wake_.async_wait(kNoThrow));
   wake_.expires_at(kNever);
   co_return !gone_;
 }
@@ -269,7 +267,7 @@ asio::awaitable<void> HttpSession::watch_client() {
 asio::awaitable<void> HttpSession::end_watch() {
   in_flight_ = false;
   answer_ = nullptr;
-  ended_.reset();
+  failed_.reset();
   unsent_ = std::string();  // {} would keep the memory
   if (watching_) {
     stream_.limit({});  // for a read that goes on just now: one of TLS may be between two of the socket

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <variant>
+#include <vector>
 
 #include "gateway/api_call.h"
 #include "gateway/http_reply.h"
@@ -31,10 +31,10 @@ class HttpSession {
   HttpSession& operator=(const HttpSession&) = delete;
   ~HttpSession() { release_body(); }
 
-  boost::asio::awaitable<void> run();  // the connection's whole life
-  void on(const StreamEvent& event);   // of the request under way
+  boost::asio::awaitable<void> run();      // the connection's whole life
+  void on(const StreamEvent& event);       // of the request under way
   void shut_down(const std::string& why);  // idle: closes; a request under way ends in an error
-  void leave(std::string_view why);    // closes at once; a request under way is cancelled
+  void leave(std::string_view why);        // closes at once; a request under way is cancelled
   // REQUIRES: called every few milliseconds: time limits hold only so.
   void end_overdue() { stream_.end_overdue(); }
   // Nothing of a request has come. Since when, by `idle_since`.
@@ -50,7 +50,12 @@ class HttpSession {
   boost::asio::awaitable<bool> serve_call(std::string path);
   boost::asio::awaitable<bool> answer_call(ApiCall call);
   boost::asio::awaitable<bool> answer(ApiRequest request);
-  void stop_early(const OpenAiAnswer& answer);
+  bool submit(const ApiRequest& request);  // false: no room
+  bool submitted() const;                  // the loop knows some choice
+  void cancel_all();
+  void fail_all(const Error& error);
+  size_t choice_of(RequestId request) const;
+  void stop_early(size_t choice);
   boost::asio::awaitable<bool> answer_whole(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> answer_stream(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> reply(HttpResponse response);
@@ -71,6 +76,7 @@ class HttpSession {
   boost::asio::awaitable<bool> write_stream_text(std::string text, bool last);
   boost::asio::awaitable<bool> written(boost::asio::awaitable<boost::system::error_code> write);
   void take(const StreamToken& token);
+  void take(const StreamScores& scores);
   void take(const StreamEnd& end);
   void take(const StreamError& failed);
   ApiError api_error_of(const StreamError& failed) const;
@@ -92,15 +98,19 @@ class HttpSession {
   size_t body_bytes_ = 0;  // taken from the server's bound
   bool keep_alive_ = false;
   bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;
-  bool submitted_ = false;          // the loop knows it and has not ended it
-  bool stop_told_ = false;          // and was told that it may
+  struct Choice {
+    RequestId id;
+    bool open = true;        // the loop knows it and has not ended it
+    bool stop_told = false;  // and was told that it may
+    Waterfall waterfall;     // as far as its tokens tell
+    Duration last_token{};   // since its arrival
+  };
+  std::vector<Choice> choices_;
   OpenAiAnswer* answer_ = nullptr;  // what its tokens become: from its submission on
   bool streams_ = false;            // as events; otherwise in one piece
   std::string unsent_;              // events of a stream that wait for the write before them, of tokens_behind_ tokens
   uint32_t tokens_behind_ = 0;      // at most stream_tokens_behind_max behind a write
-  Waterfall waterfall_;             // as far as its tokens tell
-  Duration last_token_{};           // since its arrival
-  std::optional<std::variant<StreamEnd, StreamError>> ended_;
+  std::optional<StreamError> failed_;  // one of its choices
 };
 
 }  // namespace spillway

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/check.h"
+#include "gateway/api_choices.h"
 #include "gateway/http_event_stream.h"
 #include "gateway/http_session.h"
 #include "gateway/sse.h"
@@ -33,20 +34,11 @@ asio::awaitable<bool> HttpSession::answer_call(ApiCall call) {
 asio::awaitable<bool> HttpSession::answer(ApiRequest request) {
   if (shared_.draining()) co_return co_await reply(reply_.error(draining()));
   if (shutting_down_) co_return co_await reply(reply_.error(busy("the server is shutting down")));
-  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), request.work.digest_logits,
-                      std::move(request.stop));
+  OpenAiAnswer answer(answer_head(request), shared_.model().tokenizer(), answer_shape(request));
   answer_ = &answer;
   streams_ = request.stream;
   tokens_behind_ = 0;
-  waterfall_ = {};
-  waterfall_.prompt_tokens = checked_cast<uint32_t>(request.work.prompt.size());
-  request.work.request = id_;
-  request.work.tenant = *tenant_;
-  request.work.trace = log_.trace();
-  if (!shared_.submit(std::move(request.work), *this))
-    co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
-  submitted_ = true;
-  stop_told_ = false;
+  if (!submit(request)) co_return co_await reply(reply_.error(busy("the gateway is overloaded: try again")));
   if (request.stream) co_return co_await answer_stream(answer);
   co_return co_await answer_whole(answer);
 }
@@ -58,21 +50,18 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
   head.model = request.model;
   head.created = unix_seconds();
   head.usage_null = request.include_usage;
-  if (request.running_usage) head.usage_of_prompt = static_cast<uint32_t>(request.work.prompt.size());
+  if (request.running_usage) {
+    size_t tokens = request.work.prompt.size();
+    for (const PromptOfList& one : request.more_prompts) tokens += one.prompt.size();
+    head.usage_of_prompt = checked_cast<uint32_t>(tokens);
+  }
   return head;
-}
-
-// The nodes go on until they are told: at once, or they compute tokens for nobody.
-void HttpSession::stop_early(const OpenAiAnswer& answer) {
-  if (!answer.stopped() || !submitted_ || std::exchange(stop_told_, true)) return;
-  shared_.stop_found(id_);
 }
 
 asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
   if (!co_await wait_event()) co_return false;
-  if (const auto* const failed = std::get_if<StreamError>(&*ended_))
-    co_return co_await reply(reply_.error(api_error_of(*failed)));
-  co_return co_await reply(reply_.json(answer.body(std::get<StreamEnd>(*ended_))));
+  HttpResponse response = failed_ ? reply_.error(api_error_of(*failed_)) : reply_.json(answer.body());
+  co_return co_await reply(std::move(response));
 }
 
 asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
@@ -80,16 +69,13 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
   // than until the first ping.
   const Duration silence = shared_.config().stream_silence_max;
   if (!co_await wait_event(steady_now() + silence)) co_return false;
-  if (unsent_.empty() && ended_ && std::holds_alternative<StreamError>(*ended_))
-    co_return co_await reply(reply_.error(api_error_of(std::get<StreamError>(*ended_))));
+  if (unsent_.empty() && failed_) co_return co_await reply(reply_.error(api_error_of(*failed_)));
   if (!co_await write_stream_head()) co_return false;
   for (TimePoint ping_at = steady_now(); co_await wait_event(ping_at); ping_at = steady_now() + silence) {
     std::string out = std::exchange(unsent_, {});
     tokens_behind_ = 0;
-    const bool last = ended_.has_value();
-    const auto* const failed = last ? std::get_if<StreamError>(&*ended_) : nullptr;
-    if (failed) OpenAiAnswer::stream_error(api_error_of(*failed), out);
-    if (last && !failed) answer.stream_end(std::get<StreamEnd>(*ended_), out);
+    const bool failed = failed_.has_value(), last = failed || answer.done();
+    if (failed) OpenAiAnswer::stream_error(api_error_of(*failed_), out);
     if (out.empty()) out = kSsePing;
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
     if (last) co_return keep_alive_ && !failed && !shutting_down_ && !shared_.draining();
@@ -125,40 +111,51 @@ void HttpSession::on(const StreamEvent& event) {
 
 // A token becomes text as it comes, also behind a write that does not end: a stop string in it must stop the nodes.
 void HttpSession::take(const StreamToken& token) {
+  const size_t choice = choice_of(token.request);
+  Waterfall& waterfall = choices_[choice].waterfall;
   if (token.index == 0) {
     shared_.metrics().observe_first_token(token.since_arrival);
-    waterfall_.ttft = token.since_arrival;
+    waterfall.ttft = token.since_arrival;
   } else {
-    shared_.metrics().observe_token_gap(token.since_arrival - last_token_);
+    shared_.metrics().observe_token_gap(token.since_arrival - choices_[choice].last_token);
   }
-  last_token_ = token.since_arrival;
-  if (answer_->stopped()) return;
-  waterfall_.total = token.since_arrival;
+  choices_[choice].last_token = token.since_arrival;
+  if (answer_->stopped(choice)) return;
+  waterfall.total = token.since_arrival;
   if (streams_) {
     // Without a write under way, the tokens are about to be taken.
     if (writing_ && tokens_behind_ >= shared_.config().stream_tokens_behind_max)
       return leave("the client reads too slowly");
     ++tokens_behind_;
-    answer_->stream_token(token, unsent_);
+    answer_->stream_token(choice, token, unsent_);
   } else {
-    answer_->add_token(token);
+    answer_->add_token(choice, token);
   }
-  stop_early(*answer_);
+  stop_early(choice);
 }
 
+void HttpSession::take(const StreamScores& scores) { answer_->add_scores(choice_of(scores.request), scores); }
+
 void HttpSession::take(const StreamEnd& end) {
-  submitted_ = false;
-  ended_ = end;
+  const size_t choice = choice_of(end.request);
+  choices_[choice].open = false;
+  if (streams_) {
+    answer_->stream_end(choice, end, unsent_);
+  } else {
+    answer_->add_end(choice, end);
+  }
   shared_.metrics().observe_end(end.waterfall);
   log_.done(end);
 }
 
 void HttpSession::take(const StreamError& failed) {
-  submitted_ = false;
-  ended_ = failed;
+  const size_t choice = choice_of(failed.request);
   log_.failed(failed.error);
-  // Behind a stop string the answer is whole, whatever became of its nodes.
-  if (answer_->stopped()) ended_ = StreamEnd{id_, FinishReason::kStop, waterfall_};
+  // Behind a stop string a choice is whole, whatever became of its nodes.
+  if (answer_->stopped(choice)) return take(StreamEnd{failed.request, FinishReason::kStop, choices_[choice].waterfall});
+  choices_[choice].open = false;
+  failed_ = failed;
+  cancel_all();  // an answer that lacks one of its choices is none
 }
 
 ApiError HttpSession::api_error_of(const StreamError& failed) const {

@@ -1,49 +1,81 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "gateway/gateway.h"
+#include "gateway/openai_logprobs.h"
 #include "gateway/openai_response.h"
 #include "gateway/stop_matcher.h"
 #include "text/detokenizer.h"
 
 namespace spillway {
 
-// One answer in the making: what the gateway says about a request becomes text, then JSON, then event-stream bytes.
+// What an answer is made of: choice i * choices_per_prompt + j is the j-th of prompt i.
+struct AnswerShape {
+  uint32_t prompts = 1, choices_per_prompt = 1;
+  bool digests = false;              // the client asked for logit_digests; of one choice only
+  bool logprobs = false;             // of each token
+  bool prompt_only = false;          // max_tokens 0: the token that the nodes sample all the same is no part of it
+  std::vector<std::string> stops{};  // end a choice and are no part of it
+  std::vector<std::vector<TokenId>> echoed{};  // the prompts, in front of their choices; empty: no echo
+};
+
+// One answer in the making: what the gateway says about its requests becomes text, then JSON, then event-stream bytes.
 // No I/O; http thread. Borrows the tokenizer.
 class OpenAiAnswer {
  public:
-  // `digests`: the client asked for logit_digests. `stops`: strings that end it and are no part of it.
-  OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, bool digests, std::vector<std::string> stops);
+  OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, AnswerShape shape);
+
+  // Before the first token of any choice of the same prompt. The same ones may come again.
+  void add_scores(size_t choice, const StreamScores& scores);
 
   // Of a stream: append the bytes of the events that this becomes. A token is always one event, also where its text is
-  // empty (half a character, a special token, what may begin a stop string): clients time tokens by events.
-  void stream_token(const StreamToken& token, std::string& out);
-  void stream_end(const StreamEnd& end, std::string& out);  // the finish chunk, the usage chunk if asked for, [DONE]
+  // empty (half a character, a special token, what may begin a stop string): clients time tokens by events. An echoed
+  // prompt is one event before.
+  void stream_token(size_t choice, const StreamToken& token, std::string& out);
+  // The finish chunk; behind the last choice's the usage chunk if asked for, and [DONE].
+  void stream_end(size_t choice, const StreamEnd& end, std::string& out);
   static void stream_error(const ApiError& error, std::string& out);  // the last event; no [DONE] follows
 
   // Of an answer in one piece.
-  void add_token(const StreamToken& token);
-  std::string body(const StreamEnd& end);
+  void add_token(size_t choice, const StreamToken& token);
+  void add_end(size_t choice, const StreamEnd& end);
+  std::string body();  // REQUIRES done()
 
   // A stop string is complete: tokens that still come are ignored, and how the request ends changes nothing.
-  bool stopped() const { return matcher_.matched(); }
+  bool stopped(size_t choice) const { return choices_[choice].matcher.matched(); }
+  bool done() const { return ended_ == choices_.size(); }  // every choice has ended
 
  private:
-  std::string text_of(const StreamToken& token);  // what it completes
-  std::string last_text();
-  StreamEnd own_end(StreamEnd end) const;
+  struct Choice {
+    Detokenizer detokenizer;
+    StopMatcher matcher;
+    bool begun = false;  // streamed something
+    uint32_t token_count = 0;
+    size_t characters = 0;              // of its text, what the matcher holds back included
+    std::string text{};                 // of an answer in one piece
+    std::vector<AnswerToken> tokens{};  // with digests only; at most output_tokens_max
+    std::vector<ScoredToken> scored{};  // with logprobs, in one piece only; the same
+    std::optional<StreamEnd> end{};
+  };
+  const std::vector<ScoredToken>* echo_of(size_t choice) const;
+  std::string echo_text(size_t choice) const;
+  void stream_echo(size_t choice, std::string& out);
+  std::string text_of(Choice& choice, const StreamToken& token);  // what it completes
+  std::string last_text(Choice& choice);
+  void end(Choice& choice, StreamEnd end);
   AnswerToken describe(const StreamToken& token) const;
+  uint32_t tokens_so_far() const;
+  Waterfall total() const;
 
-  AnswerHead head_;
-  Detokenizer detokenizer_;
-  StopMatcher matcher_;
-  uint32_t token_count_ = 0;
-  const bool digests_;
-  bool first_ = true;
-  std::string text_;
-  std::vector<AnswerToken> tokens_;  // with digests only; at most output_tokens_max
+  const AnswerHead head_;
+  const Tokenizer& tokenizer_;
+  const AnswerShape shape_;
+  std::vector<Choice> choices_;
+  std::vector<std::vector<ScoredToken>> echoed_;  // one a prompt
+  size_t ended_ = 0;
 };
 
 }  // namespace spillway

@@ -3,62 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
-#include <system_error>
 #include <utility>
 
+#include "gateway/chat_messages.h"
 #include "gateway/request_fields.h"
 
 namespace spillway {
 namespace {
 
 using Json = nlohmann::json;
-
-// The text of one message part list: [{"type": "text", "text": ...}, ...].
-Parsed<std::string> read_parts(const Json& parts, const std::string& where) {
-  std::string text;
-  for (size_t index = 0; index < parts.size(); ++index) {
-    const Json& part = parts[index];
-    const std::string place = fmt::format("{}.content[{}]", where, index);
-    if (!part.is_object() || !part.contains("type") || !part["type"].is_string())
-      return refuse("messages", place + " must be an object with a type", "invalid_type");
-    const auto& type = part["type"].get_ref<const std::string&>();
-    if (type != "text")
-      return refuse("messages", fmt::format("{} is of type '{}': only text is supported", place, printable(type)),
-                    "unsupported");
-    if (!part.contains("text") || !part["text"].is_string())
-      return refuse("messages", place + ".text must be a string", "invalid_type");
-    text += part["text"].get_ref<const std::string&>();
-  }
-  return text;
-}
-
-Parsed<ChatMessage> read_message(const Json& json, const std::string& where) {
-  if (!json.is_object()) return refuse("messages", where + " must be an object {role, content}", "invalid_type");
-  ChatMessage message;
-  const Json* const role = find_field(json, "role");
-  if (role == nullptr || !role->is_string())
-    return refuse("messages", where + ".role must be a string", "invalid_type");
-  message.role = role->get<std::string>();
-  if (message.role == "developer") message.role = "system";  // OpenAI's newer word for it
-  if (message.role != "system" && message.role != "user" && message.role != "assistant")
-    return refuse("messages", where + ".role must be system, developer, user or assistant", "unsupported");
-  for (const char* const name : {"tool_calls", "function_call", "audio"})
-    if (json.contains(name) && !switched_off(json[name]))
-      return refuse("messages", fmt::format("{}.{} is not supported by this server", where, name), "unsupported");
-  const Json* const content = find_field(json, "content");
-  if (content == nullptr || !(content->is_string() || content->is_array()))
-    return refuse("messages", where + ".content must be a string or a list of text parts", "invalid_type");
-  if (content->is_string()) {
-    message.content = content->get<std::string>();
-    return message;
-  }
-  auto text = read_parts(*content, where);
-  if (!text) return tl::unexpected(text.error());
-  message.content = std::move(*text);
-  return message;
-}
 
 Parsed<std::vector<TokenId>> or_refuse(Result<std::vector<TokenId>> tokens, const char* param) {
   if (tokens) return std::move(*tokens);
@@ -132,7 +86,7 @@ class Reader {
     if (top_k > vocab())
       return refuse("top_k", fmt::format("top_k is {}: the vocabulary has {} tokens", top_k, vocab()));
     sampling.top_k = static_cast<uint32_t>(std::max<int64_t>(top_k, 0));
-    auto biases = read_logit_bias();
+    auto biases = read_logit_bias(body_, vocab());
     if (!biases) return tl::unexpected(biases.error());
     sampling.logit_bias = std::move(*biases);
     return sampling;
@@ -164,24 +118,66 @@ class Reader {
                   fmt::format("min_tokens is {}, but at most {} are generated", tokens, output_tokens_max));
   }
 
-  Parsed<std::vector<TokenId>> read_prompt() const {
-    const Json* prompt = find_field(body_, "prompt");
+  Parsed<std::vector<std::vector<TokenId>>> read_prompts() const {
+    const Json* const prompt = find_field(body_, "prompt");
     if (prompt == nullptr) return refuse("prompt", "prompt is missing: a string, or a list of token ids");
-    // A batch of one, as many clients send it.
-    if (prompt->is_array() && !prompt->empty() && (prompt->front().is_string() || prompt->front().is_array())) {
-      if (prompt->size() > 1)
-        return refuse("prompt", fmt::format("prompt is a batch of {}: send one prompt a request", prompt->size()),
-                      "unsupported");
-      prompt = &prompt->front();
+    const bool list =
+        prompt->is_array() && !prompt->empty() && (prompt->front().is_string() || prompt->front().is_array());
+    if (list && prompt->size() > kPromptsMax)
+      return refuse("prompt",
+                    fmt::format("prompt lists {} prompts: at most {} are taken", prompt->size(), kPromptsMax));
+    std::vector<std::vector<TokenId>> prompts;
+    size_t total = 0;
+    for (size_t index = 0; index < (list ? prompt->size() : 1); ++index) {
+      auto tokens = read_prompt(list ? (*prompt)[index] : *prompt);
+      if (!tokens) return tl::unexpected(tokens.error());
+      total += tokens->size();
+      prompts.push_back(std::move(*tokens));
+      if (total > kListContexts * max_model_len_)
+        return refuse("prompt",
+                      fmt::format("the first {} prompts have {} tokens: all together may have {}", prompts.size(),
+                                  total, kListContexts * max_model_len_),
+                      "context_length_exceeded");
     }
-    if (prompt->is_string()) {
-      const auto& text = prompt->get_ref<const std::string&>();
+    return prompts;
+  }
+
+  Parsed<std::vector<TokenId>> read_prompt(const Json& prompt) const {
+    if (prompt.is_string()) {
+      const auto& text = prompt.get_ref<const std::string&>();
       if (auto fits = check_text(text.size(), "prompt"); !fits) return tl::unexpected(fits.error());
       return or_refuse(model_.encode_prompt(text), "prompt");
     }
-    if (!prompt->is_array()) return refuse("prompt", "prompt must be a string or a list of token ids", "invalid_type");
-    if (prompt->size() >= max_model_len_) return too_long("prompt", prompt->size());
-    return read_token_ids(*prompt, "prompt");
+    if (!prompt.is_array()) return refuse("prompt", "prompt must be a string or a list of token ids", "invalid_type");
+    if (prompt.size() >= max_model_len_) return too_long("prompt", prompt.size());
+    return read_token_ids(prompt, "prompt");
+  }
+
+  // How many log-probabilities a token comes with: entries as in common/logprobs.h.
+  Parsed<uint32_t> read_logprobs(Endpoint endpoint) const {
+    if (endpoint == Endpoint::kCompletions) {
+      const Json* const asked = find_field(body_, "logprobs");
+      return asked == nullptr ? 0 : 1 + asked->get<uint32_t>();
+    }
+    const auto top = number<uint32_t>("top_logprobs", 0);
+    if (flag("logprobs")) return 1 + top;
+    if (top > 0) return refuse("top_logprobs", "top_logprobs is for requests with logprobs: true");
+    return 0;
+  }
+
+  // How many choices each prompt has.
+  Parsed<uint32_t> read_choices(size_t prompts) const {
+    const auto choices = number<uint32_t>("n", 1);
+    const auto best_of = number<uint32_t>("best_of", choices);
+    if (best_of != choices)
+      return refuse("best_of", fmt::format("best_of {} is only supported equal to n, which is {}", best_of, choices),
+                    "unsupported");
+    if (prompts * choices > kAnswerChoicesMax)
+      return refuse("n", fmt::format("{} prompts with {} choices each are {} answers: at most {} are taken", prompts,
+                                     choices, prompts * choices, kAnswerChoicesMax));
+    if (prompts * choices > 1 && flag("logit_digests"))
+      return refuse("logit_digests", "logit_digests is for requests with one choice");
+    return choices;
   }
 
   Parsed<std::vector<TokenId>> read_text_to_tokenize() const {
@@ -238,6 +234,9 @@ class Reader {
     // OpenAI's defaults: 16 for completions, what is left of the context for chat.
     if (asked == nullptr) return endpoint == Endpoint::kCompletions ? std::min(room, 16u) : room;
     const auto tokens = asked->get<uint32_t>();
+    if (tokens == 0 && !flag("echo"))
+      return refuse(newer != nullptr ? "max_completion_tokens" : "max_tokens",
+                    "0 tokens are only generated behind an echoed prompt: ask for at least 1");
     if (tokens <= room) return tokens;
     return refuse(newer != nullptr ? "max_completion_tokens" : "max_tokens",
                   fmt::format("the context is {} tokens, but {} were requested ({} of the prompt, {} to generate): ask "
@@ -263,33 +262,6 @@ class Reader {
     return tokens;
   }
 
-  // {"token id": bias}, as OpenAI's API has it.
-  Parsed<std::vector<LogitBias>> read_logit_bias() const {
-    const char* const param = "logit_bias";
-    std::vector<LogitBias> biases;
-    const Json* const given = find_field(body_, param);
-    if (given == nullptr) return biases;
-    if (!given->is_object()) return refuse(param, "logit_bias must be an object {token id: bias}", "invalid_type");
-    if (given->size() > kLogitBiasMax)
-      return refuse(param,
-                    fmt::format("logit_bias has {} entries: at most {} are taken", given->size(), kLogitBiasMax));
-    for (const auto& [key, bias] : given->items()) {
-      TokenId token = 0;
-      const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
-      if (error != std::errc() || end != key.data() + key.size() || token >= vocab())
-        return refuse(param, fmt::format("logit_bias: '{}' is not a token id: they go from 0 to {}", printable(key),
-                                         vocab() - 1));
-      if (!bias.is_number())
-        return refuse(param, fmt::format("logit_bias of token {} must be a number", token), "invalid_type");
-      const auto value = bias.get<double>();
-      if (!(value >= -kBiasMax && value <= kBiasMax))
-        return refuse(param, fmt::format("logit_bias of token {} is {}: it must be from {} to {}", token, value,
-                                         -kBiasMax, kBiasMax));
-      biases.push_back({token, static_cast<float>(value)});
-    }
-    return biases;
-  }
-
   // Refuses text that cannot fit, before the work of encoding it.
   Parsed<void> check_text(size_t bytes, const char* param) const {
     const size_t least = model_.tokens_at_least(bytes);
@@ -309,6 +281,45 @@ class Reader {
   const ServedModel& model_;
   const uint32_t max_model_len_;
 };
+
+// What the lengths of the prompts bound.
+Parsed<void> read_prompts(Endpoint endpoint, const Reader& reader, ApiRequest& request) {
+  std::vector<std::vector<TokenId>> prompts;
+  if (endpoint == Endpoint::kCompletions) {
+    auto read = reader.read_prompts();
+    if (!read) return tl::unexpected(read.error());
+    prompts = std::move(*read);
+  } else {
+    auto read = reader.read_messages();
+    if (!read) return tl::unexpected(read.error());
+    prompts.push_back(std::move(*read));
+  }
+  const auto choices = reader.read_choices(prompts.size());
+  if (!choices) return tl::unexpected(choices.error());
+  request.choices = *choices;
+  size_t entries = 0;
+  for (std::vector<TokenId>& prompt : prompts) {
+    const auto asked = reader.read_output_tokens(endpoint, prompt.size());
+    if (!asked) return tl::unexpected(asked.error());
+    request.prompt_only = *asked == 0;
+    const uint32_t output_tokens_max = std::max(*asked, 1u);
+    const auto min_tokens = reader.read_min_tokens(output_tokens_max);
+    if (!min_tokens) return tl::unexpected(min_tokens.error());
+    request.work.sampling.min_tokens = *min_tokens;
+    entries += (output_tokens_max + (request.echo ? prompt.size() : 0)) * *choices * request.work.logprob_count;
+    if (&prompt == prompts.data()) {
+      request.work.prompt = std::move(prompt);
+      request.work.output_tokens_max = output_tokens_max;
+    } else {
+      request.more_prompts.push_back({std::move(prompt), output_tokens_max});
+    }
+  }
+  if (entries > kLogprobEntriesMax)
+    return refuse("logprobs", fmt::format("the answer may hold {} log-probabilities: at most {} are given; ask for "
+                                          "fewer tokens, choices or logprobs",
+                                          entries, kLogprobEntriesMax));
+  return {};
+}
 
 Parsed<TokensRequest> parse_tokens(Route route, std::string_view body, const ServedModel& model, uint32_t max_model_len,
                                    Parsed<std::vector<TokenId>> (Reader::*read)() const) {
@@ -359,15 +370,12 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   request.work.priority = reader.number<int32_t>("priority", 0);
   request.ignored = unknown_fields(route, *json);
 
-  auto prompt = endpoint == Endpoint::kCompletions ? reader.read_prompt() : reader.read_messages();
-  if (!prompt) return tl::unexpected(prompt.error());
-  const auto output_tokens = reader.read_output_tokens(endpoint, prompt->size());
-  if (!output_tokens) return tl::unexpected(output_tokens.error());
-  request.work.prompt = std::move(*prompt);
-  request.work.output_tokens_max = *output_tokens;
-  const auto min_tokens = reader.read_min_tokens(*output_tokens);
-  if (!min_tokens) return tl::unexpected(min_tokens.error());
-  request.work.sampling.min_tokens = *min_tokens;
+  const auto logprob_count = reader.read_logprobs(endpoint);
+  if (!logprob_count) return tl::unexpected(logprob_count.error());
+  request.work.logprob_count = *logprob_count;
+  request.echo = reader.flag("echo");
+  request.work.score_prompt = request.echo && *logprob_count > 0;
+  if (auto read = read_prompts(endpoint, reader, request); !read) return tl::unexpected(read.error());
   return request;
 }
 

@@ -17,8 +17,23 @@ inline constexpr size_t kJsonValuesMax = (size_t{1} << 20) + 4096;  // a prompt 
 inline constexpr size_t kChatMessagesMax = 4096;
 inline constexpr int32_t kPriorityMax = 100;  // and its negative
 
+// Of one request of the API, lists of prompts and `n` taken together.
+inline constexpr size_t kPromptsMax = 64;
+inline constexpr uint32_t kChoicesMax = 8;  // `n`
+inline constexpr size_t kListContexts = 8;  // the tokens of all prompts: at most so many times the context
+inline constexpr size_t kLogprobEntriesMax = size_t{1} << 19;  // log-probabilities that one answer may hold
+inline constexpr size_t kAnswerChoicesMax = 128;               // prompts x `n`
+
+struct PromptOfList {
+  std::vector<TokenId> prompt;
+  uint32_t output_tokens_max = 0;
+};
 struct ApiRequest {
-  GenerateRequest work;  // all but `request` and `tenant`
+  GenerateRequest work;  // all but `request`, `tenant` and `leader`; of a list its first prompt
+  std::vector<PromptOfList> more_prompts;
+  uint32_t choices = 1;      // of each prompt
+  bool echo = false;         // the prompt in front of each choice
+  bool prompt_only = false;  // max_tokens 0: what is sampled all the same is no part of the answer
   Endpoint endpoint{};
   std::string model;  // for the answer: the name asked for where it is one of ours, else the first
   bool stream = false, include_usage = false;

@@ -56,20 +56,31 @@ Json envelope(const AnswerHead& head, const char* chat_object) {
           {"choices", Json::array()}};
 }
 
-// The one choice of a chunk; finish_reason null while the stream goes on.
-Json chunk_choice(const AnswerHead& head, std::string_view text, Json finish_reason, bool first) {
-  Json choice = {{"index", 0}};
+Json finish_reason(FinishReason finish) { return finish == FinishReason::kNone ? Json() : Json(finish_word(finish)); }
+
+Json logprobs_of(const ChoicePiece& piece) { return piece.logprobs == nullptr ? Json() : *piece.logprobs; }
+
+Json chunk_choice(const AnswerHead& head, const ChoicePiece& piece) {
+  Json choice = {{"index", piece.index}};
   if (head.endpoint == Endpoint::kChatCompletions) {
     Json delta = Json::object();
-    if (first) delta["role"] = "assistant";
-    if (first || finish_reason.is_null() || !text.empty()) delta["content"] = text;
+    if (piece.first) delta["role"] = "assistant";
+    if (piece.first || piece.finish == FinishReason::kNone || !piece.text.empty()) delta["content"] = piece.text;
     choice["delta"] = std::move(delta);
   } else {
-    choice["text"] = text;
+    choice["text"] = piece.text;
   }
-  choice["logprobs"] = nullptr;
-  choice["finish_reason"] = std::move(finish_reason);
+  choice["logprobs"] = logprobs_of(piece);
+  choice["finish_reason"] = finish_reason(piece.finish);
   return choice;
+}
+
+void add_usage(Json& chunk, const AnswerHead& head, uint32_t tokens_so_far) {
+  if (head.usage_null) chunk["usage"] = nullptr;
+  if (!head.usage_of_prompt) return;
+  chunk["usage"] = {{"prompt_tokens", *head.usage_of_prompt},
+                    {"completion_tokens", tokens_so_far},
+                    {"total_tokens", uint64_t{*head.usage_of_prompt} + tokens_so_far}};
 }
 
 Json model_object(std::string_view model, uint32_t max_model_len, int64_t created) {
@@ -126,14 +137,10 @@ std::string error_body(const ApiError& error) {
                  {"code", null_or(error.code)}}}});
 }
 
-std::string token_chunk(const AnswerHead& head, std::string_view text, const AnswerToken& token, bool first) {
+std::string token_chunk(const AnswerHead& head, const ChoicePiece& piece, const AnswerToken& token) {
   Json chunk = envelope(head, "chat.completion.chunk");
-  chunk["choices"].push_back(chunk_choice(head, text, nullptr, first));
-  if (head.usage_null) chunk["usage"] = nullptr;
-  if (head.usage_of_prompt)
-    chunk["usage"] = {{"prompt_tokens", *head.usage_of_prompt},
-                      {"completion_tokens", token.tokens_so_far},
-                      {"total_tokens", uint64_t{*head.usage_of_prompt} + token.tokens_so_far}};
+  chunk["choices"].push_back(chunk_choice(head, piece));
+  add_usage(chunk, head, token.tokens_so_far);
   if (token.logits_digest) {
     chunk["token_id"] = token.token;
     chunk["logits_digest"] = fmt::format("{:016x}", *token.logits_digest);
@@ -141,11 +148,12 @@ std::string token_chunk(const AnswerHead& head, std::string_view text, const Ans
   return dump(chunk);
 }
 
-std::string finish_chunk(const AnswerHead& head, std::string_view text, const StreamEnd& end, bool first) {
+std::string finish_chunk(const AnswerHead& head, const ChoicePiece& piece, const Waterfall& waterfall,
+                         uint32_t tokens_so_far) {
   Json chunk = envelope(head, "chat.completion.chunk");
-  chunk["choices"].push_back(chunk_choice(head, text, finish_word(end.finish), first));
-  if (head.usage_null) chunk["usage"] = head.usage_of_prompt ? usage(end.waterfall) : Json(nullptr);
-  chunk["timings"] = timings(end.waterfall);
+  chunk["choices"].push_back(chunk_choice(head, piece));
+  add_usage(chunk, head, tokens_so_far);
+  chunk["timings"] = timings(waterfall);
   return dump(chunk);
 }
 
@@ -155,20 +163,22 @@ std::string usage_chunk(const AnswerHead& head, const Waterfall& waterfall) {
   return dump(chunk);
 }
 
-std::string answer_body(const AnswerHead& head, std::string_view text, const std::vector<AnswerToken>& tokens,
-                        const StreamEnd& end) {
+std::string answer_body(const AnswerHead& head, const std::vector<ChoicePiece>& choices,
+                        const std::vector<AnswerToken>& tokens, const Waterfall& waterfall) {
   Json body = envelope(head, "chat.completion");
-  Json choice = {{"index", 0}};
-  if (head.endpoint == Endpoint::kChatCompletions) {
-    choice["message"] = {{"role", "assistant"}, {"content", text}};
-  } else {
-    choice["text"] = text;
+  for (const ChoicePiece& piece : choices) {
+    Json choice = {{"index", piece.index}};
+    if (head.endpoint == Endpoint::kChatCompletions) {
+      choice["message"] = {{"role", "assistant"}, {"content", piece.text}};
+    } else {
+      choice["text"] = piece.text;
+    }
+    choice["logprobs"] = logprobs_of(piece);
+    choice["finish_reason"] = finish_reason(piece.finish);
+    body["choices"].push_back(std::move(choice));
   }
-  choice["logprobs"] = nullptr;
-  choice["finish_reason"] = finish_word(end.finish);
-  body["choices"].push_back(std::move(choice));
-  body["usage"] = usage(end.waterfall);
-  body["timings"] = timings(end.waterfall);
+  body["usage"] = usage(waterfall);
+  body["timings"] = timings(waterfall);
   for (const AnswerToken& token : tokens) {
     if (!token.logits_digest) continue;
     body["token_ids"].push_back(token.token);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -39,25 +40,34 @@ struct AnswerHead {  // the same in every chunk of one answer
   std::string model = {};
   int64_t created = 0;      // seconds since 1970
   bool usage_null = false;  // chunks carry "usage": null, as the last one carries it (stream_options.include_usage)
-  // Set: chunks carry usage so far instead of null (continuous_usage_stats); the prompt's tokens.
+  // Set: chunks carry usage so far instead of null (continuous_usage_stats); the prompts' tokens.
   std::optional<uint32_t> usage_of_prompt = {};
 };
 struct AnswerToken {
   TokenId token = 0;
-  uint32_t tokens_so_far = 0;  // of the answer, this one too
+  uint32_t tokens_so_far = 0;  // of all choices, this one too
   std::optional<uint64_t> logits_digest =
       {};  // set: the chunk carries it, with the token id (extension `logit_digests`)
 };
 
-// Pieces of a stream, each the payload of one event. `first`: the chat delta also carries the role.
-std::string token_chunk(const AnswerHead& head, std::string_view text, const AnswerToken& token, bool first);
-// Carries finish_reason and `timings`; `text`: what the detokeniser still held.
-std::string finish_chunk(const AnswerHead& head, std::string_view text, const StreamEnd& end, bool first);
+struct ChoicePiece {  // one choice's part of a chunk, or all of it
+  size_t index = 0;
+  std::string_view text;
+  FinishReason finish = FinishReason::kNone;         // kNone: it goes on
+  const nlohmann::ordered_json* logprobs = nullptr;  // none: null
+  bool first = false;                                // the chat delta also carries the role
+};
+
+// Pieces of a stream, each the payload of one event.
+std::string token_chunk(const AnswerHead& head, const ChoicePiece& piece, const AnswerToken& token);
+// Carries finish_reason and `timings`; the text is what the detokeniser still held.
+std::string finish_chunk(const AnswerHead& head, const ChoicePiece& piece, const Waterfall& waterfall,
+                         uint32_t tokens_so_far);
 // The chunk without choices that closes a stream with include_usage.
 std::string usage_chunk(const AnswerHead& head, const Waterfall& waterfall);
 // The whole answer at once; `tokens` are listed where they carry digests.
-std::string answer_body(const AnswerHead& head, std::string_view text, const std::vector<AnswerToken>& tokens,
-                        const StreamEnd& end);
+std::string answer_body(const AnswerHead& head, const std::vector<ChoicePiece>& choices,
+                        const std::vector<AnswerToken>& tokens, const Waterfall& waterfall);
 
 std::string models_body(const std::vector<std::string>& models, uint32_t max_model_len, int64_t created);
 std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created);

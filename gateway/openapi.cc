@@ -8,6 +8,7 @@
 #include "common/sampling_params.h"
 #include "common/version.h"
 #include "gateway/field_table.h"
+#include "gateway/openai_request.h"
 #include "gateway/openapi_answers.h"
 #include "gateway/route_table.h"
 #include "gateway/stop_matcher.h"
@@ -87,9 +88,11 @@ class Schemas {
       case FieldType::kPrompt: {
         const Json text = {{"type", "string"}, {"minLength", 1}};
         Json ids = token_ids(field);
-        const Json one = {
-            {"type", "array"}, {"minItems", 1}, {"maxItems", 1}, {"items", {{"anyOf", Json::array({text, ids})}}}};
-        return {{"anyOf", {text, std::move(ids), one}}};
+        const Json list = {{"type", "array"},
+                           {"minItems", 1},
+                           {"maxItems", kPromptsMax},
+                           {"items", {{"anyOf", Json::array({text, ids})}}}};
+        return {{"anyOf", {text, std::move(ids), list}}};
       }
       case FieldType::kMessages:
         return {{"type", "array"},

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "gateway/openai_request.h"
@@ -129,6 +131,31 @@ Parsed<std::vector<std::string>> read_stop(const Json& body) {
                                         strings.back().size(), kStopBytesMax));
   }
   return strings;
+}
+
+Parsed<std::vector<LogitBias>> read_logit_bias(const Json& body, uint32_t vocab) {
+  const char* const param = "logit_bias";
+  std::vector<LogitBias> biases;
+  const Json* const given = find_field(body, param);
+  if (given == nullptr) return biases;
+  if (!given->is_object()) return refuse(param, "logit_bias must be an object {token id: bias}", "invalid_type");
+  if (given->size() > kLogitBiasMax)
+    return refuse(param, fmt::format("logit_bias has {} entries: at most {} are taken", given->size(), kLogitBiasMax));
+  for (const auto& [key, bias] : given->items()) {
+    TokenId token = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token);
+    if (error != std::errc() || end != key.data() + key.size() || token >= vocab)
+      return refuse(param,
+                    fmt::format("logit_bias: '{}' is not a token id: they go from 0 to {}", printable(key), vocab - 1));
+    if (!bias.is_number())
+      return refuse(param, fmt::format("logit_bias of token {} must be a number", token), "invalid_type");
+    const auto value = bias.get<double>();
+    if (!(value >= -kBiasMax && value <= kBiasMax))
+      return refuse(param, fmt::format("logit_bias of token {} is {}: it must be from {} to {}", token, value,
+                                       -kBiasMax, kBiasMax));
+    biases.push_back({token, static_cast<float>(value)});
+  }
+  return biases;
 }
 
 std::vector<std::string> unknown_fields(Route route, const Json& body) {

@@ -6,6 +6,7 @@
 #include <tl/expected.hpp>
 #include <vector>
 
+#include "common/sampling_params.h"
 #include "gateway/field_table.h"
 #include "gateway/openai_response.h"
 
@@ -31,6 +32,9 @@ Parsed<void> check_fields(Route route, const nlohmann::json& body);
 
 // The strings of `stop`: one, or a list.
 Parsed<std::vector<std::string>> read_stop(const nlohmann::json& body);
+
+// {"token id": bias}, as OpenAI's API has it. `vocab`: ids are below.
+Parsed<std::vector<LogitBias>> read_logit_bias(const nlohmann::json& body, uint32_t vocab);
 
 // Names of fields that the route does not know, at most 8, made printable.
 std::vector<std::string> unknown_fields(Route route, const nlohmann::json& body);

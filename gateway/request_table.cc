@@ -52,7 +52,13 @@ GatewayRequest& RequestTable::insert(GatewayRequest request) {
   request.cost = request.work.prompt.size() + kOutputWeight * static_cast<uint64_t>(output);
   const auto [entry, is_new] = requests_.emplace(id, std::move(request));
   CHECK(is_new);
-  queue_.push(as_queued(entry->second));
+  const std::optional<RequestId>& leader = entry->second.work.leader;
+  entry->second.held = leader && requests_.contains(*leader) && !requests_.at(*leader).led;
+  if (entry->second.held) {
+    ++held_;
+  } else {
+    queue_.push(as_queued(entry->second));
+  }
   return entry->second;
 }
 
@@ -77,14 +83,31 @@ void RequestTable::requeue(GatewayRequest& request) {
   queue_.requeue(as_queued(request));
 }
 
+void RequestTable::release(RequestId leader, const std::optional<Disaggregate>& beside) {
+  if (const auto entry = requests_.find(leader); entry != requests_.end()) entry->second.led = true;
+  for (auto& [id, request] : requests_) {
+    if (!request.held || request.work.leader != leader) continue;
+    request.held = false;
+    request.beside = beside;
+    --held_;
+    queue_.push(as_queued(request));
+  }
+}
+
 void RequestTable::erase(GatewayRequest& request) {
   const RequestId id = request.work.request;
-  if (request.running) {
+  if (request.held) {
+    --held_;
+  } else if (request.running) {
     const uint32_t output = request.waterfall.output_tokens;
     queue_.settle(tenant_id(request.work.tenant), request.cost, request.work.prompt.size() + kOutputWeight * output);
     if (output > 0) output_expected_ += kNewWeight * (output - output_expected_);
   } else {
     queue_.erase(id);
+  }
+  if (!request.led) {
+    const auto& running = request.running;
+    release(id, running ? std::optional(Disaggregate{running->prefill.node, running->decode.node}) : std::nullopt);
   }
   CHECK(requests_.erase(id) == 1);
 }
@@ -106,7 +129,7 @@ void RequestTable::check_conservation() const {
     CHECK(request.running->attempt.request == id && request.attempts > 0);
     CHECK(request.running->prefill.open || request.running->decode.open);
   }
-  CHECK(waiting == queue_.size());
+  CHECK(waiting == queued());
   queue_.check_conservation();
 }
 

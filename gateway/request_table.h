@@ -11,6 +11,7 @@
 #include "common/sampling_params.h"
 #include "kv/block.h"
 #include "scheduler/fair_queue.h"
+#include "scheduler/placement.h"
 #include "transfer/messages.h"
 
 namespace spillway {
@@ -25,6 +26,9 @@ struct GenerateRequest {  // already text-free
   int32_t priority = 0;  // within its tenant: lower is sooner
   bool digest_logits = false;
   std::optional<TraceContext> trace{};
+  uint32_t logprob_count = 0;  // as in Work
+  bool score_prompt = false;
+  std::optional<RequestId> leader{};  // another choice of the same prompt, submitted before
 };
 
 // The timed parts of one request, first byte to last token.
@@ -80,6 +84,9 @@ struct GatewayRequest {
   Waterfall waterfall;           // as far as known
   TimePoint first_token_at{};
   std::optional<RunningAttempt> running;  // otherwise it waits in the queue
+  bool led = false;                       // its followers wait no more
+  bool held = false;                      // or for its leader, before it comes into the queue
+  std::optional<Disaggregate> beside{};   // where its leader ran
 };
 
 // Keys are uniformly random (HKDF), so a part of one names its tenant.
@@ -91,7 +98,8 @@ TenantId tenant_id(const TenantKey& tenant);
 class RequestTable {
  public:
   GatewayRequest* find(RequestId request);
-  // REQUIRES: not in the table. Waits in its tenant's order.
+  // REQUIRES: not in the table. Waits in its tenant's order; a choice whose leader is in the table, first for
+  // release().
   GatewayRequest& insert(GatewayRequest request);
   GatewayRequest* queue_head();  // nullptr: nobody waits
   // Who has to leave a queue that `newcomer` overfilled, maybe itself. REQUIRES: `newcomer` waits.
@@ -101,8 +109,11 @@ class RequestTable {
   void requeue(GatewayRequest& request);  // to its tenant's head. REQUIRES: running
   void erase(GatewayRequest& request);
 
-  uint32_t queued() const { return static_cast<uint32_t>(queue_.size()); }
-  uint32_t running() const { return static_cast<uint32_t>(requests_.size() - queue_.size()); }
+  // Those that wait for `leader` need not any more: they come into the queue.
+  void release(RequestId leader, const std::optional<Disaggregate>& beside);
+
+  uint32_t queued() const { return static_cast<uint32_t>(queue_.size()) + held_; }
+  uint32_t running() const { return static_cast<uint32_t>(requests_.size()) - queued(); }
   // Ids of those that `wanted` holds for, ascending: a copy, so that the caller may erase.
   template <class Wanted>
   std::vector<RequestId> select(Wanted&& wanted) const {
@@ -119,6 +130,7 @@ class RequestTable {
   static constexpr uint32_t kIdleTenantsMax = 128;  // twice the API keys
   std::map<RequestId, GatewayRequest> requests_;
   FairQueue queue_{kIdleTenantsMax};
+  uint32_t held_ = 0;
   double output_expected_ = 64;  // tokens: the mean of late requests
 };
 

@@ -1,5 +1,6 @@
 #include "model/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "common/check.h"
@@ -29,7 +30,6 @@ size_t Decoder::activation_bytes(const ModelConfig& config, uint32_t rows_max, u
 void Decoder::check(const TokenBatch& batch) const {
   CHECK(!batch.tokens.empty() && batch.tokens.size() <= limits_.rows_max);
   for (const TokenId token : batch.tokens) CHECK(token < config_.vocab);
-  CHECK(batch.logit_rows.size() <= limits_.logit_rows_max);
   uint32_t row = 0;
   for (const TokenSpan& span : batch.spans) {
     CHECK(span.row_first == row && span.row_count > 0 && span.block_table_row < batch.block_table.shape[0]);
@@ -90,7 +90,7 @@ std::optional<TensorView> Decoder::forward(const TokenBatch& batch, const SlotAr
       for (const RowRun& run : logit_runs_) finish_layer(layer, run);
     }
   }
-  return classify();
+  return logits_from(0);
 }
 
 void Decoder::append(const TokenBatch& batch, const SlotArena& kv, uint16_t layer) {
@@ -139,14 +139,18 @@ void Decoder::finish_layer(uint16_t layer, const RowRun& run) {
 }
 
 // The final norm writes the runs side by side, so that one product over the largest matrix serves all of them.
-TensorView Decoder::classify() {
-  uint32_t rows = 0;
+TensorView Decoder::logits_from(uint32_t first) {
+  uint32_t passed = 0, rows = 0;
   for (const RowRun& run : logit_runs_) {
-    backend_.rms_norm({.x = row_range(activations_.residual, run.first, run.count),
+    const uint32_t skipped = std::min(first - std::min(first, passed), run.count);
+    const uint32_t taken = std::min(run.count - skipped, limits_.logit_rows_max - rows);
+    passed += run.count;
+    if (taken == 0) continue;
+    backend_.rms_norm({.x = row_range(activations_.residual, run.first + skipped, taken),
                        .weight = weights_.final_norm,
                        .epsilon = config_.rms_epsilon,
-                       .out = row_range(activations_.final_normed, rows, run.count)});
-    rows += run.count;
+                       .out = row_range(activations_.final_normed, rows, taken)});
+    rows += taken;
   }
   const TensorView logits = row_range(activations_.logits, 0, rows);
   if (rows > 0)

@@ -21,7 +21,8 @@ namespace spillway {
 // Compute thread.
 class Decoder {
  public:
-  // Allocates activations for `rows_max` rows, `logit_rows_max` of which may reach the classifier, and RoPE tables for
+  // Allocates activations for `rows_max` rows, `logit_rows_max` of which may reach the classifier at
+  // once, and RoPE tables for
   // `positions_max`. `backend` and `weights` must outlive this. Throws SetupError when the backend has no memory.
   Decoder(Backend& backend, const ModelConfig& config, const Weights& weights, uint32_t rows_max,
           uint32_t logit_rows_max, uint32_t positions_max);
@@ -35,8 +36,13 @@ class Decoder {
   // each run of neighbours is one product in the last layer.
   // REQUIRES: 1..rows_max tokens, each < vocab; spans cover the rows in order; positions below positions_max; the block
   // table names a slot of `kv` for every position of a span from 0; logit rows ascend.
+  // More than logit_rows_max rows of logits come in pieces: these are the first, logits_from() gives those behind.
   [[nodiscard]] std::optional<TensorView> forward(const TokenBatch& batch, const SlotArena& kv, LayerGate& gate,
                                                   LastLayer last_layer = LastLayer::kLogitRows);
+
+  // Rows [first, first + logit_rows_max) of the last batch's logit rows, as far as there are. Valid until the next
+  // call.
+  TensorView logits_from(uint32_t first);
 
   const ModelConfig& config() const { return config_; }
   uint32_t rows_max() const { return limits_.rows_max; }
@@ -55,7 +61,6 @@ class Decoder {
   void append(const TokenBatch& batch, const SlotArena& kv, uint16_t layer);
   void attend(const TokenBatch& batch, const SlotArena& kv, uint16_t layer, std::span<const TokenSpan> spans);
   void finish_layer(uint16_t layer, const RowRun& run);
-  TensorView classify();
 
   Backend& backend_;
   const ModelConfig config_;

@@ -53,11 +53,13 @@ Result<SequenceId> PrefillNode::open(const Work& work) {
   const uint32_t prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
   return engine_.open({.prompt = work.prompt,
                        .reserve_tokens = prompt_tokens,
-                       .reuse_tokens_max = prompt_tokens - 1,
+                       .reuse_tokens_max = work.score_prompt ? 0 : prompt_tokens - 1,  // a cached token has no logits
                        .sampling = work.sampling,
                        .stop_tokens = work.stop_tokens,
                        .tenant = work.tenant,
-                       .digest_logits = work.digest_logits});
+                       .digest_logits = work.digest_logits,
+                       .logprob_count = work.logprob_count,
+                       .score_prompt = work.score_prompt});
 }
 
 void PrefillNode::start(PeerId from, const Prefill& prefill, SequenceId sequence, Turn& turn) {
@@ -155,13 +157,31 @@ void PrefillNode::offer_step(LayerRange layers) {
   }
 }
 
+void PrefillNode::take_scores(PrefillRequest& request, const ScoredTokens& scored, Turn& turn) {
+  if (!scored.finite) {
+    fail_both(request, {ErrorCode::kInternal, "the prompt's logits are not finite"}, turn);
+    return;
+  }
+  const size_t step = size_t{kScoredTokensMax} * scored.logprob_count;
+  for (size_t first = 0; first < scored.logprobs.size(); first += step) {
+    const auto begin = scored.logprobs.begin() + static_cast<ptrdiff_t>(first);
+    const auto count = std::min(step, scored.logprobs.size() - first);
+    send(request.gateway,
+         PromptLogprobs{request.attempt,
+                        scored.position_first + checked_cast<uint32_t>(first / scored.logprob_count),
+                        scored.logprob_count,
+                        {begin, begin + static_cast<ptrdiff_t>(count)}},
+         turn);
+  }
+}
+
 void PrefillNode::take_token(PrefillRequest& request, const EngineToken& token, Turn& turn) {
   if (!token.finite) {
     fail_both(request, {ErrorCode::kInternal, "the prompt's logits are not finite"}, turn);
     return;
   }
   const FinishReason finish = finish_of(request.work, 0, token.token);
-  Token message{request.attempt, 0, token.token, finish, token.logits_digest, {}};
+  Token message{request.attempt, 0, token.token, finish, token.logits_digest, {}, token.logprobs};
   const TimePoint first_step = request.first_step.value_or(turn.now);
   message.timings.wait_us = timing_us(first_step - request.arrived);
   message.timings.compute_us = timing_us(turn.now - first_step);

@@ -29,7 +29,10 @@ PrefillNode::PrefillNode(const PrefillConfig& config, Engine& engine, KvSender& 
 
 size_t PrefillNode::effects_max() const {
   // Per request a Lease and two messages (both ends told), per peer one Load and one bulk job, the sends, one step.
-  return size_t{3} * config_.requests_max + size_t{2} * config_.peers_max + sender_.config().sends_max + 4;
+  // A step's scores leave in pieces, of which each share may have one that is not full.
+  const BatchLimits& step = engine_.config().limits;
+  return size_t{step.tokens_max} / kScoredTokensMax + step.sequences_max + size_t{3} * config_.requests_max +
+         size_t{2} * config_.peers_max + sender_.config().sends_max + 4;
 }
 
 void PrefillNode::on(const PrefillEvent& event, TimePoint now, BoundedVector<PrefillEffect>& effects) {
@@ -146,6 +149,9 @@ void PrefillNode::handle(const StepDone& done, Turn& turn) {
   offer_step({0, checked_cast<uint16_t>(sender_.config().layer_count)});
   std::vector<EngineToken> tokens;
   engine_.on(done, tokens);
+  for (const ScoredTokens& scored : done.scored) {
+    if (PrefillRequest* const request = requests_.find(scored.sequence)) take_scores(*request, scored, turn);
+  }
   for (const EngineToken& token : tokens) {
     if (PrefillRequest* const request = requests_.find(token.sequence)) take_token(*request, token, turn);
   }

@@ -93,6 +93,7 @@ class PrefillNode {
   void start_streaming(PrefillRequest& request, PeerId to);
   void fail_streaming(PeerId to, const Error& error, Turn& turn);
   void offer_step(LayerRange layers);
+  void take_scores(PrefillRequest& request, const ScoredTokens& scored, Turn& turn);
   void take_token(PrefillRequest& request, const EngineToken& token, Turn& turn);
   void send_done(PrefillRequest& request, Turn& turn);
 

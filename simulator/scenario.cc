@@ -103,13 +103,20 @@ class Drawing {
     clients_ = random_.between(kScenarioRequestsMin, 30);
     const Duration gap_max = std::vector<Duration>{2ms, 10ms, 30ms}[random_.below(3)];
     Duration time = 5ms;
+    ClientArrives previous{{}, true};
     for (uint32_t client = 1; client <= clients_; ++client) {
       ClientArrives arrival{draw_request(random_, config_.node.model, beginnings, long_answers_), false};
       if (random_.one_in(40)) {
         arrival.too_long = true;
         arrival.work.prompt = draw_tokens(random_, config_.node.max_model_len);
       }
+      if (client % 3 == 0 && !arrival.too_long && !previous.too_long) {  // one more choice of the same prompt
+        arrival.work = previous.work;
+        arrival.work.leader = previous.work.request;
+        arrival.work.sampling.choice = 1;
+      }
       arrival.work.request = {BootId{~config_.seed}, client};
+      previous = arrival;
       at(time, arrival);
       arrivals_.push_back(time);
       if (random_.one_in(8))

@@ -33,7 +33,7 @@ struct SimulatedNodeConfig {
 
 // What a process asks of the world around it, in order.
 using ProcessEffect =
-    std::variant<SendMessage, ConnectPeer, TransferJob, StepPlan, StreamToken, StreamEnd, StreamError>;
+    std::variant<SendMessage, ConnectPeer, TransferJob, StepPlan, StreamToken, StreamScores, StreamEnd, StreamError>;
 
 // What the compute and the transfer thread of a node own, and the loop's ledger.
 struct NodeParts {

@@ -104,6 +104,7 @@ class World {
   void effect(Process& process, TransferJob& effect);
   void effect(Process& process, StepPlan& effect);
   void effect(Process& process, StreamToken& effect);
+  void effect(Process& process, StreamScores& effect);
   void effect(Process& process, StreamEnd& effect);
   void effect(Process& process, StreamError& effect);
   void post(Process& process, TransferJob job);

@@ -166,6 +166,8 @@ void World::effect(Process& process, StepPlan& effect) {
 
 void World::effect(Process&, StreamToken& effect) { oracle_.streamed(effect); }
 
+void World::effect(Process&, StreamScores&) {}  // no request of the simulation asks for them
+
 void World::effect(Process&, StreamEnd& effect) { oracle_.ended(effect); }
 
 void World::effect(Process&, StreamError& effect) {

@@ -8,6 +8,7 @@ namespace spillway {
 // sampling that is out_of_bounds, output_tokens_max == 0, min_tokens above it, and a trace that is not valid().
 inline constexpr uint32_t kPromptTokensMax = 1u << 20;
 inline constexpr uint32_t kStopTokensMax = 8;
+inline constexpr uint32_t kScoredTokensMax = 64;   // of one PromptLogprobs
 inline constexpr uint32_t kDetailBytesMax = 1024;  // HelloRefused::reason, Failed::detail
 inline constexpr uint32_t kNameBytesMax = 64;      // Hello::name
 inline constexpr uint32_t kEndpointBytesMax = 512;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -61,9 +62,17 @@ struct Encoder {
                                 value.min_p, value.presence_penalty, value.frequency_penalty, value.repetition_penalty,
                                 value.min_tokens, builder.CreateVectorOfStructs(biases));
   }
+  auto logprobs(const std::vector<TokenLogprob>& value, size_t count_max) {
+    CHECK(value.size() <= count_max);
+    std::vector<wire::TokenLogprob> entries;
+    entries.reserve(value.size());
+    for (const TokenLogprob& one : value) entries.emplace_back(one.token, one.logprob);
+    return builder.CreateVectorOfStructs(entries);
+  }
   Offset<wire::Work> work(const Work& value) {
     CHECK(value.prompt.size() <= kPromptTokensMax);
     CHECK(value.stop_tokens.size() <= kStopTokensMax);
+    CHECK(value.logprob_count <= 1 + kLogprobsMax && (!value.score_prompt || value.logprob_count > 0));
     CHECK(value.output_tokens_max >= 1 && value.sampling.min_tokens <= value.output_tokens_max);
     const wire::Attempt attempt = wire_attempt(value.attempt);
     const auto prompt = builder.CreateVector(value.prompt);
@@ -73,7 +82,8 @@ struct Encoder {
     const TraceContext given = value.trace.value_or(TraceContext{});
     const wire::TraceContext trace(given.trace_high, given.trace_low, given.parent);
     return wire::CreateWork(builder, &attempt, prompt, value.output_tokens_max, sampling(value.sampling), &tenant,
-                            stop_tokens, value.digest_logits, value.trace ? &trace : nullptr);
+                            stop_tokens, value.digest_logits, value.trace ? &trace : nullptr, value.logprob_count,
+                            value.score_prompt);
   }
 
   Offset<wire::Hello> operator()(const Hello& value) {
@@ -133,7 +143,13 @@ struct Encoder {
     const wire::NodeTimings timings(value.timings.wait_us, value.timings.compute_us, value.timings.transfer_us,
                                     value.timings.commit_us, value.timings.cached_tokens);
     return wire::CreateToken(builder, &attempt, value.index, value.token, static_cast<uint8_t>(value.finish),
-                             value.logits_digest, &timings);
+                             value.logits_digest, &timings, logprobs(value.logprobs, 1 + kLogprobsMax));
+  }
+  Offset<wire::PromptLogprobs> operator()(const PromptLogprobs& value) {
+    const wire::Attempt attempt = wire_attempt(value.attempt);
+    return wire::CreatePromptLogprobs(
+        builder, &attempt, value.position_first, value.logprob_count,
+        logprobs(value.logprobs, size_t{kScoredTokensMax} * std::min(value.logprob_count, 1 + kLogprobsMax)));
   }
   Offset<wire::Cancel> operator()(const Cancel& value) {
     const wire::Attempt attempt = wire_attempt(value.attempt);
@@ -190,6 +206,23 @@ struct Decoder {
     if (const auto field = out_of_bounds(out)) wrong = fmt::format("sampling: {} is out of bounds", *field);
     return out;
   }
+  // Lists of `each` entries, one a token: what JSON can carry, and in order.
+  std::vector<TokenLogprob> logprobs(const flatbuffers::Vector<const wire::TokenLogprob*>& value, size_t each,
+                                     size_t tokens_max) {
+    require(each <= 1 + kLogprobsMax, "logprob_count", each, 1 + kLogprobsMax);
+    require(value.size() <= each * tokens_max, "logprobs", value.size(), each * tokens_max);
+    std::vector<TokenLogprob> out;
+    if (!wrong.empty() || value.size() == 0) return out;
+    if (value.size() % each != 0) wrong = fmt::format("{} logprobs are no lists of {}", value.size(), each);
+    for (const wire::TokenLogprob* const one : value) {
+      const TokenLogprob entry{one->token(), one->logprob()};
+      if (!std::isfinite(entry.logprob) || entry.logprob > 0) wrong = "a logprob is not finite or above 0";
+      const bool ranked = out.size() % each >= 2;  // the first is the token itself, the second the highest
+      if (ranked && entry.logprob > out.back().logprob) wrong = "logprobs are out of order";
+      out.push_back(entry);
+    }
+    return out;
+  }
   Work work(const wire::Work* value) {
     Work out;
     out.attempt = attempt(value->attempt());
@@ -206,6 +239,10 @@ struct Decoder {
       out.trace = {trace->trace_high(), trace->trace_low(), trace->parent()};
       if (!out.trace->valid() && wrong.empty()) wrong = "an id of the trace context is 0";
     }
+    out.logprob_count = value->logprob_count();
+    require(out.logprob_count <= 1 + kLogprobsMax, "logprob_count", out.logprob_count, 1 + kLogprobsMax);
+    out.score_prompt = value->score_prompt();
+    if (out.score_prompt && out.logprob_count == 0 && wrong.empty()) wrong = "score_prompt without a logprob_count";
     return out;
   }
 
@@ -267,13 +304,21 @@ struct Decoder {
   }
   Message operator()(const wire::Token& value) {
     const wire::NodeTimings& timings = *value.timings();
-    return Token{
+    Token token{
         attempt(value.attempt()),
         value.index(),
         value.token(),
         ranged(value.finish(), FinishReason::kLength, "finish reason"),
         value.logits_digest(),
         {timings.wait_us(), timings.compute_us(), timings.transfer_us(), timings.commit_us(), timings.cached_tokens()}};
+    token.logprobs = logprobs(*value.logprobs(), value.logprobs()->size(), 1);
+    if (!token.logprobs.empty() && token.logprobs.front().token != token.token && wrong.empty())
+      wrong = "the first logprob is not the token's";
+    return token;
+  }
+  Message operator()(const wire::PromptLogprobs& value) {
+    return PromptLogprobs{attempt(value.attempt()), value.position_first(), value.logprob_count(),
+                          logprobs(*value.logprobs(), value.logprob_count(), kScoredTokensMax)};
   }
   Message operator()(const wire::Cancel& value) { return Cancel{attempt(value.attempt())}; }
   Message operator()(const wire::Failed& value) {
@@ -306,6 +351,7 @@ std::optional<Message> decode_body(Decoder& decoder, const wire::Envelope& envel
     case wire::Body::Token: return decoder(*envelope.body_as_Token());
     case wire::Body::Cancel: return decoder(*envelope.body_as_Cancel());
     case wire::Body::Failed: return decoder(*envelope.body_as_Failed());
+    case wire::Body::PromptLogprobs: return decoder(*envelope.body_as_PromptLogprobs());
     case wire::Body::Heartbeat: return decoder(*envelope.body_as_Heartbeat());
     case wire::Body::MayLeave: return decoder(*envelope.body_as_MayLeave());
   }

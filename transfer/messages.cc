@@ -15,8 +15,8 @@ std::string_view role_name(Role role) {
 
 std::string_view message_name(const Message& message) {
   static constexpr std::array<std::string_view, std::variant_size_v<Message>> kNames = {
-      "Hello",     "HelloRefused", "Load",  "PeerInfo", "Prefill", "Reserve",   "Grant",   "PrefillDone",
-      "Committed", "Lease",        "Token", "Cancel",   "Failed",  "Heartbeat", "MayLeave"};
+      "Hello",     "HelloRefused", "Load",  "PeerInfo",       "Prefill", "Reserve", "Grant",     "PrefillDone",
+      "Committed", "Lease",        "Token", "PromptLogprobs", "Cancel",  "Failed",  "Heartbeat", "MayLeave"};
   return kNames[message.index()];
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/ids.h"
+#include "common/logprobs.h"
 #include "common/result.h"
 #include "common/sampling_params.h"
 #include "common/trace_context.h"
@@ -20,7 +21,7 @@
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 5;
+inline constexpr uint32_t kProtocolVersion = 6;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -79,6 +80,8 @@ struct Work {
   std::vector<TokenId> stop_tokens;     // end the request; at most 8
   bool digest_logits = false;           // Tokens carry XXH3-64 of the f32 logits they were sampled from
   std::optional<TraceContext> trace{};  // of the client, for logs; valid()
+  uint32_t logprob_count = 0;           // entries of Token::logprobs, at most 1 + kLogprobsMax
+  bool score_prompt = false;            // P sends PromptLogprobs, and so reuses no prefix; only with a logprob_count
   bool operator==(const Work&) const = default;
 };
 struct Prefill {  // G -> P, together with Reserve
@@ -129,7 +132,15 @@ struct Token {  // P (index 0), D (index >= 1) -> G
   FinishReason finish = FinishReason::kNone;
   uint64_t logits_digest = 0;
   NodeTimings timings;  // in index 0 and 1 only
+  std::vector<TokenLogprob> logprobs{};
   bool operator==(const Token&) const = default;
+};
+struct PromptLogprobs {  // P -> G, before Token 0: prompt tokens from position_first on; never of the first of all
+  Attempt attempt;
+  uint32_t position_first = 0;
+  uint32_t logprob_count = 0;            // entries of each token
+  std::vector<TokenLogprob> logprobs{};  // at most kScoredTokensMax tokens
+  bool operator==(const PromptLogprobs&) const = default;
 };
 struct Cancel {  // G -> P, D: the client left, or the attempt is over
   Attempt attempt;
@@ -149,7 +160,7 @@ struct MayLeave {  // G -> P, D that drains: nothing of this gateway is or will 
 };
 
 using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reserve, Grant, PrefillDone, Committed,
-                             Lease, Token, Cancel, Failed, Heartbeat, MayLeave>;
+                             Lease, Token, PromptLogprobs, Cancel, Failed, Heartbeat, MayLeave>;
 std::string_view message_name(const Message& message);
 
 }  // namespace spillway

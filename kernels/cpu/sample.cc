@@ -206,6 +206,46 @@ TokenId choose(std::span<const Logit> logits, const SampleRow& row) {
   return cuts ? draw_from(softmax, kept_tokens(softmax, params), u) : draw(softmax, u);
 }
 
+// The token at hand, then the highest. Every row alone, in id order.
+std::vector<TokenLogprob> logprobs_of(std::span<const float> logits, TokenId token, uint32_t count) {
+  const auto top = static_cast<double>(highest_logit(logits));
+  const Softmax<float> softmax{logits, top, 1.0};
+  double sum = 0;
+  for (size_t id = 0; id < logits.size(); ++id) sum += softmax.weight(id);
+  const double log_sum = std::log(sum);  // >= 0: the highest weighs 1
+  const auto logprob = [&](TokenId id) { return static_cast<float>(static_cast<double>(logits[id]) - top - log_sum); };
+  std::vector<TokenId> highest;  // descending; equal ones by lower id, for ids ascend
+  const size_t listed = std::min<size_t>(count - 1, logits.size());
+  for (TokenId id = 0; id < logits.size() && listed > 0; ++id) {
+    if (highest.size() == listed && !(logits[id] > logits[highest.back()])) continue;
+    if (highest.size() == listed) highest.pop_back();
+    const auto place = std::ranges::find_if(highest, [&](TokenId other) { return logits[id] > logits[other]; });
+    highest.insert(place, id);
+  }
+  std::vector<TokenLogprob> out{{token, logprob(token)}};
+  for (const TokenId id : highest) out.push_back({id, logprob(id)});
+  return out;
+}
+
+void fill(std::span<const float> logits, SampleRow& row) {
+  if (row.digest) row.logits_digest = XXH3_64bits(logits.data(), logits.size_bytes());
+  row.finite = all_finite(logits);
+  if (!row.finite) {
+    if (!row.given) row.token = 0;
+    return;
+  }
+  if (row.given) {
+    CHECK(row.token < logits.size());
+  } else if (row.params.logit_bias.empty() && !row.params.looks_back()) {
+    row.token = choose(logits, row);
+  } else {
+    const std::vector<double> adjusted = adjusted_logits(logits, row);
+    row.token = choose(std::span<const double>(adjusted), row);
+  }
+  CHECK(row.logprob_count <= 1 + kLogprobsMax);
+  if (row.logprob_count > 0) row.logprobs = logprobs_of(logits, row.token, row.logprob_count);
+}
+
 }  // namespace
 
 void CpuBackend::sample(const SampleArgs& args) {
@@ -214,18 +254,8 @@ void CpuBackend::sample(const SampleArgs& args) {
   counters_.logit_rows += args.rows.size();
   const FlushDenormals flush;
   pool_.parallel_for(args.logits.shape[0], [&](uint32_t index, uint32_t) {
-    SampleRow& row = args.rows[index];
     const std::span<const float> logits(args.logits.as<float>() + size_t{index} * vocab, vocab);
-    if (row.digest) row.logits_digest = XXH3_64bits(logits.data(), logits.size_bytes());
-    row.finite = all_finite(logits);
-    if (!row.finite) {
-      row.token = 0;
-    } else if (row.params.logit_bias.empty() && !row.params.looks_back()) {
-      row.token = choose(logits, row);
-    } else {
-      const std::vector<double> adjusted = adjusted_logits(logits, row);
-      row.token = choose(std::span<const double>(adjusted), row);
-    }
+    fill(logits, args.rows[index]);
   });
 }
 

@@ -180,6 +180,43 @@ TEST_F(ExecutorTest, EachRowIsSampledWithItsOwnHistory) {
   EXPECT_EQ(done.sampled.at(0).logits_digest, done.sampled.at(1).logits_digest);
 }
 
+// Two shares of one step; more rows reach the classifier than it takes at once.
+TEST_F(ExecutorTest, ScoredTokensAreAsProbableAsTheirPrefixesSay) {
+  start({});
+  const std::vector<TokenId> prompt = tokens(5, 90);
+  StepShare scored = share(SequenceId{0}, 0, 90, 0, 0, 2), cut = share(SequenceId{1}, 90, 38, 0, 2, 1);
+  for (StepShare* const one : {&scored, &cut}) one->logprob_count = 4;
+  scored.score_count = 89;
+  scored.sample.logprob_count = 4;
+  cut.score_count = 38;
+  cut.after = prompt[38];
+  cut.samples = false;
+  StepPlan plan{
+      .step = StepId{1}, .tokens = prompt, .blocks = {SlotId{0}, SlotId{1}, SlotId{2}}, .shares = {scored, cut}};
+  plan.tokens.insert(plan.tokens.end(), prompt.begin(), prompt.begin() + 38);
+  const StepDone done = run(plan);
+  ASSERT_EQ(done.scored.size(), 2u);
+  ASSERT_EQ(done.sampled.size(), 1u);
+  EXPECT_EQ(done.sampled[0].logprobs.size(), 4u);
+  EXPECT_EQ(done.scored[0].position_first, 1u);
+  ASSERT_EQ(done.scored[0].logprobs.size(), 89u * 4);
+  ASSERT_EQ(done.scored[1].logprobs.size(), 38u * 4);
+  EXPECT_TRUE(
+      std::equal(done.scored[1].logprobs.begin(), done.scored[1].logprobs.end(), done.scored[0].logprobs.begin()));
+  for (const uint32_t length : {1u, 40u, 89u}) {
+    StepShare prefix = share(SequenceId{2}, 0, length, 0, 0, 2);
+    prefix.sample.logprob_count = 4;
+    StepPlan alone{.step = StepId{length + 1},
+                   .tokens = {prompt.begin(), prompt.begin() + length},
+                   .blocks = {SlotId{4}, SlotId{5}},
+                   .shares = {prefix}};
+    const std::vector<TokenLogprob> expected = run(alone).sampled.at(0).logprobs;
+    const TokenLogprob* const told = &done.scored[0].logprobs[(length - 1) * 4];
+    EXPECT_EQ(told[0].token, prompt[length]);
+    for (size_t index = 1; index < 4; ++index) EXPECT_EQ(told[index], expected[index]) << length;
+  }
+}
+
 TEST_F(ExecutorTest, LogitsThatAreNotFiniteAreReported) {
   start({.poisoned = true});
   StepPlan plan{.step = StepId{1},

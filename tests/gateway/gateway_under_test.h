@@ -108,12 +108,14 @@ class GatewayUnderTest {
   NodeTimings timings;
   std::vector<SendMessage> sent;
   std::vector<StreamToken> tokens;
+  std::vector<StreamScores> scores;
   std::vector<StreamEnd> ends;
   std::vector<StreamError> errors;
 
  private:
   void operator()(const SendMessage& one) { sent.push_back(one); }
   void operator()(const StreamToken& one) { tokens.push_back(one); }
+  void operator()(const StreamScores& one) { scores.push_back(one); }
   void operator()(const StreamEnd& one) { ends.push_back(one); }
   void operator()(const StreamError& one) { errors.push_back(one); }
   void take() {

@@ -78,12 +78,12 @@ class Answer : public ::testing::Test {
     head.id = "id-1";
     head.model = "bytes";
     head.created = 1700000000;
-    OpenAiAnswer answer(head, tokenizer_, digests, stops_);
+    OpenAiAnswer answer(head, tokenizer_, {.digests = digests, .stops = stops_});
     std::string out;
     uint32_t index = 0;
     for (const char byte : bytes)
-      answer.stream_token({{}, index++, static_cast<unsigned char>(byte), 0xabcull + index}, out);
-    answer.stream_end(end_of(finish), out);
+      answer.stream_token(0, {{}, index++, static_cast<unsigned char>(byte), 0xabcull + index}, out);
+    answer.stream_end(0, end_of(finish), out);
     return payloads(out);
   }
 
@@ -181,13 +181,14 @@ TEST_F(Answer, AnAnswerThatEndsInsideAStopStringIsWhole) {
 
 TEST_F(Answer, AStopTokenIsNoPartOfTheText) {
   std::string streamed;
-  OpenAiAnswer stream({}, tokenizer_, true, {}), whole({}, tokenizer_, true, {});
+  OpenAiAnswer stream({}, tokenizer_, {.digests = true}), whole({}, tokenizer_, {.digests = true});
   for (const StreamToken& token : {StreamToken{{}, 0, 'a', 0, {}, false}, StreamToken{{}, 1, '.', 0, {}, true}}) {
-    stream.stream_token(token, streamed);
-    whole.add_token(token);
+    stream.stream_token(0, token, streamed);
+    whole.add_token(0, token);
   }
   EXPECT_EQ(Json::parse(payloads(streamed).at(1))["choices"][0]["text"], "");
-  const Json body = Json::parse(whole.body(end_of(FinishReason::kStop)));
+  whole.add_end(0, end_of(FinishReason::kStop));
+  const Json body = Json::parse(whole.body());
   EXPECT_EQ(body["choices"][0]["text"], "a");
   EXPECT_EQ(body["token_ids"], Json({'a', '.'}));
 }

@@ -2,81 +2,22 @@
 """A running server as the `openai` client sees it. Usage: api_test.py --base-url http://127.0.0.1:PORT [--api-key KEY]
 
 Prints a line a test and closes with "N passed, N failed"; exit code 1 when one failed."""
-import argparse
-import contextlib
-import http.client
 import json
 import re
 import sys
 import threading
 import time
-import urllib.parse
 
 import openai
 
+import choices_api
+import sampling_api
 import server
+from api_client import (PROMPT, QUESTION, arguments, client, complete, equal, get, metric, model, post, raises,
+                        wait_all_blocks_free)
 
-BLOCKS_FREE_WITHIN_S = 10
-PROMPT = "The capital of France is"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 TIMINGS = {"queue_ms", "prefill_wait_ms", "prefill_ms", "transfer_ms", "commit_ms", "decode_queue_ms", "decode_step_ms",
            "ttft_ms", "handover_ms", "total_ms"}
-
-client = None  # set by main
-base = None
-model = None
-
-
-def equal(got, expected, what="value"):
-    assert got == expected, f"{what}: {got!r} is not {expected!r}"
-
-
-def raises(kind, status, param, code, **request):
-    """The request is refused with this class, status, field and code; its message is for people."""
-    create = client.chat.completions.create if "messages" in request else client.completions.create
-    try:
-        create(**{"model": model, **request})
-    except kind as error:
-        equal(error.status_code, status, "status")
-        equal(error.param, param, "param")
-        equal(error.code, code, "code")
-        assert len(error.message) > 10, error.message
-        return
-    raise AssertionError(f"no {kind.__name__} for {param}")
-
-
-def connection():
-    parts = urllib.parse.urlsplit(base)
-    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-
-
-def get(path):
-    with contextlib.closing(connection()) as one:
-        one.request("GET", path, headers={"Authorization": f"Bearer {client.api_key}"})
-        response = one.getresponse()
-        return response.status, dict(response.getheaders()), response.read().decode()
-
-
-def metric(name, labels=""):
-    """Sum over the samples of one metric whose labels contain `labels`."""
-    samples = re.findall(rf"^{name}(?:{{([^}}]*)}})? (\S+)$", get("/metrics")[2], re.M)
-    assert samples, f"/metrics has no {name}"
-    return sum(float(value) for found, value in samples if labels in found)
-
-
-def wait_all_blocks_free():
-    deadline = time.monotonic() + BLOCKS_FREE_WITHIN_S
-    while time.monotonic() < deadline:
-        free, total = metric("spillway_kv_blocks_free"), metric("spillway_kv_blocks")
-        running = metric("spillway_requests_running")
-        if free == total > 0 and running == 0:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"after {BLOCKS_FREE_WITHIN_S} s {free:.0f} of {total:.0f} blocks are free, {running:.0f} run")
-
-
-def complete(prompt=PROMPT, max_tokens=12, **fields):
-    return client.completions.create(model=model, prompt=prompt, max_tokens=max_tokens, temperature=0, **fields)
 
 
 def check_timings(timings):
@@ -175,91 +116,6 @@ def special_tokens_in_messages_stay_text():
     assert spelt.usage.prompt_tokens > plain.usage.prompt_tokens + 12, "they count as single tokens"
 
 
-def seed_repeats_and_another_differs():
-    def sample(seed):
-        return client.completions.create(model=model, prompt=PROMPT, max_tokens=24, temperature=1.0, seed=seed,
-                                         extra_body={"ignore_eos": True}).choices[0].text
-    equal(sample(7), sample(7))
-    assert len({sample(seed) for seed in range(4)}) > 1, "four seeds give one text"
-
-
-SAMPLING = {"top_p": 0.9, "top_k": 50, "min_p": 0.02, "presence_penalty": 0.3, "frequency_penalty": 0.3,
-            "repetition_penalty": 1.1, "min_tokens": 12, "logit_bias": {"28": -2, "30": 1.5}, "stop_token_ids": [7]}
-
-
-def sample(seed=1, max_tokens=16, prompt=PROMPT, **body):
-    """A drawn answer; every field goes as it is into the body."""
-    return client.completions.create(model=model, prompt=prompt, max_tokens=max_tokens, temperature=0.9, seed=seed,
-                                     extra_body=body)
-
-
-def greedy_ids(max_tokens=12, prompt=PROMPT, **body):
-    """Token ids and digests of the most likely answer."""
-    answer = complete(prompt, max_tokens, extra_body={"logit_digests": True, "ignore_eos": True, **body})
-    return answer.model_extra["token_ids"], answer.model_extra["logits_digests"]
-
-
-def each_sampling_field_is_taken():
-    for name, value in SAMPLING.items():
-        assert sample(**{name: value}).usage.completion_tokens > 0, name
-    answer = client.chat.completions.create(
-        model=model, messages=QUESTION, max_tokens=16, top_p=0.9, presence_penalty=0.5, frequency_penalty=0.5,
-        logit_bias={"28": -100}, extra_body={"top_k": 40, "min_p": 0.1, "repetition_penalty": 1.2, "min_tokens": 3})
-    assert answer.usage.completion_tokens >= 3, answer.usage
-
-
-def same_seed_same_text_whatever_else_is_set():
-    fields = {**SAMPLING, "ignore_eos": True}
-    prompt = f"Nonce {time.monotonic_ns()}. " + "A story about a fox and a hen. " * 12  # cold, then from the cache
-    texts = [sample(5, 40, prompt, **fields).choices[0].text for _ in range(4)]
-    equal(texts[1:], texts[:1] * 3, "the same request again")
-    assert len({sample(seed, 40, prompt, **fields).choices[0].text for seed in range(4)}) > 1, "four seeds, one text"
-
-
-def cuts_to_one_token_are_greedy():
-    greedy = complete(max_tokens=16, extra_body={"ignore_eos": True}).choices[0].text
-    for cut in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1}):
-        equal(sample(ignore_eos=True, **cut).choices[0].text, greedy, str(cut))
-
-
-def logit_bias_forces_and_forbids():
-    ids, digests = greedy_ids(5)
-    forced, forced_digests = greedy_ids(5, logit_bias={"504": 100})
-    equal(forced, [504] * 5)
-    equal(forced_digests[0], digests[0], "digest of the raw logits")
-    without, _ = greedy_ids(5, logit_bias={str(one): -100 for one in ids})
-    assert not set(without) & set(ids), (without, ids)
-
-
-def penalties_break_a_repetition():
-    prompt = "ha" + " ha" * 12
-    ids, _ = greedy_ids(24, prompt)
-    most = max(set(ids), key=ids.count)
-    assert ids.count(most) > 12, f"nothing to break: {ids}"
-    for penalty in ({"frequency_penalty": 2}, {"presence_penalty": 2, "repetition_penalty": 1.5}):
-        penalised, _ = greedy_ids(24, prompt, **penalty)
-        assert penalised.count(most) < ids.count(most), (penalty, penalised)
-        equal(greedy_ids(24, prompt, **penalty)[0], penalised, "again")
-
-
-def min_tokens_are_generated():
-    ask = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 60}
-    short = client.chat.completions.create(**ask)
-    equal(short.choices[0].finish_reason, "stop")
-    least = short.usage.completion_tokens + 8
-    longer = client.chat.completions.create(**ask, extra_body={"min_tokens": least})
-    assert longer.usage.completion_tokens > least or longer.choices[0].finish_reason == "length", longer.usage
-    assert longer.choices[0].message.content.startswith(short.choices[0].message.content)
-
-
-def stop_token_ids_end_the_answer():
-    ids, _ = greedy_ids(12)
-    end = ids.index(ids[3])
-    answer = complete(max_tokens=12, extra_body={"stop_token_ids": [ids[3]], "ignore_eos": True})
-    equal((answer.usage.completion_tokens, answer.choices[0].finish_reason), (end + 1, "stop"))
-    equal(answer.choices[0].text, complete(max_tokens=end, extra_body={"ignore_eos": True}).choices[0].text, "text")
-
-
 def second_time_comes_from_the_cache():
     prompt = f"Nonce {time.monotonic_ns()}. " + "The history of computing began with the abacus. " * 20
     cold, warm = complete(prompt, 6), complete(prompt, 6)
@@ -303,14 +159,6 @@ def stop_strings_end_the_answer_and_the_work():
     equal(chat.choices[0].finish_reason, "stop")
 
 
-def post(path, body):
-    with contextlib.closing(connection()) as one:
-        one.request("POST", path, json.dumps(body), {"Content-Type": "application/json",
-                                                     "Authorization": f"Bearer {client.api_key}"})
-        response = one.getresponse()
-        return response.status, json.loads(response.read())
-
-
 def tokens_and_text_are_told():
     status, told = post("/tokenize", {"model": model, "prompt": PROMPT})
     equal((status, told["count"]), (200, len(told["tokens"])), told)
@@ -349,8 +197,6 @@ def bad_requests_name_their_field():
     raises(bad, 400, "prompt", "context_length_exceeded", prompt=[5] * 10_000)
     raises(bad, 400, "prompt", "context_length_exceeded", prompt="word " * 100_000)
     raises(bad, 400, "max_tokens", "context_length_exceeded", prompt="a", max_tokens=1_000_000)
-    raises(bad, 400, "n", "unsupported", prompt="a", n=2)
-    raises(bad, 400, "logprobs", "unsupported", prompt="a", logprobs=1)
     raises(bad, 400, "stop", "invalid_value", prompt="a", stop=["x"] * 5)
     raises(bad, 400, "stop", "invalid_value", prompt="a", stop="")
     raises(bad, 400, "stop", "invalid_type", prompt="a", extra_body={"stop": 7})
@@ -401,8 +247,8 @@ def health_tells_ready():
         equal((status, json.loads(body)["status"]), (200, "ok"), path)
 
 
-def eight_at_once_say_what_each_says_alone():
-    prompts = [f"Here are {count} facts about the number {count}:" for count in range(2, 10)]
+def sixteen_at_once_say_what_each_says_alone():
+    prompts = [f"Here are {count} facts about the number {count}:" for count in range(2, 18)]
     alone = [complete(prompt, 24).choices[0].text for prompt in prompts]
     together = [None] * len(prompts)
 
@@ -445,32 +291,14 @@ def metrics_count_requests():
 
 TESTS = [models_list_and_retrieve, completion_in_one_piece, completion_stream_equals_one_piece, prompt_as_token_ids,
          length_and_eos_are_kept, chat_in_one_piece_and_streamed, chat_parts_are_joined,
-         special_tokens_in_messages_stay_text, seed_repeats_and_another_differs, each_sampling_field_is_taken,
-         same_seed_same_text_whatever_else_is_set, cuts_to_one_token_are_greedy, logit_bias_forces_and_forbids,
-         penalties_break_a_repetition, min_tokens_are_generated, stop_token_ids_end_the_answer,
-         second_time_comes_from_the_cache, logit_digests_repeat, stop_strings_end_the_answer_and_the_work,
-         tokens_and_text_are_told, version_is_told, bad_requests_name_their_field, switched_off_features_are_taken,
+         special_tokens_in_messages_stay_text, *sampling_api.TESTS, second_time_comes_from_the_cache,
+         logit_digests_repeat, stop_strings_end_the_answer_and_the_work, *choices_api.TESTS, tokens_and_text_are_told,
+         version_is_told, bad_requests_name_their_field, switched_off_features_are_taken,
          unknown_fields_and_request_ids, wrong_paths_and_methods_are_error_objects, health_tells_ready,
-         eight_at_once_say_what_each_says_alone, disconnect_in_the_stream_frees_all_blocks, metrics_count_requests]
-
-
-def main():
-    global client, base, model
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base-url", required=True)
-    parser.add_argument("--api-key", default="none", help="of a server that asks for keys")
-    arguments = parser.parse_args()
-    base = arguments.base_url.rstrip("/")
-    client = openai.OpenAI(base_url=base + "/v1", api_key=arguments.api_key, max_retries=0, timeout=120)
-    if arguments.api_key != "none":
-        TESTS.append(a_wrong_key_is_an_authentication_error)
-    try:
-        model = client.models.list().data[0].id
-    except openai.OpenAIError as error:
-        print(f"FAILED  no answer from {base}/v1/models: {error}\n0 passed, 1 failed")
-        return 1
-    return server.run_tests(TESTS)
+         sixteen_at_once_say_what_each_says_alone, disconnect_in_the_stream_frees_all_blocks, metrics_count_requests]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if arguments.api_key != "none":
+        TESTS.append(a_wrong_key_is_an_authentication_error)
+    sys.exit(server.run_tests(TESTS))

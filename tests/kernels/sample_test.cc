@@ -1,4 +1,8 @@
+#include <algorithm>
+#include <cmath>
 #include <limits>
+#include <numeric>
+#include <random>
 
 #include "kernels/cpu/philox.h"
 #include "tests/kernels/backend_cases.h"
@@ -131,6 +135,45 @@ TEST(Philox, MatchesThePublishedVectors) {  // Random123 1.14, kat_vectors: phil
             (Words{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}));
   EXPECT_EQ(cpu::philox4x32({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}, {0xa4093822u, 0x299f31d0u}),
             (Words{0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u}));
+}
+
+TEST_P(SampleTest, LogprobsAreTheLogSoftmaxOfTheRawLogits) {
+  const auto backend = make();
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 4);
+  std::vector<float> logits(2 * 5003);
+  for (float& one : logits) one = normal(random);
+  logits[100] = logits[4000] = logits[77] = 19;  // equal: the lower id first
+  SampleRow drawn = row_of(0.7f, 5, 0, 3), given;
+  drawn.params.logit_bias = {{9, 100}};  // neither bias nor temperature is in what is told
+  drawn.logprob_count = 6;
+  given = {.logprob_count = 1 + kLogprobsMax, .given = true, .token = 4711};
+  const std::vector<SampleRow> rows = sample(*backend, logits, {drawn, given});
+  for (size_t row = 0; row < 2; ++row) {
+    const std::span<const float> own(logits.data() + row * 5003, 5003);
+    long double sum = 0;
+    for (const float one : own) sum += std::exp(static_cast<long double>(one));
+    const auto expected = [&](TokenId id) { return static_cast<double>(own[id] - std::log(sum)); };
+    std::vector<TokenId> ids(own.size());
+    std::iota(ids.begin(), ids.end(), TokenId{0});
+    std::ranges::stable_sort(ids, [&](TokenId a, TokenId b) { return own[a] > own[b]; });
+    const std::vector<TokenLogprob>& told = rows[row].logprobs;
+    ASSERT_EQ(told.size(), row == 0 ? 6u : 21u);
+    EXPECT_EQ(told[0].token, row == 0 ? 9u : 4711u);
+    EXPECT_EQ(rows[row].token, told[0].token);
+    for (size_t index = 0; index < told.size(); ++index) {
+      if (index > 0) {
+        EXPECT_EQ(told[index].token, ids[index - 1]) << row << " " << index;
+      }
+      EXPECT_NEAR(told[index].logprob, expected(told[index].token), 2e-6) << row << " " << index;
+    }
+  }
+  EXPECT_EQ(rows[0].logprobs[1].token, 77u);
+  std::vector<float> few = {1, 2};
+  SampleRow all;
+  all.logprob_count = 1 + kLogprobsMax;
+  EXPECT_EQ(sample(*backend, few, {all})[0].logprobs.size(), 3u) << "no more than there are";
+  EXPECT_TRUE(sample(*backend, few, {SampleRow{}})[0].logprobs.empty()) << "nobody asked";
 }
 
 }  // namespace

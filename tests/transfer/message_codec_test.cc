@@ -64,6 +64,8 @@ Work any_work() {
   work.stop_tokens = any_tokens(kStopTokensMax);
   work.digest_logits = *arbitrary<bool>();
   if (*arbitrary<bool>()) work.trace = {u64(), u64() | 1, u64() | 1};
+  work.logprob_count = u32() % (2 + kLogprobsMax);
+  work.score_prompt = work.logprob_count > 0 && *arbitrary<bool>();
   return work;
 }
 Hello any_hello() {
@@ -86,6 +88,21 @@ Hello any_hello() {
   return hello;
 }
 
+std::vector<TokenLogprob> any_logprobs(TokenId token, uint32_t count) {
+  std::vector<TokenLogprob> out;
+  for (uint32_t index = 0; index < count; ++index)
+    out.push_back({index == 0 ? token : u32(), index == 0 ? any_float(-30, 0) : -static_cast<float>(index)});
+  return out;
+}
+
+NodeTimings any_timings() { return {u32(), u32(), u32(), u32(), u32()}; }
+PromptLogprobs any_scores() {
+  PromptLogprobs scores{any_attempt(), u32(), u32() % (2 + kLogprobsMax), {}};
+  for (uint32_t index = u32() % (1 + kScoredTokensMax); index > 0; --index)
+    for (const TokenLogprob& one : any_logprobs(u32(), scores.logprob_count)) scores.logprobs.push_back(one);
+  return scores;
+}
+
 Message any_message(size_t kind) {
   switch (kind) {
     case 0: return any_hello();
@@ -100,12 +117,15 @@ Message any_message(size_t kind) {
     case 7: return PrefillDone{any_attempt(), u32(), u32(), *arbitrary<bool>()};
     case 8: return Committed{any_attempt()};
     case 9: return Lease{any_attempt(), u32() % (kLeaseMsMax + 1)};
-    case 10:
-      return Token{
-          any_attempt(), u32(), u32(), any_of(FinishReason::kLength), u64(), {u32(), u32(), u32(), u32(), u32()}};
-    case 11: return Cancel{any_attempt()};
-    case 12: return Failed{any_attempt(), any_of(ErrorCode::kInternal), any_text(kDetailBytesMax)};
-    case 13: return Heartbeat{};
+    case 10: {
+      Token token{any_attempt(), u32(), u32(), any_of(FinishReason::kLength), u64(), any_timings()};
+      token.logprobs = any_logprobs(token.token, u32() % (2 + kLogprobsMax));
+      return token;
+    }
+    case 11: return any_scores();
+    case 12: return Cancel{any_attempt()};
+    case 13: return Failed{any_attempt(), any_of(ErrorCode::kInternal), any_text(kDetailBytesMax)};
+    case 14: return Heartbeat{};
     default: return MayLeave{};
   }
 }
@@ -150,7 +170,8 @@ std::vector<Message> samples() {
           PrefillDone{attempt, 3, 17, true},
           Committed{attempt},
           Lease{attempt, 1000},
-          Token{attempt, 1, 2, FinishReason::kStop, 3, {1, 2, 3, 4, 5}},
+          Token{attempt, 1, 2, FinishReason::kStop, 3, {1, 2, 3, 4, 5}, {{2, -3}, {9, -1}, {8, -1}}},
+          PromptLogprobs{attempt, 1, 2, {{4, -3}, {1, -1}, {5, 0}, {5, 0}}},
           Cancel{attempt},
           Failed{attempt, ErrorCode::kDeadline, "late"},
           Heartbeat{},
@@ -245,7 +266,8 @@ TEST(MessageCodec, EveryBoundIsEnforced) {
   EXPECT_EQ(refusal(envelope(wire::Body::Token,
                              [&](flatbuffers::FlatBufferBuilder& builder) {
                                const wire::NodeTimings timings;
-                               return wire::CreateToken(builder, &attempt, 0, 0, 3, 0, &timings).Union();
+                               const auto none = builder.CreateVectorOfStructs(std::vector<wire::TokenLogprob>{});
+                               return wire::CreateToken(builder, &attempt, 0, 0, 3, 0, &timings, none).Union();
                              })),
             "corrupt: Token message: finish reason is 3, at most 2 allowed");
   EXPECT_EQ(refusal(envelope(wire::Body::Lease,
@@ -378,6 +400,26 @@ TEST(Messages, EveryMessageAndRoleHasItsOwnName) {
   EXPECT_EQ(role_name(Role::kPrefill), "prefill");
   EXPECT_EQ(role_name(Role::kDecode), "decode");
   EXPECT_EQ(role_name(Role::kGateway), "gateway");
+}
+
+TEST(MessageCodec, LogprobsThatJsonOrAReaderCouldNotTakeAreCorrupt) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  const auto decoded = [](const Message& message) { return decode_message(encode_message(BootId{1}, message)); };
+  const auto token = [&](std::vector<TokenLogprob> list) {
+    Token one;
+    one.token = 7;
+    one.logprobs = std::move(list);
+    return decoded(one);
+  };
+  EXPECT_TRUE(token({{7, -2}, {1, -1}, {7, -2}}));
+  EXPECT_TRUE(token({{7, 0}}));
+  for (const float bad : {nan, infinity, -infinity, 0.5f})
+    EXPECT_FALSE(token({{7, bad}}) || token({{7, -1}, {7, bad}})) << bad;
+  EXPECT_FALSE(token({{8, -1}})) << "of another token";
+  EXPECT_FALSE(token({{7, -1}, {7, -2}, {1, -1}})) << "not descending";
+  EXPECT_TRUE(decoded(PromptLogprobs{{}, 1, 2, {{7, -2}, {1, -1}}}));
+  EXPECT_FALSE(decoded(PromptLogprobs{{}, 1, 2, {{7, -2}, {1, -1}, {2, -1}}})) << "half a list";
+  EXPECT_FALSE(decoded(PromptLogprobs{{}, 1, kLogprobsMax + 2, {}})) << "lists too long";
 }
 
 }  // namespace

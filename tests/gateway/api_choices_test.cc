@@ -1,0 +1,242 @@
+// Several choices of one request: lists of prompts, `n`, echo and log-probabilities, from the JSON to the JSON.
+#include "gateway/api_choices.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "tests/gateway/ask.h"
+#include "tests/gateway/byte_model.h"
+#include "tests/gateway/fake_loop.h"
+#include "tests/gateway/gateway_under_test.h"
+#include "tests/gateway/loop_scripts.h"
+
+namespace spillway {
+namespace {
+
+using Json = nlohmann::json;
+constexpr PeerId kP = GatewayUnderTest::kP, kD = GatewayUnderTest::kD;
+constexpr PeerId kP2 = GatewayUnderTest::kP2, kD2 = GatewayUnderTest::kD2;
+
+class ApiChoices : public ::testing::Test {
+ protected:
+  Parsed<ApiRequest> parse(std::string_view body, Endpoint endpoint = Endpoint::kCompletions) const {
+    return parse_api_request(endpoint, body, model_, 100, 1);
+  }
+  std::string refused(std::string_view body, Endpoint endpoint = Endpoint::kCompletions) const {
+    const auto parsed = parse(body, endpoint);
+    return parsed ? "taken" : parsed.error().param;
+  }
+  ByteTokenizer tokenizer_;
+  ServedModel model_ = make_byte_model(tokenizer_);
+};
+
+TEST_F(ApiChoices, EachChoiceIsARequestAndFollowsTheFirstOfItsPrompt) {
+  const auto parsed = parse(R"({"prompt":["ab","c"],"n":3,"echo":true,"logprobs":2,"seed":9})");
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  uint64_t ids = 10;
+  const auto requests = choice_requests(*parsed, {}, {BootId{1}, 10}, [&] { return RequestId{BootId{1}, ++ids}; });
+  ASSERT_EQ(requests.size(), 6u);
+  for (size_t index = 0; index < 6; ++index) {
+    const GenerateRequest& one = requests[index];
+    EXPECT_EQ(one.request.counter, 10 + index);
+    EXPECT_EQ(one.prompt.size(), index < 3 ? 2u : 1u);
+    EXPECT_EQ(one.sampling.choice, index % 3);
+    EXPECT_EQ(one.sampling.seed, 9u);
+    EXPECT_EQ(one.logprob_count, 3u);
+    EXPECT_EQ(one.leader.has_value(), index % 3 != 0);
+    EXPECT_EQ(one.score_prompt, index % 3 == 0) << "a follower's prompt comes from the cache";
+    if (one.leader) {
+      EXPECT_EQ(one.leader->counter, 10 + index / 3 * 3);
+    }
+  }
+}
+
+TEST_F(ApiChoices, BoundsAreNamed) {
+  EXPECT_EQ(refused(R"({"prompt":"a","n":9})"), "n");
+  EXPECT_EQ(refused(R"({"prompt":"a","n":0})"), "n");
+  EXPECT_EQ(refused(R"({"prompt":"a","n":2,"best_of":3})"), "best_of");
+  EXPECT_EQ(refused(R"({"prompt":"a","n":2,"best_of":2})"), "taken");
+  EXPECT_EQ(refused(R"({"prompt":"a","logprobs":21})"), "logprobs");
+  EXPECT_EQ(refused(R"({"prompt":"a","logprobs":-1})"), "logprobs");
+  EXPECT_EQ(refused(R"({"prompt":"a","max_tokens":0})"), "max_tokens");
+  EXPECT_EQ(refused(R"({"prompt":"a","max_tokens":0,"echo":true})"), "taken");
+  EXPECT_EQ(refused(R"({"prompt":["a","b"],"logit_digests":true})"), "logit_digests");
+  EXPECT_EQ(refused(R"({"prompt":["a",[1]]})"), "taken");
+  EXPECT_EQ(refused(R"({"prompt":["a",7]})"), "prompt");
+  EXPECT_EQ(refused(R"({"prompt":["a",""]})"), "prompt");
+  EXPECT_EQ(refused(R"({"prompt":[[]]})"), "prompt");
+  const auto list = [](size_t count, size_t bytes, const std::string& more) {
+    Json body = {{"prompt", Json::array()}};
+    for (size_t index = 0; index < count; ++index) body["prompt"].push_back(std::string(bytes, 'x'));
+    const std::string text = body.dump();
+    return text.substr(0, text.size() - 1) + more + "}";
+  };
+  EXPECT_EQ(refused(list(64, 5, "")), "taken");
+  EXPECT_EQ(refused(list(65, 5, "")), "prompt");
+  EXPECT_EQ(refused(list(64, 5, R"(,"n":3)")), "n");
+  EXPECT_EQ(refused(list(16, 50, "")), "taken");
+  EXPECT_EQ(refused(list(17, 50, "")), "prompt") << "more tokens than eight contexts";
+  EXPECT_EQ(refused(list(16, 20, R"(,"n":8,"logprobs":20,"max_tokens":50)")), "taken");
+  EXPECT_EQ(parse_api_request(Endpoint::kCompletions, list(64, 90, R"(,"n":2,"logprobs":20,"max_tokens":300)"),
+                              make_byte_model(tokenizer_, 1000), 1000, 1)
+                .error()
+                .param,
+            "logprobs");
+  const auto chat = [&](const std::string& more) {
+    return refused(R"({"messages":[{"role":"user","content":"a"}])" + more + "}", Endpoint::kChatCompletions);
+  };
+  EXPECT_EQ(chat(R"(,"top_logprobs":2)"), "top_logprobs");
+  EXPECT_EQ(chat(R"(,"logprobs":true,"top_logprobs":21)"), "top_logprobs");
+  EXPECT_EQ(chat(R"(,"logprobs":1)"), "logprobs");
+  EXPECT_EQ(chat(R"(,"logprobs":true,"top_logprobs":20,"n":2)"), "taken");
+  EXPECT_EQ(chat(R"(,"echo":true)"), "echo");
+}
+
+StreamToken token_of(char byte, uint32_t index, std::vector<TokenLogprob> logprobs) {
+  return {{}, index, static_cast<unsigned char>(byte), 0, {}, false, std::move(logprobs)};
+}
+
+TEST_F(ApiChoices, CompletionLogprobsHaveOpenAisShapeBehindAnEcho) {
+  OpenAiAnswer answer({}, tokenizer_, {.logprobs = true, .echoed = {{'a', 0xc3, 0xa9}}});
+  answer.add_scores(0, {{}, 1, 2, {{0xc3, -1}, {'b', -0.5f}, {0xa9, -0.25f}, {0xa9, -0.25f}}});
+  answer.add_token(0, token_of('z', 0, {{'z', -2}, {'y', -1}}));
+  StreamEnd end;
+  end.finish = FinishReason::kLength;
+  answer.add_end(0, end);
+  const Json choice = Json::parse(answer.body())["choices"][0];
+  EXPECT_EQ(choice["text"], "a\xc3\xa9z");
+  const Json expected = Json::parse(R"({"tokens":["a","bytes:\\xc3","bytes:\\xa9","z"],
+    "token_logprobs":[null,-1.0,-0.25,-2.0],
+    "top_logprobs":[null,{"b":-0.5,"bytes:\\xc3":-1.0},{"bytes:\\xa9":-0.25},{"y":-1.0,"z":-2.0}],
+    "text_offset":[0,1,2,2]})");
+  EXPECT_EQ(choice["logprobs"], expected) << choice["logprobs"].dump();
+}
+
+TEST_F(ApiChoices, ChatLogprobsHaveOpenAisShape) {
+  OpenAiAnswer answer({.endpoint = Endpoint::kChatCompletions}, tokenizer_, {.logprobs = true});
+  std::string out;
+  answer.stream_token(0, token_of('z', 0, {{'z', -2}, {'y', -1}}), out);
+  const Json choice = Json::parse(out.substr(6))["choices"][0];
+  EXPECT_EQ(choice["logprobs"], Json::parse(R"({"content":[{"token":"z","logprob":-2.0,"bytes":[122],"top_logprobs":
+    [{"token":"y","logprob":-1.0,"bytes":[121]}]}],"refusal":null})"));
+}
+
+TEST_F(ApiChoices, ChoicesEndOneByOneAndThePromptCountsOnce) {
+  FakeLoop loop([](FakeLoop& self, const GenerateRequest& request) {
+    const std::string text(1 + request.sampling.choice, static_cast<char>('a' + request.sampling.choice));
+    self.tokens(request, text);
+    self.end(request, static_cast<uint32_t>(text.size()));
+  });
+  const RawReply reply = ask(loop, "/v1/completions", R"({"prompt":["xx","yyy"],"n":2})");
+  ASSERT_EQ(reply.status, 200u) << reply.body;
+  const Json body = Json::parse(reply.body);
+  ASSERT_EQ(body["choices"].size(), 4u);
+  for (size_t index = 0; index < 4; ++index) {
+    EXPECT_EQ(body["choices"][index]["index"], index);
+    EXPECT_EQ(body["choices"][index]["text"], index % 2 == 0 ? "a" : "bb");
+  }
+  EXPECT_EQ(body["usage"]["prompt_tokens"], 5);
+  EXPECT_EQ(body["usage"]["completion_tokens"], 6);
+}
+
+TEST_F(ApiChoices, OneThatFailsEndsAllWithOneError) {
+  FakeLoop loop([](FakeLoop& self, const GenerateRequest& request) {
+    if (request.sampling.choice == 1) self.error(request, ErrorCode::kInternal, "broke");
+  });
+  const RawReply reply = ask(loop, "/v1/completions", R"({"prompt":"xx","n":3})");
+  EXPECT_EQ(reply.status, 500u);
+  EXPECT_NE(reply.body.find("broke"), std::string::npos);
+  EXPECT_TRUE(loop.wait_gone(2)) << "the others are cancelled";
+}
+
+class Followers : public ::testing::Test {
+ protected:
+  RequestId arrive(std::optional<RequestId> leader, uint32_t output_max = 4) {
+    GenerateRequest work;
+    work.request = {BootId{77}, ++ids_};
+    work.prompt.assign(20, TokenId{5});
+    work.output_tokens_max = output_max;
+    work.leader = leader;
+    test_.on(RequestArrived{work});
+    return work.request;
+  }
+  size_t dispatched() const { return test_.all<Prefill>(kP).size() + test_.all<Prefill>(kP2).size(); }
+  GatewayUnderTest test_{{.queue_max = 3}};
+  uint64_t ids_ = 0;
+};
+
+TEST_F(Followers, WaitForTheLeadersSecondTokenAndGoWhereItRuns) {
+  test_.up_pair();
+  const RequestId leader = arrive({});
+  test_.up(kP2, Role::kPrefill);
+  test_.up(kD2, Role::kDecode, 1000);  // emptier
+  const Attempt attempt = test_.attempt();
+  arrive(leader);
+  arrive(leader);
+  EXPECT_EQ(test_.gateway.counters().queued, 2u);
+  test_.token(kP, attempt, 0);
+  EXPECT_EQ(dispatched(), 1u);
+  test_.token(kD, attempt, 1);
+  EXPECT_EQ(dispatched(), 3u);
+  EXPECT_EQ(test_.all<Prefill>(kP).size(), 3u);
+  EXPECT_EQ(test_.all<Reserve>(kD).size(), 3u);
+  EXPECT_EQ(test_.gateway.counters().queued, 0u);
+  arrive(leader);  // late
+  EXPECT_EQ(dispatched(), 4u);
+}
+
+TEST_F(Followers, GoOnWithoutALeaderThatEndsOrFails) {
+  test_.up_pair();
+  for (const int how : {0, 1, 2}) {
+    const RequestId leader = arrive({}, 1);
+    const Attempt attempt = test_.attempt();
+    const size_t before = dispatched();
+    arrive(leader);
+    EXPECT_EQ(dispatched(), before);
+    if (how == 0) test_.token(kP, attempt, 0, FinishReason::kLength);
+    if (how == 1) test_.message(kP, Failed{attempt, ErrorCode::kInternal, "broke"});
+    if (how == 2) test_.on(ClientGone{leader});
+    EXPECT_EQ(dispatched(), before + 1) << how;
+  }
+}
+
+TEST_F(Followers, HeldOnesLeaveWithTheirClientAndCountForTheQueue) {
+  test_.up_pair();
+  const RequestId leader = arrive({});
+  const RequestId held = arrive(leader);
+  arrive(leader);
+  arrive(leader);
+  const RequestId refused = arrive(leader);
+  EXPECT_EQ(test_.errors_of(refused), std::vector<ErrorCode>{ErrorCode::kQueueFull});
+  test_.on(ClientGone{held});
+  EXPECT_EQ(test_.gateway.counters().queued, 2u);
+  test_.advance(std::chrono::minutes(6));
+  EXPECT_EQ(test_.gateway.counters().queued, 0u) << "none waits for ever";
+}
+
+TEST_F(Followers, ScoresReachTheStreamOnlyFromTheLegThatComputesThem) {
+  test_.up_pair();
+  GenerateRequest work;
+  work.request = {BootId{77}, ++ids_};
+  work.prompt = {1, 2, 3};
+  work.output_tokens_max = 4;
+  work.logprob_count = 2;
+  work.score_prompt = true;
+  test_.on(RequestArrived{work});
+  const Attempt attempt = test_.attempt();
+  EXPECT_TRUE(test_.all<Prefill>(kP).back().work.score_prompt);
+  const std::vector<TokenLogprob> two = {{2, -1}, {2, -1}, {3, -1}, {4, -0.5f}};
+  test_.message(kD, PromptLogprobs{attempt, 1, 2, two});
+  test_.message(kP, PromptLogprobs{attempt, 2, 2, two});  // over the prompt's end
+  test_.message(kP, PromptLogprobs{attempt, 0, 2, two});
+  test_.message(kP, PromptLogprobs{attempt, 1, 1, two});
+  EXPECT_TRUE(test_.scores.empty());
+  test_.message(kP, PromptLogprobs{attempt, 1, 2, two});
+  ASSERT_EQ(test_.scores.size(), 1u);
+  EXPECT_EQ(test_.scores[0].logprobs, two);
+}
+
+}  // namespace
+}  // namespace spillway
