@@ -208,7 +208,7 @@ def ten_times_overload_is_refused_honestly():
         for index in range(len(outcomes)):
             connection = one.connection()
             connection.request("POST", "/v1/completions",
-                               json.dumps({"prompt": f"{index} words " * 20, "max_tokens": 16, "stream": True,
+                               json.dumps({"prompt": f"{index} words " * 20, "max_tokens": 300, "stream": True,
                                            "ignore_eos": True}), one.headers())
             server.wait_until(lambda: one.metric("spillway_requests_total") >= index + 1, "it arrived", 60)
             clients.append(threading.Thread(target=ask, args=(index, connection)))

@@ -156,7 +156,7 @@ def doctor_says_what_serve_would_meet():
         ended = subprocess.run([SPILLWAY, *command], capture_output=True, text=True, timeout=60, preexec_fn=few)
         assert ended.returncode in (1, 2) and "800" in ended.stdout + ended.stderr, (command, ended)
     status, said = doctor("--config", os.path.join(ROOT, "configs", "two_by_two.yaml"), "--port", "0")
-    assert status == 0 and "2 prefill and 2 decode nodes" in said and "PROBLEM" not in said, (status, said)
+    assert status == 0 and "2 prefill nodes with" in said and "2 decode nodes with" in said and "PROBLEM" not in said, (status, said)
 
 
 def nodes_say_one_canary():
