@@ -28,7 +28,8 @@ CLI::ParseError refused(const std::string& why) { return {why, CLI::ExitCodes::E
 constexpr char kFooter[] =
     "\n\nA flag may also be a variable (--max-model-len: SPILLWAY_MAX_MODEL_LEN) or a line of a --config file\n"
     "(max-model-len: 4096); the command line wins over the environment, and that over the file.\n"
-    "Exit codes: 0 done, 1 did not do what was asked, 2 cannot start (the reason is on stderr).";
+    "Exit codes: 0 done or drained, 1 failed, 2 cannot start, 3 stopped before all requests were finished,\n"
+    "4 the gateway kept crashing (docs/operations.md).";
 
 }  // namespace
 
@@ -86,7 +87,7 @@ std::vector<Subcommand> subcommands() {
        "  spillway bench engine -m MODEL.gguf --threads 2 --format json"},
       {"doctor",
        "Whether serve would start here with these settings (--config as for serve)",
-       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kSecret, kDrain},
+       {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kFit, kSecret, kFault, kDrain},
        doctor_command,
        "  spillway doctor -m MODEL.gguf\n"
        "  spillway doctor --config configs/two_by_two.yaml -m MODEL.gguf"},

@@ -53,7 +53,7 @@ void make_secret(const std::string& path) {
   std::string temporary;
   struct stat facts {};
   while (facts.st_nlink == 0) {  // someone may have taken it for a leftover before the lock
-    temporary = path + ".XXXXXX";
+    temporary = path + std::string(kUnfinishedSuffix);
     file = UniqueFd(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600
     if (!file || ::flock(file.get(), LOCK_EX) != 0 || ::fstat(file.get(), &facts) != 0) break;
   }

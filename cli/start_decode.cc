@@ -115,7 +115,8 @@ int start_decode(const Options& options) {
   to_stop = &loop;
   loop.run();
   spdlog::info("stopped requests={}", node.requests());
-  if (drain.cut_short()) leave_now(drain.exit_code());
+  // A step that hangs is waited for by nobody.
+  if (drain.cut_short() || runtime.engine().step_in_flight() != nullptr) leave_now(drain.exit_code());
   return drain.exit_code();
 }
 

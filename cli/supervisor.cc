@@ -70,8 +70,8 @@ void Supervisor::ended(Child& child, int status, TimePoint now) {
   const std::string how = how_it_ended(status);
   const bool told_to = phase_ == Phase::kStopping || (phase_ == Phase::kDraining && child.spec.front);
   if (told_to) {
-    if (exited && WEXITSTATUS(status) == kExitCutShort) note_cut_short();
     if (exited && WEXITSTATUS(status) == 0) return;
+    if (child.is_ready) note_cut_short();  // it had work, perhaps, and did not end as told
     spdlog::warn("{} {}", child.spec.name, how);
   } else if (exited && WEXITSTATUS(status) == kExitCannotStart) {
     failed_to_start(child, how, now);

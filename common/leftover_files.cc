@@ -13,18 +13,18 @@
 namespace spillway {
 namespace {
 
-constexpr std::string_view kSuffix = ".XXXXXX";
-
 // Calls `visit` for each while it holds its lock.
 template <class Visit>
 void for_each_leftover(const std::string& of, Visit&& visit) {
   const std::filesystem::path path(of);
-  const std::string name = path.filename().string();
+  std::string name = path.filename().string();
+  name.append(kUnfinishedSuffix);
+  const size_t known = name.find_last_not_of('X') + 1;  // mkstemp() makes up the rest
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     const std::string other = entry.path().filename().string();
-    if (other.size() != name.size() + kSuffix.size() || !other.starts_with(name + ".")) continue;
+    if (other.size() != name.size() || other.compare(0, known, name, 0, known) != 0) continue;
     const UniqueFd file(::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     struct stat facts {};
     if (file && ::fstat(file.get(), &facts) == 0 && S_ISREG(facts.st_mode) && facts.st_uid == ::geteuid() &&

@@ -228,16 +228,19 @@ void Engine::on(const StepDone& done, std::vector<EngineToken>& tokens) {
       CHECK(sampled < done.sampled.size() && done.sampled[sampled].sequence == share.sequence);
       token = &done.sampled[sampled++];
     }
-    advance(share, token, tokens);
+    const bool scores_finite = std::ranges::none_of(
+        done.scored, [&](const ScoredTokens& one) { return one.sequence == share.sequence && !one.finite; });
+    advance(share, token, scores_finite, tokens);
     if (rows_[used_row(share.sequence)].sequence.state == Sequence::State::kClosing) free_row(share.sequence);
   }
   CHECK(sampled == done.sampled.size());
 }
 
-void Engine::advance(const StepShare& share, const SampledToken* sampled, std::vector<EngineToken>& tokens) {
+void Engine::advance(const StepShare& share, const SampledToken* sampled, bool scores_finite,
+                     std::vector<EngineToken>& tokens) {
   Sequence& sequence = rows_[used_row(share.sequence)].sequence;
   const bool closing = sequence.state == Sequence::State::kClosing;
-  const bool finite = sampled == nullptr || sampled->finite;
+  const bool finite = scores_finite && (sampled == nullptr || sampled->finite);
   const uint32_t end = share.position_first + share.token_count;
   sequence.computed_tokens = end;
   counters_.recomputed_tokens +=
@@ -248,11 +251,14 @@ void Engine::advance(const StepShare& share, const SampledToken* sampled, std::v
   } else if (!sequence.keys.empty()) {
     cache_.forget(sequence.keys.front());  // one of its blocks may be the cause: all are doubtful, whoever made them
   }
-  if (sampled == nullptr || closing) return;
+  if (closing) return;
+  if (!finite) sequence.state = Sequence::State::kFailed;
+  if (sampled == nullptr) return;
   const auto index = static_cast<uint32_t>(sequence.tokens.size()) - sequence.prompt_tokens;
-  tokens.push_back({share.sequence, index, sampled->token, sampled->logits_digest, sampled->finite, sampled->logprobs});
-  if (finite) sequence.tokens.push_back(sampled->token);
-  sequence.state = finite ? Sequence::State::kDecoding : Sequence::State::kFailed;
+  tokens.push_back({share.sequence, index, sampled->token, sampled->logits_digest, finite, sampled->logprobs});
+  if (!finite) return;
+  sequence.tokens.push_back(sampled->token);
+  sequence.state = Sequence::State::kDecoding;
 }
 
 void Engine::publish_full_blocks(Sequence& sequence, const BlockEncoding& encoding) {

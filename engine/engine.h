@@ -129,7 +129,8 @@ class Engine {
   uint32_t used_row(SequenceId sequence) const;  // its index in rows_ (CHECK)
   uint32_t open_row(SequenceId sequence) const;  // the same; REQUIRES not closing (CHECK)
   void append_share(StepPlan& plan, const BatchRow& row) const;
-  void advance(const StepShare& share, const SampledToken* sampled, std::vector<EngineToken>& tokens);
+  void advance(const StepShare& share, const SampledToken* sampled, bool scores_finite,
+               std::vector<EngineToken>& tokens);
   void publish_full_blocks(Sequence& sequence, const BlockEncoding& encoding);
   void free_row(SequenceId sequence);
 

@@ -26,7 +26,8 @@ Gateway::Gateway(const GatewayConfig& config, BootId boot)
 size_t Gateway::effects_max() const {
   // Each request may fail (two Cancels, one error) or leave the queue; one stream lets go of all that waited; each node
   // hears of another and is let go.
-  return size_t{3} * (config_.running_max + config_.queue_max) + config_.ahead_max + size_t{2} * config_.nodes_max + 8;
+  return size_t{3} * (config_.running_max + config_.queue_max + config_.held_max) + config_.ahead_max +
+         size_t{2} * config_.nodes_max + 8;
 }
 
 void Gateway::on(const GatewayEvent& event, TimePoint now, BoundedVector<GatewayEffect>& effects) {

@@ -10,6 +10,7 @@ namespace spillway {
 // Bounds of the gateway; its users' flags set the first, the rest are constants with their reasons.
 struct GatewayConfig {
   uint32_t queue_max = 64;           // requests waiting; more are refused with kQueueFull
+  uint32_t held_max = 512;           // further choices that wait for the first of their prompt, beside these
   uint32_t running_max = 256;        // dispatched at once
   uint32_t attempts_max = 16;        // placements of one request that ended in kNoSpace
   uint32_t nodes_max = kPeersMax;    // more are not used

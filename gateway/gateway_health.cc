@@ -47,7 +47,8 @@ GatewayCounters Gateway::counters() const {
 
 void Gateway::check_conservation() const {
   requests_.check_conservation();
-  CHECK(requests_.queued() <= config_.queue_max + config_.running_max && requests_.running() <= config_.running_max);
+  CHECK(requests_.queued() <= config_.queue_max + config_.running_max + config_.held_max &&
+        requests_.running() <= config_.running_max);
   size_t open_legs = 0;
   std::map<RequestId, const RunningAttempt*> running;
   requests_.select([&](const GatewayRequest& one) {

@@ -17,7 +17,8 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
   CHECK(!work.prompt.empty() && work.output_tokens_max > 0);
   const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
   Result<void> accepted = nodes_.could_fit(prompt_tokens, work.output_tokens_max);
-  if (draining_)
+  const bool begun = work.leader && requests_.find(*work.leader) != nullptr;  // its answer is under way
+  if (draining_ && !begun)
     accepted = fail(ErrorCode::kUnavailable, "the gateway is draining: it finishes what it has and takes nothing new");
   if (!accepted) {
     ++counters_.errors[accepted.error().code];
@@ -33,7 +34,8 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
       prefix_chain(static_cast<uint64_t>(tenant_id(work.tenant)), work.prompt, config_.affinity_span_tokens,
                    config_.affinity_tokens_max / config_.affinity_span_tokens);
   const GatewayRequest& newcomer = requests_.insert(std::move(request));
-  if (requests_.queued() <= config_.queue_max) return;
+  if (newcomer.held ? requests_.held() <= config_.held_max : requests_.queued() - requests_.held() <= config_.queue_max)
+    return;
   // One tenant's burst locks out nobody else. What waits for its leader is in no order yet.
   fail_request(
       newcomer.held ? *requests_.find(work.request) : requests_.least_deserving(newcomer),
@@ -55,7 +57,8 @@ void Gateway::dispatch_queue(Turn& turn) {
     }
     std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
     for (NodeView& view : views)
-      view.cached_tokens = affinity_.spans_at(head->prefix, view.node) * config_.affinity_span_tokens;
+      if (!work.score_prompt || !view.takes_prefill)  // scores come from no cache
+        view.cached_tokens = affinity_.spans_at(head->prefix, view.node) * config_.affinity_span_tokens;
     const Placement placement = this->placement(*head, views);
     const auto* const place = std::get_if<Disaggregate>(&placement);
     if (place == nullptr) return;  // busy, or a role is missing: until a Load, a PeerUp or the deadline

@@ -23,6 +23,9 @@ void Gateway::on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects) 
 }
 
 std::string Gateway::why_due(const GatewayRequest& request, TimePoint now) const {
+  if (request.held)
+    return fmt::format("it waited for the first choice of its prompt for {:.0f} s, the limit: send less at once",
+                       seconds(config_.queue_wait_max));
   if (!request.running) {
     const GatewayHealth state = health(now);
     return fmt::format("it waited in the queue for {:.0f} s, the limit: {}", seconds(config_.queue_wait_max),

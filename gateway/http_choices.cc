@@ -1,5 +1,6 @@
 // The choices of the request under way: each is a request of the gateway's own.
 #include <algorithm>
+#include <ranges>
 #include <utility>
 
 #include "common/check.h"
@@ -26,7 +27,8 @@ bool HttpSession::submit(const ApiRequest& request) {
 bool HttpSession::submitted() const { return std::ranges::any_of(choices_, &Choice::open); }
 
 void HttpSession::cancel_all() {
-  for (Choice& choice : choices_)
+  // The first one last: the others wait for it, and would start if it went first.
+  for (Choice& choice : choices_ | std::views::reverse)
     if (std::exchange(choice.open, false)) shared_.cancel(choice.id);
 }
 

@@ -20,7 +20,7 @@ HttpRequestLog::HttpRequestLog(RequestId id, const HttpRequest& request)
 void HttpRequestLog::done(const StreamEnd& end) const {
   const Waterfall& waterfall = end.waterfall;
   log_event(spdlog::level::info, "request_done",
-            {{"request", id_},
+            {{"request", id_text(end.request)},
              {"x_request_id", client_id_},
              {"trace_id", trace_id_},
              {"parent_id", parent_id_},
@@ -32,10 +32,10 @@ void HttpRequestLog::done(const StreamEnd& end) const {
              {"total_ms", milliseconds(waterfall.total)}});
 }
 
-void HttpRequestLog::failed(const Error& error) const {
+void HttpRequestLog::failed(RequestId request, const Error& error) const {
   // A full queue is told by its metric: a line for each would flood the log just when there is no time for it.
   log_event(error.code == ErrorCode::kQueueFull ? spdlog::level::debug : spdlog::level::warn, "request_failed",
-            {{"request", id_},
+            {{"request", id_text(request)},
              {"x_request_id", client_id_},
              {"trace_id", trace_id_},
              {"parent_id", parent_id_},

@@ -24,7 +24,7 @@ class HttpRequestLog {
   const std::optional<TraceContext>& trace() const { return trace_; }
 
   void done(const StreamEnd& end) const;
-  void failed(const Error& error) const;
+  void failed(RequestId request, const Error& error) const;
   void cancelled(std::string_view why) const;
   void fault(std::string_view what) const;                          // of the server, not of the request
   void refused(unsigned status, const HttpRequest& request) const;  // an error status, whatever sent it; debug

@@ -124,7 +124,7 @@ void HttpSession::take(const StreamToken& token) {
   waterfall.total = token.since_arrival;
   if (streams_) {
     // Without a write under way, the tokens are about to be taken.
-    if (writing_ && tokens_behind_ >= shared_.config().stream_tokens_behind_max)
+    if (writing_ && tokens_behind_ >= shared_.config().stream_tokens_behind_max * choices_.size())
       return leave("the client reads too slowly");
     ++tokens_behind_;
     answer_->stream_token(choice, token, unsent_);
@@ -150,7 +150,7 @@ void HttpSession::take(const StreamEnd& end) {
 
 void HttpSession::take(const StreamError& failed) {
   const size_t choice = choice_of(failed.request);
-  log_.failed(failed.error);
+  log_.failed(failed.request, failed.error);
   // Behind a stop string a choice is whole, whatever became of its nodes.
   if (answer_->stopped(choice)) return take(StreamEnd{failed.request, FinishReason::kStop, choices_[choice].waterfall});
   choices_[choice].open = false;

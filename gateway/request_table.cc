@@ -90,7 +90,7 @@ void RequestTable::release(RequestId leader, const std::optional<Disaggregate>& 
     request.held = false;
     request.beside = beside;
     --held_;
-    queue_.push(as_queued(request));
+    queue_.push_first(as_queued(request));  // it came with its leader, whose turn it was
   }
 }
 

@@ -112,6 +112,7 @@ class RequestTable {
   // Those that wait for `leader` need not any more: they come into the queue.
   void release(RequestId leader, const std::optional<Disaggregate>& beside);
 
+  uint32_t held() const { return held_; }
   uint32_t queued() const { return static_cast<uint32_t>(queue_.size()) + held_; }
   uint32_t running() const { return static_cast<uint32_t>(requests_.size()) - queued(); }
   // Ids of those that `wanted` holds for, ascending: a copy, so that the caller may erase.

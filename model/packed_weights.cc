@@ -33,7 +33,6 @@ struct Header {
 static_assert(sizeof(Header) <= kPageBytes && std::is_trivially_copyable_v<Header>);
 constexpr std::array<char, 16> kMagic{"spillway-pack-1"};
 constexpr std::array<std::byte, kPageBytes> kZeroes{};
-constexpr std::string_view kTemporary = ".XXXXXX";  // after the name, while it is written
 
 // All that can be known before the matrices are.
 Header header_of(const ModelId& model, std::string_view pack_format) {
@@ -55,7 +54,7 @@ class NewFile {
     struct stat facts {};
     while (facts.st_nlink == 0) {  // someone may have taken it for a leftover before the lock
       temporary_ = path_;
-      temporary_ += kTemporary;
+      temporary_ += kUnfinishedSuffix;
       file_ = UniqueFd(::mkostemp(temporary_.data(), O_CLOEXEC));
       if (!file_ || ::flock(file_.get(), LOCK_EX) != 0 || ::fstat(file_.get(), &facts) != 0) give_up(errno);
     }

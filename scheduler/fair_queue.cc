@@ -17,6 +17,8 @@ void FairQueue::insert(const QueuedRequest& queued, int back) {
 
 void FairQueue::push(const QueuedRequest& queued) { insert(queued, 1); }
 
+void FairQueue::push_first(const QueuedRequest& queued) { insert(queued, 0); }
+
 void FairQueue::requeue(const QueuedRequest& queued) {
   settle(queued.tenant, queued.cost, 0);
   insert(queued, 0);

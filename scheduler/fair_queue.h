@@ -30,8 +30,9 @@ class FairQueue {
  public:
   explicit FairQueue(uint32_t idle_tenants_max) : idle_tenants_max_(idle_tenants_max) {}
 
-  void push(const QueuedRequest& queued);     // REQUIRES: it does not wait
-  void requeue(const QueuedRequest& queued);  // before all of its tenant, and its cost is given back
+  void push(const QueuedRequest& queued);        // REQUIRES: it does not wait
+  void push_first(const QueuedRequest& queued);  // before all of its tenant. REQUIRES: it does not wait
+  void requeue(const QueuedRequest& queued);     // before all of its tenant, and its cost is given back
   std::optional<RequestId> head() const;
   void pop();                     // the head goes into service: its tenant pays. REQUIRES: not empty
   void erase(RequestId request);  // without service. REQUIRES: it waits

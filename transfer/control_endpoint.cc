@@ -15,8 +15,7 @@ constexpr std::string_view kIpc = "ipc://", kTcp = "tcp://";
 
 bool is_loopback(const std::string& host) {
   in_addr v4{};
-  if (::inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  return host == "[::1]";
+  return ::inet_pton(AF_INET, host.c_str(), &v4) == 1 && (ntohl(v4.s_addr) >> 24) == 127;
 }
 
 bool is_port(std::string_view text) {

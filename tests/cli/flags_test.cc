@@ -50,7 +50,7 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"verify", words(model + "max-tokens flip-bit")},
       {"explain", words(model + "prompt max-tokens chat")},
       {"bench", words("what model threads isa cache-dir format repetitions log-format log-level")},
-      {"doctor", words(serve)},
+      {"doctor", words(serve + "fit fault")},
       {"completion", words("shell log-format log-level")},
   };
   CommandLine command_line;

@@ -117,7 +117,7 @@ class Clients:
         report = self.folder / "lm-eval"
         self.run("lm-eval", "lm_eval", "run", "--model", "local-completions", "--model_args",
                  f"model=smollm2,base_url={self.url}/v1/completions,tokenizer={self.tokenizer},"
-                 "tokenizer_backend=huggingface,num_concurrent=2,max_retries=1,batch_size=2",
+                 "tokenizer_backend=huggingface,num_concurrent=2,max_retries=1", "--batch_size", 2,
                  "--tasks", "choice", "words", "--include_path", tasks, "--output_path", report)
         results = json.loads(next(report.rglob("results*.json")).read_text())["results"]
         accuracy = results["choice"]["acc,none"]

@@ -19,20 +19,23 @@ TEST(LeftoverFiles, OnlyWhatNobodyLocksAndLooksLikeOneIsRemoved) {
   std::string folder = testing::TempDir() + "spillway-leftovers-XXXXXX";
   ASSERT_NE(::mkdtemp(folder.data()), nullptr);
   const std::string path = folder + "/weights.bin";
-  for (const char* const suffix : {"", ".abcdef", ".ABCDEF", ".abcdefg", ".abc"}) std::ofstream(path + suffix) << "x";
+  for (const char* const suffix :
+       {"", ".backup", ".spillway-new.abcdef", ".spillway-new.ABCDEF", ".spillway-new.abcdefg", ".spillway-new.abc"})
+    std::ofstream(path + suffix) << "x";
   std::ofstream(folder + "/other.abcdef") << "x";
   std::ofstream(folder + "/victim") << "x";
-  ASSERT_EQ(::symlink((folder + "/victim").c_str(), (path + ".linked").c_str()), 0);
-  ASSERT_EQ(::mkfifo((path + ".fifo00").c_str(), 0600), 0);
-  std::filesystem::create_directory(path + ".folder");
-  const UniqueFd writer(::open((path + ".ABCDEF").c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_EQ(::symlink((folder + "/victim").c_str(), (path + ".spillway-new.linked").c_str()), 0);
+  ASSERT_EQ(::mkfifo((path + ".spillway-new.fifo00").c_str(), 0600), 0);
+  std::filesystem::create_directory(path + ".spillway-new.folder");
+  const UniqueFd writer(::open((path + ".spillway-new.ABCDEF").c_str(), O_RDWR | O_CLOEXEC));
   ASSERT_EQ(::flock(writer.get(), LOCK_EX), 0);
 
-  EXPECT_EQ(leftover_files(path), std::vector<std::string>{path + ".abcdef"});
+  EXPECT_EQ(leftover_files(path), std::vector<std::string>{path + ".spillway-new.abcdef"});
   remove_leftover_files(path);
-  EXPECT_FALSE(std::filesystem::exists(path + ".abcdef"));
-  for (const char* const kept : {"weights.bin", "weights.bin.ABCDEF", "weights.bin.abcdefg", "weights.bin.abc",
-                                 "other.abcdef", "victim", "weights.bin.linked", "weights.bin.fifo00"})
+  EXPECT_FALSE(std::filesystem::exists(path + ".spillway-new.abcdef"));
+  for (const char* const kept : {"weights.bin", "weights.bin.spillway-new.ABCDEF", "weights.bin.spillway-new.abcdefg",
+                                 "weights.bin.spillway-new.abc", "weights.bin.backup", "other.abcdef", "victim",
+                                 "weights.bin.spillway-new.linked", "weights.bin.spillway-new.fifo00"})
     EXPECT_TRUE(std::filesystem::exists(folder + "/" + kept)) << kept;
   std::filesystem::remove_all(folder);
 }

@@ -1,9 +1,12 @@
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
-#include <sstream>
 #include <string>
 
-#include "cli/flags.h"
+#include "cli/config_file.h"
 #include "common/check.h"
+#include "common/unique_fd.h"
 #include "tests/fuzz/fuzz_input.h"
 
 namespace spillway {
@@ -11,19 +14,18 @@ namespace {
 
 // The items of the file as text, or what is wrong with it. Only CLI11's errors leave: main prints those and exits.
 std::string read(std::string_view yaml) {
-  CLI::App app;
-  app.add_subcommand("serve");
-  std::istringstream input{std::string(yaml)};
+  const UniqueFd file(::memfd_create("config", MFD_CLOEXEC));
+  CHECK(file && ::write(file.get(), yaml.data(), yaml.size()) == static_cast<ssize_t>(yaml.size()));
   std::string out;
   try {
-    for (const CLI::ConfigItem& item : YamlConfig(app).from_config(input)) {
-      out += item.fullname();
-      for (const std::string& value : item.inputs) out += '=' + value;
+    for (const ConfigEntry& entry : read_config_file("/proc/self/fd/" + std::to_string(file.get()))) {
+      out += entry.key;
+      for (const std::string& value : entry.values) out += '=' + value;
       out += '\n';
     }
   } catch (const CLI::Error& error) {
     out = error.what();
-    CHECK(out.starts_with("--config: "));
+    CHECK(out.starts_with("--config /proc/"));
   }
   return out;
 }

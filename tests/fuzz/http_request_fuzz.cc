@@ -54,7 +54,7 @@ void check_reply(const HttpResponse& response, bool head) {
 // broken or unfinished header Beast gives up does depend on the pieces.)
 std::string answer(std::string_view bytes, size_t piece_bytes) {
   const HttpConfig limits;
-  http::request_parser<http::string_body> parser;
+  http::request_parser<ArrivingBody> parser;
   parser.header_limit(static_cast<uint32_t>(limits.header_bytes_max));
   parser.body_limit(limits.body_bytes_max);
   parser.eager(true);

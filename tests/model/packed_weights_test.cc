@@ -134,12 +134,12 @@ TEST_F(PackedWeightsTest, ManyAtOnceLeaveOneWholeFile) {
 
 TEST_F(PackedWeightsTest, WhatAKilledWriterLeftIsRemovedAndALivingOneKeepsItsOwn) {
   const GgufFile file = make_tiny_model({}).open();
-  write(path_of(file) + ".abcdef", "left");
+  write(path_of(file) + ".spillway-new.abcdef", "left");
   write(path_of(file) + ".ghijkl", "being written");
   const UniqueFd living(::open((path_of(file) + ".ghijkl").c_str(), O_RDWR | O_CLOEXEC));
   ASSERT_EQ(::flock(living.get(), LOCK_EX), 0);
   (void)find_or_make(file);
-  EXPECT_FALSE(fs::exists(path_of(file) + ".abcdef"));
+  EXPECT_FALSE(fs::exists(path_of(file) + ".spillway-new.abcdef"));
   EXPECT_TRUE(fs::exists(path_of(file) + ".ghijkl"));
 }
 

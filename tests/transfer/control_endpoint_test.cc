@@ -7,7 +7,7 @@ namespace {
 
 TEST(ControlEndpoint, ThisMachineIsTaken) {
   for (const char* const good : {"ipc:///run/user/1/gateway.sock", "ipc://relative", "tcp://127.0.0.1:5000",
-                                 "tcp://127.4.5.6:1", "tcp://[::1]:65535"})
+                                 "tcp://127.4.5.6:1"})
     EXPECT_EQ(local_control_endpoint(good).value_or("refused"), good);
   EXPECT_EQ(local_control_endpoint("tcp://localhost:7").value_or("refused"), "tcp://127.0.0.1:7");
 }
