@@ -121,15 +121,17 @@ TimePoint RequestTable::next_deadline() const {
 }
 
 void RequestTable::check_conservation() const {
-  size_t waiting = 0;
+  size_t waiting = 0, held = 0;
   for (const auto& [id, request] : requests_) {
     CHECK(request.work.request == id);
     waiting += request.running ? 0 : 1;
+    held += request.held ? 1 : 0;
+    CHECK(!request.held || (!request.running && requests_.contains(*request.work.leader)));
     if (!request.running) continue;
     CHECK(request.running->attempt.request == id && request.attempts > 0);
     CHECK(request.running->prefill.open || request.running->decode.open);
   }
-  CHECK(waiting == queued());
+  CHECK(waiting == queued() && held == held_);
   queue_.check_conservation();
 }
 

@@ -169,6 +169,11 @@ TEST_P(SampleTest, LogprobsAreTheLogSoftmaxOfTheRawLogits) {
     }
   }
   EXPECT_EQ(rows[0].logprobs[1].token, 77u);
+  std::vector<float> first(logits.begin(), logits.begin() + 5003);
+  drawn.logprob_count = 3;
+  const std::vector<TokenLogprob> cut = sample(*backend, first, {drawn})[0].logprobs;
+  EXPECT_EQ(cut.at(1).token, 77u);
+  EXPECT_EQ(cut.at(2).token, 100u) << "of three equal ones the two lower ids";
   std::vector<float> few = {1, 2};
   SampleRow all;
   all.logprob_count = 1 + kLogprobsMax;
