@@ -163,7 +163,7 @@ class Followers : public ::testing::Test {
     return work.request;
   }
   size_t dispatched() const { return test_.all<Prefill>(kP).size() + test_.all<Prefill>(kP2).size(); }
-  GatewayUnderTest test_{{.queue_max = 3}};
+  GatewayUnderTest test_{{.queue_max = 2, .held_max = 3}};
   uint64_t ids_ = 0;
 };
 
@@ -202,7 +202,7 @@ TEST_F(Followers, GoOnWithoutALeaderThatEndsOrFails) {
   }
 }
 
-TEST_F(Followers, HeldOnesLeaveWithTheirClientAndCountForTheQueue) {
+TEST_F(Followers, HeldOnesLeaveWithTheirClientAndHaveABoundOfTheirOwn) {
   test_.up_pair();
   const RequestId leader = arrive({});
   const RequestId held = arrive(leader);
@@ -210,6 +210,7 @@ TEST_F(Followers, HeldOnesLeaveWithTheirClientAndCountForTheQueue) {
   arrive(leader);
   const RequestId refused = arrive(leader);
   EXPECT_EQ(test_.errors_of(refused), std::vector<ErrorCode>{ErrorCode::kQueueFull});
+  EXPECT_TRUE(test_.errors_of(arrive({})).empty()) << "they take no place of others in the queue";
   test_.on(ClientGone{held});
   EXPECT_EQ(test_.gateway.counters().queued, 2u);
   test_.advance(std::chrono::minutes(6));
