@@ -23,6 +23,7 @@ constexpr size_t kSocketNameMax = sizeof "/bulk-4194304-0123456789abcdef.sock" -
 constexpr size_t kPathMax = 107 - kSocketNameMax;                                    // unix(7)
 
 constexpr const char* kLock = "lock";
+constexpr int kAttempts = 8;  // another start may take a new folder for abandoned before it has its lock
 constexpr std::string_view kNamePrefix = "spillway-";
 constexpr size_t kNameLength = kNamePrefix.size() + 6;
 
@@ -84,12 +85,14 @@ RunDirectory::RunDirectory() {
   for (const std::string& folder : remove_orphaned_run_folders())
     spdlog::info("removed the folder of a run that ended without it: {}", folder);
   for (const std::string& parent : parents()) {
-    path_ = parent + "/spillway-XXXXXX";
-    if (path_.size() > kPathMax || ::mkdtemp(path_.data()) == nullptr) continue;
-    lock_ = UniqueFd(::open((path_ + "/" + kLock).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    // Another start may just have taken it for abandoned.
-    struct stat facts {};
-    if (lock_ && ::flock(lock_.get(), LOCK_EX) == 0 && ::fstat(lock_.get(), &facts) == 0 && facts.st_nlink > 0) return;
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+      path_ = parent + "/spillway-XXXXXX";
+      if (path_.size() > kPathMax || ::mkdtemp(path_.data()) == nullptr) break;
+      lock_ = UniqueFd(::open((path_ + "/" + kLock).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+      struct stat facts {};
+      if (lock_ && ::flock(lock_.get(), LOCK_EX) == 0 && ::fstat(lock_.get(), &facts) == 0 && facts.st_nlink > 0)
+        return;
+    }
   }
   throw SetupError(fmt::format("cannot make a run folder {}: {}", path_, std::strerror(errno)));
 }

@@ -101,8 +101,7 @@ void Supervisor::start_later(Child& child, const std::string& how, TimePoint now
   if (!child.policy.loop_begins()) return;
   spdlog::critical(
       "crash loop: {} ended {} times within {:.0f} s and never stayed up, the last time it was: {}. Its own lines "
-      "above "
-      "say why; try lower --device-memory or --max-sequences, another --isa, or scripts/test on this machine",
+      "above say why; try lower --device-memory or --max-sequences, another --isa, or scripts/test on this machine",
       child.spec.name, child.policy.ends(), seconds(child.policy.ends_within(now)), how);
   tell_at_ = now;
   if (!child.spec.front) return;
@@ -196,7 +195,7 @@ TimePoint Supervisor::next_deadline() const {
   if (phase_ == Phase::kStopping) return earliest;
   for (const Child& child : children_) {
     earliest = std::min(earliest, child.start_again);
-    if (child.pid > 0) earliest = std::min(earliest, child.policy.next_deadline());
+    if (child.pid > 0 && child.is_ready) earliest = std::min(earliest, child.policy.next_deadline());
   }
   return earliest;
 }
