@@ -84,7 +84,8 @@ void add_role_counts(Page& page, const RoleCounts& prefill, const RoleCounts& de
 void add_counters(Page& page, const GatewayCounters& counters) {
   page.counter("spillway_requests_total", "Requests that reached the gateway's queue.", counters.requests);
   page.counter("spillway_requests_finished_total", "Requests answered in full.", counters.finished);
-  page.counter("spillway_requests_cancelled_total", "Requests whose client left.", counters.cancelled);
+  page.counter("spillway_requests_cancelled_total",
+               "Choices whose client left, or whose answer lost another of its choices.", counters.cancelled);
   page.family("spillway_request_errors_total", "Requests that ended in an error, by reason.", MetricType::Counter);
   for (const auto& [code, count] : counters.errors)
     page.sample(static_cast<double>(count), {{"reason", std::string(error_name(code))}});

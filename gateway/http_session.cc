@@ -34,6 +34,7 @@ constexpr size_t kReadBytes = 4096;          // of one read while a request is u
 constexpr size_t kBodyReadBytes = 64 << 10;  // Beast reads bodies in pieces of at most this
 const error_code kNoBodyRoom = make_error_code(boost::system::errc::not_enough_memory);
 constexpr auto kLinger = std::chrono::seconds(2);  // for a client that still sends what was refused
+
 uint64_t random_seed() {
   uint64_t seed = 0;
   CHECK(::getrandom(&seed, sizeof seed, 0) == static_cast<ssize_t>(sizeof seed));
@@ -81,6 +82,7 @@ asio::awaitable<bool> HttpSession::open() {
   idle_since_ = steady_now();
   const error_code error = co_await stream_.handshake();
   idle_since_.reset();
+  limited_ = !error;
   if (!error) co_return true;
   shared_.metrics().observe_tls_failure();
   spdlog::debug("tls_handshake_failed what=\"{}\"", stream_.overdue() ? "too slow" : error.message());
@@ -99,7 +101,8 @@ asio::awaitable<bool> HttpSession::serve_one() {
   parser_.emplace();
   parser_->header_limit(static_cast<uint32_t>(config.header_bytes_max));
   parser_->body_limit(config.body_bytes_max);
-  stream_.limit(config.request_timeout);
+  // A first request shares the limit of its handshake.
+  if (!std::exchange(limited_, false)) stream_.limit(config.request_timeout);
   idle_since_ = steady_now();
   error_code error;
   std::tie(error, std::ignore) = co_await http::async_read_header(stream_, buffer_, *parser_, kNoThrow);

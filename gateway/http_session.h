@@ -89,6 +89,7 @@ class HttpSession {
   boost::asio::steady_timer wake_;       // cancelled to end a wait; expires in wait_event() only
   std::optional<TimePoint> idle_since_;  // while the beginning of a request may come
   bool shutting_down_ = false;
+  bool limited_ = false;  // the time for the next request runs already
 
   // Of the request being answered.
   RequestId id_;
