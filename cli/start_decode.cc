@@ -98,8 +98,7 @@ int start_decode(const Options& options) {
   ControlLoop* to_stop = nullptr;
   const auto on_wake = [&](TimePoint now) {
     if (drain.begins(now)) handle(DrainRequested{}, now);
-    while (auto event = runtime.compute_events().take())
-      if (auto* const done = std::get_if<StepDone>(&*event)) handle(*done, now);
+    while (auto event = runtime.compute_events().take()) std::visit([&](const auto& one) { handle(one, now); }, *event);
     while (auto event = runtime.transfer_events().take()) {
       if (auto* const landed = std::get_if<PartsLanded>(&*event)) handle(*landed, now);
       if (auto* const closed = std::get_if<TransferClosed>(&*event)) handle(*closed, now);

@@ -69,6 +69,8 @@ void DecodeNode::finish_turn(Turn& turn) {
       DecodeRequest* const request = requests_.find(share.sequence);
       if (request != nullptr && !request->first_step) request->first_step = turn.now;
     }
+    // One that computes a prompt again may take long: its layers are its signs of life.
+    plan->announce_layers = plan->tokens.size() > plan->shares.size();
     watch_.moved(turn.now);
     ++totals_.steps;
     totals_.step_tokens += plan->tokens.size();
@@ -118,6 +120,11 @@ void DecodeNode::handle(const PeerGone& gone, Turn& turn) {
     return role == Role::kPrefill && one.prefill == boot && one.state != State::kDecoding;
   };
   for (const RequestId id : requests_.select(hit)) fail_both(*requests_.find(id), error, turn);
+}
+
+void DecodeNode::handle(const LayerDone& done, Turn& turn) {
+  const StepPlan* const step = engine_.step_in_flight();
+  if (step != nullptr && step->step == done.step) watch_.moved(turn.now);
 }
 
 void DecodeNode::handle(const StepDone& done, Turn& turn) {

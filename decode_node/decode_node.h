@@ -30,8 +30,8 @@ struct DecodeConfig {
   Duration stall_after = std::chrono::seconds(5);  // a step without a sign of life for so long: announced as stalled
 };
 
-using DecodeEvent = std::variant<PeerUp, PeerMessage, PeerGone, StepDone, PartsLanded, TransferClosed, BulkReady,
-                                 BulkLost, DrainRequested>;
+using DecodeEvent = std::variant<PeerUp, PeerMessage, PeerGone, LayerDone, StepDone, PartsLanded, TransferClosed,
+                                 BulkReady, BulkLost, DrainRequested>;
 using DecodeEffect = std::variant<SendMessage, ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, StepPlan>;
 
 // What a decode node decides: reserve, grant, receive, commit, join the batch, finish. Loop thread. No clock, socket,
@@ -64,6 +64,7 @@ class DecodeNode {
   void handle(const PeerUp& up, Turn& turn);
   void handle(const PeerMessage& message, Turn& turn);
   void handle(const PeerGone& gone, Turn& turn);
+  void handle(const LayerDone& done, Turn& turn);
   void handle(const StepDone& done, Turn& turn);
   void handle(const PartsLanded& landed, Turn& turn);
   void handle(const TransferClosed& closed, Turn& turn);

@@ -53,6 +53,25 @@ TEST(DecodePreemption, TheYoungestComputesPromptAndOutputAgainAndGoesOn) {
   EXPECT_EQ(d.loads.back().second.preempted_sequences, 0u);
 }
 
+TEST(DecodePreemption, TheLayersOfALongStepThatComputesAgainAreSignsOfLife) {
+  Preempted d;
+  const auto stalled_after = [&](Duration later) {
+    d.now += later;
+    d.on(BulkLost{kNobody});  // any event, as a turn of the loop
+    return d.loads.back().second.stalled_ms;
+  };
+  while (d.step && !d.step->announce_layers) d.finish_step();
+  ASSERT_TRUE(d.step) << "no step computed a prompt again";
+  for (uint16_t layer = 0; layer < kLayers; ++layer) {
+    EXPECT_EQ(stalled_after(std::chrono::seconds(4)), 0u);
+    d.on(LayerDone{d.step->step, layer});
+  }
+  d.on(LayerDone{StepId{999}, 0});  // of no step in flight: no sign
+  EXPECT_EQ(stalled_after(std::chrono::seconds(6)), 6000u);
+  d.finish_steps();
+  EXPECT_EQ(d.loads.back().second.stalled_ms, 0u);
+}
+
 TEST(DecodePreemption, NothingNewIsReservedBeforeTheyAreBack) {
   Preempted d;
   d.reserve(1, attempt(3), 1);
