@@ -29,6 +29,7 @@ std::vector<DecodeEvent> every_event() {
   events.push_back(PeerUp{kPrefillPeer, hello(Role::kPrefill, kPrefillBoot)});
   events.push_back(PeerUp{PeerId{60}, hello(Role::kDecode, kDecodeBoot)});
   events.push_back(DrainRequested{});
+  for (const StepId step : {StepId{1}, StepId{1u << 20}}) events.push_back(LayerDone{step, 0});
   events.push_back(StepDone{StepId{1u << 20}, {}, kMs});
   return events;
 }
