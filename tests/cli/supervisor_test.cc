@@ -52,6 +52,7 @@ class SupervisorTest : public testing::Test {
   sigset_t mask_{};
 };
 
+// The sleeps are those of children that wait for a file or a signal; what is checked hangs on files and exits.
 constexpr const char* kStopSupervisor = "trap 'exit 0' TERM; kill -TERM $PPID; while :; do sleep 0.02; done";
 constexpr const char* kStaysUntilStopped = "trap 'exit 0' TERM; while :; do sleep 0.02; done";
 
@@ -111,12 +112,12 @@ TEST_F(SupervisorTest, TheFrontDrainsBeforeTheOthersAreStopped) {
 }
 
 TEST_F(SupervisorTest, ANodeThatDiesWhileTheFrontDrainsIsStartedAgain) {
-  ChildSpec front = child("front", "trap 'while [ $(wc -l < " + folder_ +
+  ChildSpec front = child("front", "trap 'echo > " + folder_ + "/draining; while [ $(wc -l < " + folder_ +
                                        "/node) -lt 2 ]; do sleep 0.01; done; exit 0' TERM; while [ ! -e " + folder_ +
                                        "/node ]; do sleep 0.01; done; kill -TERM $PPID; while :; do sleep 0.02; done");
   front.front = true;
-  const std::string dies_once =
-      "printf x >&3; [ $starts = 1 ] && sleep 0.1 && kill -9 $$; " + std::string(kStaysUntilStopped);
+  const std::string dies_once = "printf x >&3; while [ $starts = 1 ]; do [ -e " + folder_ +
+                                "/draining ] && kill -9 $$; sleep 0.01; done; " + std::string(kStaysUntilStopped);
   EXPECT_EQ(run({front, child("node", dies_once)}), 0);
   EXPECT_EQ(lines("node"), 2);
 }
