@@ -111,6 +111,13 @@ TEST_F(SupervisorTest, TheFrontDrainsBeforeTheOthersAreStopped) {
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), "front\nnode\n");
 }
 
+TEST_F(SupervisorTest, AFrontThatCrashesInItsDrainIsNoGoodEnd) {
+  ChildSpec front =
+      child("front", "printf x >&3; trap 'kill -KILL $$' TERM; kill -TERM $PPID; while :; do sleep 0.02; done");
+  front.front = true;
+  EXPECT_EQ(run({front, child("node", kStaysUntilStopped)}), kExitCutShort);
+}
+
 TEST_F(SupervisorTest, ANodeThatDiesWhileTheFrontDrainsIsStartedAgain) {
   ChildSpec front = child("front", "trap 'echo > " + folder_ + "/draining; while [ $(wc -l < " + folder_ +
                                        "/node) -lt 2 ]; do sleep 0.01; done; exit 0' TERM; while [ ! -e " + folder_ +
