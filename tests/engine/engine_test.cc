@@ -327,6 +327,23 @@ TEST(Engine, BlocksOfASequenceWhoseLogitsAreNotFiniteLeaveTheCacheAndOthersGoOn)
   EXPECT_EQ(generated, fake_reference(prompt_of(70, 9), 5, 0));
 }
 
+// Of a scored prompt any row may tell, also in a step that samples nothing.
+TEST(Engine, ScoresThatAreNotFiniteFailTheSequenceAndPublishNothing) {
+  Server server(8);
+  const SequenceId sequence = server.start(prompt_of(200), 5);
+  const StepPlan plan = server.engine.plan().value();
+  ASSERT_FALSE(plan.shares.at(0).samples);
+  StepDone done = server.executor.run(plan);
+  done.scored.push_back({.sequence = sequence, .position_first = 1, .logprob_count = 1, .finite = false});
+  std::vector<EngineToken> tokens;
+  server.engine.on(done, tokens);
+  EXPECT_TRUE(tokens.empty());
+  EXPECT_EQ(server.cache.counts().cached, 0u);
+  EXPECT_FALSE(server.engine.plan().has_value());
+  server.engine.close(sequence);
+  EXPECT_EQ(server.cache.counts().free, 8u);
+}
+
 TEST(EngineDeathTest, ProgrammerErrorsAreCaught) {
   Server server(8);
   const SequenceId sequence = server.start(prompt_of(10), 5);
