@@ -111,10 +111,8 @@ void DecodeNode::handle(const PeerGone& gone, Turn& turn) {
   if (hello == nullptr) return;
   const Role role = hello->role;
   const BootId boot = hello->boot;
+  const Error error{ErrorCode::kPeerLost, fmt::format("{} is gone: {}", process_name(*hello), gone.reason)};
   if (std::optional<DisconnectBulk> link = peers_.remove(gone.peer)) emit(*link, turn);
-  const Error error{
-      ErrorCode::kPeerLost,
-      fmt::format("the {} is gone: {}", role == Role::kGateway ? "gateway" : "prefill node", gone.reason)};
   const auto hit = [&](const DecodeRequest& one) {
     if (role == Role::kGateway) return one.gateway == gone.peer;
     return role == Role::kPrefill && one.prefill == boot && one.state != State::kDecoding;

@@ -53,7 +53,7 @@ const Hello* NodeTable::hello(PeerId node) const {
 
 std::string NodeTable::name(PeerId node, Role role) const {
   const Hello* const known = hello(node);
-  return known == nullptr || known->name.empty() ? fmt::format("a {} node", role_name(role)) : known->name;
+  return known == nullptr ? fmt::format("a {} node", role_name(role)) : process_name(*known);
 }
 
 std::vector<PeerId> NodeTable::with_role(Role role) const {

@@ -124,10 +124,9 @@ void PrefillNode::handle(const PeerGone& gone, Turn& turn) {
   if (hello == nullptr) return;
   const Role role = hello->role;
   const BootId boot = hello->boot;
+  const Error error{ErrorCode::kPeerLost, fmt::format("{} is gone: {}", process_name(*hello), gone.reason)};
   if (std::optional<DisconnectBulk> link = peers_.remove(gone.peer)) emit(*link, turn);
   std::erase_if(early_grants_, [&](const EarlyGrant& one) { return one.from == gone.peer; });
-  const Error error{ErrorCode::kPeerLost,
-                    fmt::format("the {} is gone: {}", role == Role::kGateway ? "gateway" : "decode node", gone.reason)};
   const auto hit = [&](const PrefillRequest& one) {
     return role == Role::kGateway ? one.gateway == gone.peer : role == Role::kDecode && one.decode == boot;
   };

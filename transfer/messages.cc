@@ -1,5 +1,7 @@
 #include "transfer/messages.h"
 
+#include <fmt/format.h>
+
 #include <array>
 
 namespace spillway {
@@ -11,6 +13,11 @@ std::string_view role_name(Role role) {
     case Role::kDecode: return "decode";
   }
   return "unknown";
+}
+
+std::string process_name(const Hello& hello) {
+  if (!hello.name.empty()) return hello.name;
+  return fmt::format("a {}{}", role_name(hello.role), hello.role == Role::kGateway ? "" : " node");
 }
 
 std::string_view message_name(const Message& message) {

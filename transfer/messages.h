@@ -42,6 +42,7 @@ struct Hello {
   uint32_t growth_margin = 0;  // D: output tokens whose slots it holds from the start; P: 0
   bool operator==(const Hello&) const = default;
 };
+std::string process_name(const Hello& hello);  // for people: its name, or "a decode node"
 struct HelloRefused {
   std::string reason;
   bool operator==(const HelloRefused&) const = default;

@@ -57,6 +57,7 @@ TEST(PrefillExit, ADecodeNodeThatIsGoneFailsItsAttemptsAtTheGateway) {
     for (const auto& [to, message] : failed) {
       EXPECT_EQ(to, kGateway);
       EXPECT_EQ(message.code, ErrorCode::kPeerLost);
+      EXPECT_EQ(message.detail, "a decode node is gone: killed");  // it gave no name
     }
     if (p.step) p.end_step();
     p.answer_sends();

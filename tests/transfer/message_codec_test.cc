@@ -234,6 +234,11 @@ TEST(Messages, EveryMessageAndRoleHasItsOwnName) {
   EXPECT_EQ(role_name(Role::kPrefill), "prefill");
   EXPECT_EQ(role_name(Role::kDecode), "decode");
   EXPECT_EQ(role_name(Role::kGateway), "gateway");
+  Hello hello;
+  hello.role = Role::kDecode;
+  EXPECT_EQ(process_name(hello), "a decode node");
+  hello.name = "decode 1";
+  EXPECT_EQ(process_name(hello), "decode 1");
 }
 
 }  // namespace
