@@ -3,26 +3,27 @@
 #include <algorithm>
 #include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "bench/machine_share.h"
 #include "kernels/bf16.h"
 #include "kernels/make_backend.h"
 
-// Attention of SmolLM2-135M's layer shape (9 query heads, 3 kv heads, 64 dims) and of groups 1, 4, 8, on the best ISA
-// level, over blocks scattered in a pool of kColdBytes.
+// Attention of SmolLM2-135M's layer shape (9 query heads, 3 kv heads, 64 dims) and of groups 1, 4, 8, on every
+// fast ISA level of this machine, over blocks scattered in a pool of kColdBytes.
 namespace spillway {
 namespace {
 
 constexpr size_t kColdBytes = size_t{300} << 20;
 
 // Arguments: sequences, rows of each, position of the last row, query heads, kv heads, threads.
-void attention(benchmark::State& state) {
+void attention(benchmark::State& state, const std::string& isa) {
   const auto sequences = static_cast<uint32_t>(state.range(0)), rows = static_cast<uint32_t>(state.range(1)),
              last = static_cast<uint32_t>(state.range(2)), heads = static_cast<uint32_t>(state.range(3)),
              threads = static_cast<uint32_t>(state.range(5));
   const KvLayout layout{1, static_cast<uint16_t>(state.range(4)), 64, 64};
-  const auto backend = make_backend({"auto", threads});
+  const auto backend = make_backend({isa, threads});
   const uint32_t blocks = layout.blocks_for(last + 1);
   const auto slots = std::max(static_cast<uint32_t>(kColdBytes / layout.block_bytes()), blocks * sequences);
   const std::span<std::byte> memory = backend->allocate(slots * layout.block_bytes());
@@ -57,13 +58,15 @@ void attention(benchmark::State& state) {
                static_cast<double>(counters.kv_bytes) / runs);
 }
 
-BENCHMARK(attention)
-    ->ArgNames({"sequences", "rows", "last", "heads", "kv_heads", "threads"})
-    ->ArgsProduct({{1, 8}, {1}, {511, 2047}, {9}, {3}, {1, 2}})
-    ->ArgsProduct({{8}, {1}, {2047}, {3}, {3}, {1, 2}})
-    ->ArgsProduct({{8}, {1}, {2047}, {32}, {4}, {1, 2}})
-    ->ArgsProduct({{1}, {512}, {511, 2047}, {9}, {3}, {1, 2}})
-    ->UseRealTime();
+[[maybe_unused]] const int kRegistered = for_each_fast_level("attention", attention, [](auto* bench) {
+  bench->ArgNames({"sequences", "rows", "last", "heads", "kv_heads", "threads"})
+      ->ArgsProduct({{1, 8}, {1}, {511, 2047}, {9}, {3}, {1, 2}})
+      ->ArgsProduct({{1}, {1}, {3999}, {9}, {3}, {1, 2}})
+      ->ArgsProduct({{8}, {1}, {2047}, {3}, {3}, {1, 2}})
+      ->ArgsProduct({{8}, {1}, {2047}, {32}, {4}, {1, 2}})
+      ->ArgsProduct({{1}, {512}, {511, 2047}, {9}, {3}, {1, 2}})
+      ->UseRealTime();
+});
 
 }  // namespace
 }  // namespace spillway

@@ -2,7 +2,11 @@
 
 #include <benchmark/benchmark.h>
 
+#include <string>
+#include <vector>
+
 #include "kernels/cpu/machine_peak.h"
+#include "kernels/make_backend.h"
 
 namespace spillway {
 
@@ -25,6 +29,18 @@ inline void report_share(benchmark::State& state, uint32_t threads, double flops
   state.counters["peak_B/s"] = peak.read_bytes_per_s;
   state.counters["share_flop"] = Counter(flops * runs / best_flops, Counter::kIsRate);
   state.counters["share_B"] = Counter(bytes * runs / peak.read_bytes_per_s, Counter::kIsRate);
+}
+
+// Registers "name/level", body(state, level) for each ISA level of this machine but scalar (it is slow), unless that is
+// the only one. `arguments` sets the arguments.
+template <class Body, class Arguments>
+int for_each_fast_level(const std::string& name, const Body& body, const Arguments& arguments) {
+  const std::vector<std::string> levels = available_isa_levels();
+  for (size_t i = levels.size() > 1 ? 1 : 0; i < levels.size(); ++i) {
+    arguments(benchmark::RegisterBenchmark((name + "/" + levels[i]).c_str(),
+                                           [body, level = levels[i]](benchmark::State& state) { body(state, level); }));
+  }
+  return static_cast<int>(levels.size());
 }
 
 }  // namespace spillway

@@ -27,10 +27,21 @@ void say_exec_failed(const char* executable, int error) {
     if (::write(STDERR_FILENO, part, std::strlen(part)) < 0) return;
 }
 
+// Only async-signal-safe calls. Out of the way first: one may be where the other goes.
+void place_descriptors(const ChildDescriptors& from) {
+  const int ready = from.ready < 0 ? -1 : ::fcntl(from.ready, F_DUPFD_CLOEXEC, kPackedFd + 1);
+  const int packed = from.packed < 0 ? -1 : ::fcntl(from.packed, F_DUPFD_CLOEXEC, kPackedFd + 1);
+  if (ready >= 0) ::dup2(ready, kReadyFd);
+  if (packed >= 0) ::dup2(packed, kPackedFd);
+}
+
 }  // namespace
 
-pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments, int ready) {
+pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments,
+                  const ChildDescriptors& descriptors) {
   arguments.insert(arguments.begin(), "spillway");
+  if (descriptors.ready >= 0) arguments.insert(arguments.end(), {"--ready-fd", std::to_string(kReadyFd)});
+  if (descriptors.packed >= 0) arguments.insert(arguments.end(), {"--packed-fd", std::to_string(kPackedFd)});
   std::vector<char*> pointers;
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
@@ -46,8 +57,7 @@ pid_t spawn_child(const std::string& executable, std::vector<std::string> argume
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::setpgid(0, 0);
     if (::getppid() != parent) ::_exit(kExitFailed);
-    if (ready == kReadyFd) ::fcntl(ready, F_SETFD, 0);
-    if (ready >= 0 && ready != kReadyFd) ::dup2(ready, kReadyFd);
+    place_descriptors(descriptors);
     ::execv(executable.c_str(), pointers.data());
     say_exec_failed(executable.c_str(), errno);
     ::_exit(kExitCannotStart);

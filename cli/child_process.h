@@ -9,14 +9,19 @@
 
 namespace spillway {
 
-// Where a supervised child says once that it is ready (ReadySignal); other processes have no such descriptor.
-inline constexpr int kReadyFd = 3;
+// Descriptors that a child has from its parent, each -1 where there is none: where it says once that it is ready
+// (ReadySignal), and the packed weights.
+struct ChildDescriptors {
+  int ready = -1, packed = -1;
+};
+inline constexpr int kReadyFd = 3, kPackedFd = 4;  // what they are there
 
 // Starts `executable` (a path; "/proc/self/exe" is this one) with `arguments` after argv[0]. The child has the default
 // signal mask, a process group of its own, so that Ctrl-C reaches its parent only, and dies with the calling process
-// (PR_SET_PDEATHSIG: call from its main thread). It gets `ready` as descriptor kReadyFd where that is not -1. Throws
+// (PR_SET_PDEATHSIG: call from its main thread). It is told of its descriptors by --ready-fd and --packed-fd. Throws
 // SetupError when it cannot fork; a failed exec is said on stderr and exits with kExitCannotStart.
-pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments, int ready = -1);
+pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments,
+                  const ChildDescriptors& descriptors = {});
 
 // Tells the supervisor, if there is one (`ready_fd` >= 0), that this process is at work: once, then the descriptor is
 // closed.

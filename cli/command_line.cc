@@ -42,6 +42,7 @@ std::vector<Subcommand> subcommands() {
        serve_command,
        "  spillway serve -m MODEL.gguf\n"
        "  spillway serve -m MODEL.gguf --fit --print-config\n"
+       "  spillway serve -m MODEL.gguf --api-key-file keys --public-prefix-file prefixes.jsonl\n"
        "  spillway serve --config configs/two_by_two.yaml -m MODEL.gguf --port 9000",
        true},
       {"gateway",
@@ -54,13 +55,13 @@ std::vector<Subcommand> subcommands() {
        "A node that computes prompts (started by serve)",
        {kModel, kEngine, kModelLen, kKv, kBatch, kJoin, kRunDir, kFault, kDrain},
        start_prefill,
-       "  spillway prefill -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp",
+       "  spillway prefill -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp/spillway",
        true},
       {"decode",
        "A node that continues them (started by serve)",
        {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kJoin, kRunDir, kFault, kDrain},
        start_decode,
-       "  spillway decode -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp --threads 2",
+       "  spillway decode -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp/spillway --threads 2",
        true},
       {"run",
        "Answer one prompt in this process",
@@ -81,10 +82,11 @@ std::vector<Subcommand> subcommands() {
        "  spillway explain -m MODEL.gguf -p 'Once upon a time' --max-tokens 8"},
       {"bench",
        "Speed of prefill and decode beside the machine's own limits",
-       {kBench, kModel, kEngine, kReport},
+       {kBench, kModel, kEngine},
        bench_command,
        "  spillway bench engine -m MODEL.gguf\n"
-       "  spillway bench engine -m MODEL.gguf --threads 2 --format json"},
+       "  spillway bench engine -m MODEL.gguf -p 512,4096 -n 0 --batch 1 --format csv\n"
+       "  spillway bench engine -m MODEL.gguf -p 0 -n 64 -d 0,4000 --threads 2"},
       {"doctor",
        "Whether serve would start here with these settings (--config as for serve)",
        {kOptionalModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kHttp, kServe, kFit, kSecret, kFault, kDrain},

@@ -147,7 +147,8 @@ _spillway() {{
   case $command in
 {}  esac
 }}
-compdef _spillway spillway
+# A file of $fpath is read when it is first called; where it is sourced it is only made known.
+[[ $funcstack[1] == _spillway ]] && _spillway "$@" || compdef _spillway spillway
 )",
                      described, cases);
 }

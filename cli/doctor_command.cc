@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,9 @@
 #include "cli/exit_codes.h"
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
+#include "cli/node_placement.h"
+#include "cli/packed_model.h"
+#include "cli/public_prefix_file.h"
 #include "cli/run_directory.h"
 #include "cli/secret_file.h"
 #include "cli/serve_check.h"
@@ -22,7 +26,7 @@
 #include "common/cores.h"
 #include "common/memory.h"
 #include "kernels/make_backend.h"
-#include "model/packed_weights.h"
+#include "model/weights_cache.h"
 
 namespace spillway {
 namespace {
@@ -65,28 +69,90 @@ Finding instruction_sets(const Options& options) {
           there};
 }
 
+PackedKey packed_key_of(const Options& options) {
+  const GgufFile file = value_or_throw(GgufFile::open(options.model));
+  return {file.facts().value(), std::string(make_backend({"scalar", 1})->pack_format())};
+}
+
+// Where it cannot be used serve packs in memory, so it is no problem.
+Finding weights_cache(const Options& options) {
+  const WeightsCacheConfig cache = weights_cache_of(options);
+  if (cache.folder.empty())
+    return {"packed weights", options.cache_dir.empty() ? "no cache folder" : "--cache-dir none",
+            "in memory, packed at each start"};
+  const WeightsFolder folder(cache.folder);
+  uint64_t bytes = 0;
+  const std::vector<WeightsFolder::File> files = folder.files();
+  for (const WeightsFolder::File& file : files) bytes += file.bytes;
+  std::string use = fmt::format("{} file{}, {} of at most {}", files.size(), files.size() == 1 ? "" : "s",
+                                human_bytes(bytes), human_bytes(cache.bytes_max));
+  if (!options.model.empty()) {
+    std::optional<PackedKey> key;
+    Finding readable = checked("packed weights", cache.folder, "", [&] { key = packed_key_of(options); });
+    if (!key) return readable;
+    const Result<PackedWeights> packed = folder.open(*key);
+    if (packed) return {"packed weights", cache.folder, use + "; this model is there, undamaged"};
+    use += packed.error().code == ErrorCode::kCorrupt ? "; this model is damaged there, the next start packs it again"
+                                                      : "; the next start packs this model";
+  }
+  Finding found = checked("packed weights", cache.folder, use, [&] { check_can_make(cache.folder + "/weights"); });
+  if (!found.good) found.used += ": packed in memory, at each start";
+  found.good = true;
+  return found;
+}
+
 // Of runs that were killed. The next start removes them, so they are no problem.
-Finding leftovers_of(const Options& options) {
+std::vector<std::string> all_leftovers(const Options& options) {
   std::vector<std::string> found = orphaned_run_folders();
   const auto add = [&](std::vector<std::string> more) { found.insert(found.end(), more.begin(), more.end()); };
   add(secret_leftovers(options.secret_file));
-  if (!options.cache_dir.empty() && !options.model.empty()) {
-    const GgufFile file = value_or_throw(GgufFile::open(options.model));
-    const ModelConfig config = value_or_throw(read_model_config(file));
-    const ModelId model = compute_model_id(file, config, config.kv_layout().block_tokens);
-    add(PackedWeights::leftovers(options.cache_dir, model, {options.isa, options.threads}));
-  }
-  return {"left by dead runs", std::to_string(found.size()),
+  const WeightsCacheConfig cache = weights_cache_of(options);
+  if (!cache.folder.empty() && !options.model.empty())
+    add(WeightsFolder(cache.folder).leftovers(packed_key_of(options)));
+  return found;
+}
+
+Finding leftovers_of(const Options& options) {
+  const std::string subject = "left by dead runs";
+  std::vector<std::string> found;
+  Finding finding = checked(subject, "cannot look", "", [&] { found = all_leftovers(options); });
+  if (!finding.good) return finding;
+  return {subject, std::to_string(found.size()),
           found.empty() ? "nothing" : fmt::format("{}: the next start removes it", fmt::join(found, ", "))};
+}
+
+// Their tokens are the model's, so without one nothing can be checked.
+Finding public_prefixes(const Options& options) {
+  const std::string subject = "public prefixes", found = options.public_prefix_file;
+  if (options.model.empty()) return {subject, found, "checked with -m MODEL only"};
+  return checked(subject, found, "all keys share their KV", [&] { (void)check_public_prefixes(options); });
+}
+
+// Which number is best only a node with its weights can measure; it logs what it found, as does `bench engine`.
+std::string compute_threads(const Options& options, Role role) {
+  return fmt::format("{} {} nodes with {}{} compute threads each",
+                     role == Role::kPrefill ? options.prefill : options.decode, role_name(role),
+                     threads_fixed(options, role) > 0 ? "" : "1 (measured at the start) up to ",
+                     threads_per_node(options, role));
+}
+
+Finding placement(const Options& options) {
+  const std::string found = fmt::format("CPU {}", cpu_list_text(allowed_cpus()));
+  try {
+    const std::string places = places_text(options, served_places(options));
+    return {"placement", found, places.empty() ? "nodes run on any of them" : places};
+  } catch (const SetupError& error) {
+    return {"placement", found, error.what(), false};
+  }
 }
 
 std::vector<Finding> findings_of(const Options& options) {
   const uint32_t cores = available_cores();
   std::vector<Finding> findings;
-  findings.push_back({"cores", std::to_string(cores),
-                      fmt::format("{} prefill nodes with {} compute threads each, {} decode nodes with {}",
-                                  options.prefill, threads_per_node(options, Role::kPrefill), options.decode,
-                                  threads_per_node(options, Role::kDecode))});
+  findings.push_back(
+      {"cores", std::to_string(cores),
+       fmt::format("{}, {}", compute_threads(options, Role::kPrefill), compute_threads(options, Role::kDecode))});
+  findings.push_back(placement(options));
   findings.push_back(instruction_sets(options));
   findings.push_back({"memory", human_bytes(available_memory_bytes()) + " available",
                       options.model.empty() ? "see the plan with -m MODEL" : "see the plan below"});
@@ -99,14 +165,13 @@ std::vector<Finding> findings_of(const Options& options) {
                              [&] { check_exposure(options); }));
   if (!options.tls_cert.empty() || !options.tls_key.empty())
     findings.push_back(checked("TLS", options.tls_cert, "shown to clients", [&] { (void)read_tls_identity(options); }));
-  if (!options.cache_dir.empty())
-    findings.push_back(checked("cache folder", options.cache_dir, "packed weights, mapped by all nodes",
-                               [&] { check_can_make(options.cache_dir + "/weights"); }));
+  findings.push_back(weights_cache(options));
   findings.push_back(checked("secret", options.secret_file.empty() ? "default" : options.secret_file,
                              "keys the prefix cache", [&] { check_secret(options.secret_file); }));
   if (!options.api_key_file.empty())
     findings.push_back(checked("API keys", options.api_key_file, "clients must show one",
-                               [&] { (void)read_api_keys(options.api_key_file); }));
+                               [&] { check_api_keys(options.api_key_file); }));
+  if (!options.public_prefix_file.empty()) findings.push_back(public_prefixes(options));
   findings.push_back(leftovers_of(options));
   return findings;
 }
@@ -124,9 +189,11 @@ int doctor_command(const Options& options) {
     const ModelFile file(options.model);
     const ModelConfig& config = file.config();
     fmt::print(
-        "model: {} layers, hidden {}, {} query and {} KV heads of {}, feed-forward {}, vocabulary {}, context {}\n",
-        config.layer_count, config.hidden, config.heads, config.kv_heads, config.head_dim, config.feed_forward,
-        config.vocab, config.context_max);
+        "model: {}, {} layers, hidden {}, {} query and {} KV heads of {}, feed-forward {}, vocabulary {}, context "
+        "{}{}\n",
+        config.architecture.name, config.layer_count, config.hidden, config.heads, config.kv_heads, config.head_dim,
+        config.feed_forward, config.vocab, config.context_max,
+        config.sliding_window == 0 ? "" : " (its attention window)");
     std::fflush(stdout);
     check_served_model(options);
   }

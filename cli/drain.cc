@@ -46,6 +46,12 @@ bool Drain::ends(bool drained, uint32_t requests, TimePoint now) {
   return false;
 }
 
+bool Drain::told_again() {
+  if (signals_.count() < 2) return false;
+  spdlog::error("stops before its clients have read their answers: a second signal came");
+  return cut_short_ = true;
+}
+
 TimePoint Drain::next_deadline() const { return std::min(until_, report_at_); }
 
 int Drain::exit_code() const { return cut_short_ ? kExitCutShort : 0; }

@@ -16,6 +16,9 @@ class Drain {
   bool begins(TimePoint now);  // true once: the first signal has come
   // Whether it is time to go, after begins(). `requests`: those that it still waits for.
   bool ends(bool drained, uint32_t requests, TimePoint now);
+  // It has drained, and clients may still read what it said: whether a second signal came meanwhile, which cuts it
+  // short.
+  bool told_again();
   bool cut_short() const { return cut_short_; }  // ends() said so before all was done
   Duration time_left(TimePoint now) const { return now < until_ ? until_ - now : Duration{}; }
   TimePoint next_deadline() const;

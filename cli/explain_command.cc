@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "cli/memory_plan.h"
+#include "cli/packed_model.h"
 
 namespace spillway {
 namespace {
@@ -166,7 +167,7 @@ int explain_command(const Options& options) {
                           .logit_rows_max = rows,
                           .model_len = rows,
                           .kv_bytes = uint64_t{layout.blocks_for(rows)} * layout.block_bytes(),
-                          .cache_dir = options.cache_dir});
+                          .cache = weights_cache_of(options)});
   const Explanation explanation = explain(model, prompt, options.max_tokens);
   fmt::print("{} on {}\n", options.model, model.backend().name());
   fmt::print("{}", format_explanation(explanation, file.config(), prompt.size()));

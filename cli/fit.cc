@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cli/memory_plan.h"
+#include "cli/serve_check.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/cores.h"
@@ -21,20 +22,19 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint32_t kLengthMin = 512;     // shorter contexts serve nobody
 constexpr uint32_t kUsualLength = 2048;  // tokens of a request, where sequences are counted
 constexpr std::array kSequences{64u, 32u, 16u, 8u, 4u, 2u, 1u};
-constexpr std::array kFlags{"prefill-threads", "decode-threads", "device-memory", "max-model-len", "max-sequences"};
+constexpr std::array kFlags{"device-memory", "max-model-len", "max-sequences"};
 
 class Fitting {
  public:
-  Fitting(const Machine& machine, const ModelConfig& model, const Options& options, const std::set<std::string>& given)
+  Fitting(const Machine& machine, const PlannedModel& model, const Options& options, const std::set<std::string>& given)
       : machine_(machine),
         model_(model),
         given_(given),
-        layout_(model.kv_layout()),
+        layout_(model.config.kv_layout()),
         budget_(machine.available_bytes - machine.available_bytes / 10),
         options_(options) {}
 
   Fit run() {
-    choose_threads();
     choose_memory();
     explain();
     return std::move(fit_);
@@ -44,14 +44,6 @@ class Fitting {
   bool given(const char* flag) const { return given_.contains(flag); }
   uint32_t nodes() const { return options_.prefill + options_.decode; }
   uint64_t request_bytes(uint32_t tokens) const { return uint64_t{layout_.blocks_for(tokens)} * layout_.block_bytes(); }
-
-  void choose_threads() {
-    if (given("threads")) return;
-    const uint32_t decode = std::max(1u, (machine_.cores + 2) / 3);
-    const uint32_t prefill = std::max(1u, machine_.cores - std::min(machine_.cores, decode));
-    if (!given("prefill-threads")) options_.prefill_threads = std::max(1u, prefill / options_.prefill);
-    if (!given("decode-threads")) options_.decode_threads = std::max(1u, decode / options_.decode);
-  }
 
   // What the nodes hold without KV.
   uint64_t fixed_bytes(Options options) const {
@@ -89,7 +81,7 @@ class Fitting {
 
   void choose_memory() {
     const bool length_given = given("max-model-len");
-    uint32_t length = length_given ? effective_model_len(options_, model_) : model_.context_max;
+    uint32_t length = length_given ? effective_model_len(options_, model_.config) : model_.config.context_max;
     while (!try_length(length)) {
       if (length_given || length / 2 < kLengthMin) throw too_small(length);
       length /= 2;
@@ -108,16 +100,20 @@ class Fitting {
                       "{}MiB, or lower --max-model-len",
                       length, human_bytes(request_bytes(length)), human_bytes(least.device_memory),
                       (request_bytes(length) + kMiB - 1) / kMiB));
-    return SetupError(fmt::format(
-        "--fit: {} nodes need {} for one request of {} tokens each ({} of it weights, {}), {} is left of {} available: "
-        "free {}, {}take a smaller model or fewer nodes",
-        nodes(), human_bytes(needed), length, human_bytes(weights_in_all()), sharing(), human_bytes(budget_),
-        human_bytes(machine_.available_bytes), human_bytes((needed - budget_) * 10 / 9 + kMiB),
-        options_.cache_dir.empty() ? "share the weights with --cache-dir, " : ""));
+    return SetupError(
+        fmt::format("--fit: {} nodes need {} for one request of {} tokens each ({} of it weights, which they share), "
+                    "{} is left of {} available: "
+                    "free {}, take a smaller model or fewer nodes",
+                    nodes(), human_bytes(needed), length, human_bytes(model_.weight_bytes), human_bytes(budget_),
+                    human_bytes(machine_.available_bytes), human_bytes((needed - budget_) * 10 / 9 + kMiB)));
   }
 
-  uint64_t weights_in_all() const { return weight_bytes(model_) * (options_.cache_dir.empty() ? nodes() : 1); }
-  const char* sharing() const { return options_.cache_dir.empty() ? "in each node" : "shared by --cache-dir"; }
+  // Which number is best only a node with its weights can tell.
+  std::string threads(Role role) const {
+    if (const uint32_t fixed = threads_fixed(options_, role); fixed > 0) return fmt::format("{} (as given)", fixed);
+    return fmt::format("each measures at its start which of 1 to {} is fastest",
+                       std::max(1u, machine_.cores / std::max(options_.prefill, options_.decode)));
+  }
 
   void choose(const char* flag, const std::string& value, const std::string& why) {
     const std::string line = fmt::format("--{} {}: {}", flag, value, why);
@@ -129,19 +125,16 @@ class Fitting {
     const uint64_t fixed = fixed_bytes(options_);
     fit_.reasons.push_back(fmt::format("machine: {} cores, {} available, of which a tenth stays free", machine_.cores,
                                        human_bytes(machine_.available_bytes)));
-    fit_.reasons.push_back(
-        fmt::format("{} prefill and {} decode nodes: {} of weights ({}), {} of activations and rings", options_.prefill,
-                    options_.decode, human_bytes(weights_in_all()), sharing(), human_bytes(fixed - weights_in_all())));
+    fit_.reasons.push_back(fmt::format(
+        "{} prefill and {} decode nodes: {} of weights, shared, {} of activations and rings", options_.prefill,
+        options_.decode, human_bytes(model_.weight_bytes), human_bytes(fixed - model_.weight_bytes)));
     fit_.reasons.push_back(fmt::format("left for KV: {}", human_bytes(budget_ > fixed ? budget_ - fixed : 0)));
-    if (given("threads")) {
-      fit_.reasons.push_back(fmt::format("--threads {}: of each node (as given)", options_.threads));
-    } else {
-      choose("prefill-threads", std::to_string(options_.prefill_threads), "compute-bound, two thirds of the cores");
-      choose("decode-threads", std::to_string(options_.decode_threads), "bound by memory, one third of the cores");
-    }
+    fit_.reasons.push_back(fmt::format("threads of prefill nodes: {}, of decode nodes: {}", threads(Role::kPrefill),
+                                       threads(Role::kDecode)));
     choose("max-model-len", std::to_string(options_.max_model_len),
-           fmt::format("trained for {}; one request takes {} of KV", model_.context_max,
-                       human_bytes(request_bytes(options_.max_model_len))));
+           fmt::format("{} {}; one request takes {} of KV",
+                       model_.config.sliding_window == 0 ? "trained for" : "attention window",
+                       model_.config.context_max, human_bytes(request_bytes(options_.max_model_len))));
     const uint64_t tokens = options_.device_memory / layout_.block_bytes() * layout_.block_tokens;
     choose("device-memory", fmt::format("{}MiB", options_.device_memory / kMiB),
            fmt::format("{} tokens of KV in each node", tokens));
@@ -152,7 +145,7 @@ class Fitting {
   }
 
   const Machine machine_;
-  const ModelConfig& model_;
+  const PlannedModel& model_;
   const std::set<std::string>& given_;
   const KvLayout layout_;
   const uint64_t budget_;
@@ -162,17 +155,16 @@ class Fitting {
 
 }  // namespace
 
-Fit fit(const Machine& machine, const ModelConfig& model, const Options& options, const std::set<std::string>& given) {
+Fit fit(const Machine& machine, const PlannedModel& model, const Options& options, const std::set<std::string>& given) {
   return Fitting(machine, model, options, given).run();
 }
 
 void apply_fit(Configuration& configuration, const Options& options) {
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
-  const ModelConfig model = value_or_throw(read_model_config(file));
+  const PlannedModel model = planned_model(file, value_or_throw(read_model_config(file)));
   std::set<std::string> given;
   for (const char* const flag : kFlags)
     if (configuration.given(flag)) given.insert(flag);
-  if (configuration.given("threads")) given.insert("threads");
   const Fit chosen = fit({available_cores(), available_memory_bytes()}, model, options, given);
   for (const std::string& reason : chosen.reasons) say("fit: " + reason);
   for (const auto& [flag, value] : chosen.chosen) configuration.choose(flag, value, "--fit");

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "cli/configuration.h"
+#include "cli/memory_plan.h"
 #include "cli/options.h"
-#include "model/model_config.h"
 
 namespace spillway {
 
@@ -23,12 +23,11 @@ struct Fit {
   std::vector<std::string> reasons;
 };
 
-// The rule (docs/configuration.md): nine tenths of the available memory are shared out. Decode reads all weights a step
-// and is bound by memory, which a few cores saturate: its nodes share a third of the cores, prefill nodes the rest. The
+// The rule (docs/configuration.md): nine tenths of the available memory are shared out. The
 // context is the longest of the trained one, its half, its quarter, ... of which one request fits in every node; then
 // as many sequences as fit, each counted with at most 2,048 tokens. `options` holds the values of the flags in `given`,
 // which stay. Throws SetupError where not even the shortest context fits, with what would.
-Fit fit(const Machine& machine, const ModelConfig& model, const Options& options, const std::set<std::string>& given);
+Fit fit(const Machine& machine, const PlannedModel& model, const Options& options, const std::set<std::string>& given);
 
 // Fits this machine and --model, prints why on stderr, and sets what was chosen, with the origin "--fit".
 void apply_fit(Configuration& configuration, const Options& options);

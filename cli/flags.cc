@@ -1,13 +1,17 @@
 #include "cli/flags.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
 
+#include "cli/bench_report.h"
 #include "cli/configuration.h"
 #include "common/check.h"
+#include "common/cpu_list.h"
+#include "kernels/make_backend.h"
 #include "transfer/control_endpoint.h"
 
 namespace spillway {
@@ -34,18 +38,44 @@ void add_model(CLI::App& command, Options& options) {
   command.get_option("--model")->required();
 }
 
+const CLI::Validator kCpuList(
+    [](const std::string& text) {
+      const Result<CpuList> cpus = parse_cpu_list(text);
+      return cpus ? std::string() : cpus.error().detail;
+    },
+    "LIST");
+
 void add_engine(CLI::App& command, Options& options) {
-  command.add_option("--threads", options.threads, "Compute threads of each node; 0: share the cores")
+  command
+      .add_option(
+          "--threads", options.threads,
+          "Compute threads of each node; 0: as many as each kind of step is fastest with, measured at the start")
       ->check(CLI::Range(0u, 1024u))
       ->capture_default_str();
-  command.add_option("--isa", options.isa, "Instruction set of the kernels: auto, scalar, avx512bf16")
-      ->check(CLI::IsMember({"auto", "scalar", "avx512bf16"}))
+  command
+      .add_option("--threads-max", options.threads_max,
+                  "Most compute threads of each node where --threads is 0; 0: its share of the cores")
+      ->check(CLI::Range(0u, kBackendThreadsMax))
+      ->capture_default_str();
+  command
+      .add_option("--cpus", options.cpus,
+                  "CPUs to run on, e.g. 0-3,8; where a process has as many compute threads, each gets its own. "
+                  "Default: any")
+      ->check(kCpuList);
+  command.add_option("--isa", options.isa, "Instruction set of the kernels: auto, scalar, avx2, avx512bf16")
+      ->check(CLI::IsMember({"auto", "scalar", "avx2", "avx512bf16"}))
       ->capture_default_str();
   command
       .add_option("--cache-dir", options.cache_dir,
-                  "Folder for the packed weights: written once, then mapped by every process. Default: none, each "
-                  "process packs its own")
+                  "Folder of packed weights: written once, then mapped by all processes; none: packed in memory at "
+                  "each start. Default: spillway in the user's cache folder")
       ->type_name("DIR");
+  command
+      .add_option("--cache-max-bytes", options.cache_max_bytes,
+                  "What it may hold, e.g. 64GiB: weights that were not used for longest go first")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 50))
+      ->default_str(fmt::format("{}GiB", options.cache_max_bytes >> 30));
 }
 
 void add_model_len(CLI::App& command, Options& options) {
@@ -104,6 +134,12 @@ void add_http(CLI::App& command, Options& options) {
                   "has a prefix cache of its own. Default: nobody is asked")
       ->type_name("FILE");
   command
+      .add_option(
+          "--public-prefix-file", options.public_prefix_file,
+          "Prefixes whose KV all keys may share, one JSON object a line as a client would send it: messages, or "
+          "prompt. Default: nothing is shared between keys")
+      ->type_name("FILE");
+  command
       .add_option("--tls-cert", options.tls_cert,
                   "Certificate (PEM, the server's own first) to serve https with. Default: plain HTTP")
       ->type_name("FILE");
@@ -135,6 +171,8 @@ void add_join(CLI::App& command, Options& options) {
   command.add_option("--name", options.name, "Name in logs and errors, e.g. \"prefill 0\"");
   command.add_option("--ready-fd", options.ready_fd, "Open descriptor to be told when this process is at work")
       ->configurable(false);
+  command.add_option("--packed-fd", options.packed_fd, "Open descriptor of the packed weights, from serve")
+      ->configurable(false);
 }
 
 void add_status(CLI::App& command, Options& options) {
@@ -142,9 +180,10 @@ void add_status(CLI::App& command, Options& options) {
 }
 
 void add_run_dir(CLI::App& command, Options& options) {
-  command.add_option("--run-dir", options.run_dir, "Folder for this run's sockets")
+  command
+      .add_option("--run-dir", options.run_dir,
+                  "Folder for this run's sockets; made where it is missing, and nobody else's (0700)")
       ->required()
-      ->check(CLI::ExistingDirectory)
       ->type_name("DIR");
 }
 
@@ -162,6 +201,13 @@ void add_serve(CLI::App& command, Options& options) {
   command.add_option("--decode-threads", options.decode_threads, "Compute threads of each decode node; 0: --threads")
       ->check(CLI::Range(0u, 1024u))
       ->capture_default_str();
+  command
+      .add_option(
+          "--prefill-cpus", options.prefill_cpus,
+          "CPUs of the prefill nodes, shared out among them, as --cpus. Default: any of --cpus; on several NUMA "
+          "nodes, one NUMA node each")
+      ->check(kCpuList);
+  command.add_option("--decode-cpus", options.decode_cpus, "CPUs of the decode nodes, likewise")->check(kCpuList);
   command
       .add_option("--restart-delay", options.restart_delay_s,
                   "Seconds before a process that ended is started again; doubled each time, until it stays up")
@@ -185,7 +231,7 @@ void add_drain(CLI::App& command, Options& options) {
 
 void add_fit(CLI::App& command, Options& options) {
   command.add_flag("--fit", options.fit,
-                   "Choose threads, --device-memory, --max-model-len and --max-sequences, where not given, from the "
+                   "Choose --device-memory, --max-model-len and --max-sequences, where not given, from the "
                    "machine and the model, and say why");
 }
 
@@ -210,17 +256,31 @@ void add_sampling(CLI::App& command, Options& options) {
   command.add_option("--seed", options.seed, "Seed for temperature > 0")->capture_default_str();
 }
 
+// A list on one flag ("512,4096"), as llama-bench takes it.
+void add_list(CLI::App& command, const char* flags, std::vector<uint32_t>& values, uint32_t low, uint32_t high,
+              const char* text) {
+  constexpr int kItemsMax = 16;
+  command.add_option(flags, values, text)
+      ->delimiter(',')
+      ->expected(1, kItemsMax)
+      ->check(CLI::Range(low, high))
+      ->type_name("N,...")
+      ->default_str(fmt::format("{}", fmt::join(values, ",")));
+}
+
 void add_bench(CLI::App& command, Options& options) {
   command.add_option("what", options.bench, "What to measure: engine, the whole of one process")
       ->check(CLI::IsMember({"engine"}))
       ->capture_default_str();
-}
-
-void add_report(CLI::App& command, Options& options) {
-  command.add_option("--format", options.format, "table or json")
-      ->check(CLI::IsMember({"table", "json"}))
+  add_list(command, "-p,--prompt-tokens", options.bench_prompts, 0, 1u << 20, "Lengths of prompts to compute; 0: none");
+  add_list(command, "-n,--generate-tokens", options.bench_generates, 0, 1u << 20,
+           "Tokens to generate one by one; 0: none");
+  add_list(command, "-d,--depth", options.bench_depths, 0, 1u << 20, "Tokens before those, whose KV is there");
+  add_list(command, "--batch", options.bench_batches, 1, 1024, "Sequences at once");
+  command.add_option("--format", options.format, "table, json or csv")
+      ->check(CLI::IsMember(std::vector<std::string>(std::begin(kBenchFormats), std::end(kBenchFormats))))
       ->capture_default_str();
-  command.add_option("--repetitions", options.repetitions, "Measured runs of each line")
+  command.add_option("-r,--repetitions", options.repetitions, "Measured runs of each line")
       ->check(CLI::Range(1u, 100u))
       ->capture_default_str();
 }
@@ -241,7 +301,8 @@ void add_fault(CLI::App& command, Options& options) {
                   "NAME[:N]:wedge holds its thread until SIGCONT, "
                   "NODE-nan[:N] spoils the Nth step's logits of one request")
       ->expected(1, kFaultsMax)
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->configurable(false);
 }
 
 void add_secret(CLI::App& command, Options& options) {
@@ -278,7 +339,6 @@ constexpr GroupEntry kGroups[] = {
     {FlagGroup::kPrompt, "Prompt", add_prompt},
     {FlagGroup::kSampling, "Sampling", add_sampling},
     {FlagGroup::kBench, "Measuring", add_bench},
-    {FlagGroup::kReport, "Measuring", add_report},
     {FlagGroup::kVerify, "Proof", add_verify},
     {FlagGroup::kFault, "Tests", add_fault},
 };

@@ -9,19 +9,19 @@
 
 namespace spillway {
 
-LocalEngine::LocalEngine(LocalModel& model, uint32_t chunk_tokens, uint32_t sequences_max)
-    : model_(model),
-      cache_({.layout = model.kv().layout,
+LocalEngine::LocalEngine(LocalModel& model, uint32_t chunk_tokens, uint32_t sequences_max, const KvScarcity& scarcity)
+    : cache_({.layout = model.kv().layout,
               .model = {},  // one process, one model: its cache meets no other's keys
               .encoding = {.order = BlockEncoding::Order::kCpuTiled,
                            .dtype = BlockEncoding::Dtype::kBf16,
                            .numerics = model.backend().numerics()},
-              .slot_count = model.kv().slot_count}),
+              .slot_count = std::min(model.kv().slot_count, scarcity.slots_max)}),
       engine_({.limits = {.tokens_max = chunk_tokens + sequences_max,
                           .chunk_tokens = chunk_tokens,
                           .sequences_max = sequences_max},
                .max_model_len = model.limits().model_len,
-               .vocab = model.config().vocab},
+               .vocab = model.config().vocab,
+               .growth_margin = scarcity.growth_margin},
               cache_),
       events_(model.config().layer_count + 2u, waker_),
       executor_(model.backend(), model.decoder(), model.kv(),
@@ -96,7 +96,8 @@ Result<std::vector<LocalEngine::Answer>> LocalEngine::generate(std::span<const R
       answer.tokens.push_back(token.token);
       if (requests[index].digest_logits) answer.logits_digests.push_back(token.logits_digest);
       if (on_token) on_token(index, token);
-      if (answer.tokens.size() < requests[index].tokens_max && token.token != requests[index].stop_token) continue;
+      const bool stops = std::ranges::count(requests[index].stop_tokens, token.token) > 0;
+      if (answer.tokens.size() < requests[index].tokens_max && !stops) continue;
       engine_.close(token.sequence);
       running_[index].reset();
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -17,18 +18,25 @@
 
 namespace spillway {
 
+// How scarce KV slots are for a LocalEngine. By default it has all of its model's, and each request has all that it
+// will need from the start; else requests grow, and the youngest is preempted where slots lack.
+struct KvScarcity {
+  uint32_t slots_max = std::numeric_limits<uint32_t>::max();
+  uint32_t growth_margin = std::numeric_limits<uint32_t>::max();  // EngineConfig's
+};
+
 // A server of one process without network: Engine on the calling thread, Executor on its own, over a LocalModel. Begins
 // with an empty KV cache; generate() blocks until all its requests are answered.
 class LocalEngine {
  public:
   // `model` must outlive this, and nobody else may use its backend and decoder meanwhile. Throws SetupError.
   // REQUIRES: chunk_tokens + sequences_max <= model.limits().rows_max.
-  LocalEngine(LocalModel& model, uint32_t chunk_tokens, uint32_t sequences_max);
+  LocalEngine(LocalModel& model, uint32_t chunk_tokens, uint32_t sequences_max, const KvScarcity& scarcity = {});
 
   struct Request {
     std::vector<TokenId> prompt;
-    uint32_t tokens_max = 0;            // at least 1
-    std::optional<TokenId> stop_token;  // ends the answer; part of it
+    uint32_t tokens_max = 0;           // at least 1
+    std::vector<TokenId> stop_tokens;  // end the answer; part of it
     SamplingParams sampling;
     bool digest_logits = false;
   };
@@ -51,7 +59,6 @@ class LocalEngine {
   Result<void> open(std::span<const Request> requests);
   void close_all();
 
-  LocalModel& model_;
   KvCache cache_;
   Engine engine_;
   EventFdWaker waker_;

@@ -5,9 +5,14 @@
 #include "cli/memory_plan.h"
 #include "common/log.h"
 #include "kernels/make_backend.h"
+#include "model/measure_step_threads.h"
 #include "text/chat_template.h"
 
 namespace spillway {
+
+CpuList cpus_of(const Options& options) {
+  return options.cpus.empty() ? CpuList() : value_or_throw(parse_cpu_list(options.cpus));
+}
 
 ModelFile::ModelFile(const std::string& path)
     : file_(value_or_throw(GgufFile::open(path))),
@@ -23,40 +28,33 @@ std::vector<TokenId> ModelFile::encode_prompt(const std::string& text, bool chat
   if (chat) {
     const ChatTemplate chat_template =
         value_or_throw(ChatTemplate::parse(value_or_throw(file_.get_string("tokenizer.chat_template"))));
-    prompt = value_or_throw(
-        chat_template.render({.messages = {{.role = "user", .content = text}},
-                              .add_generation_prompt = true,
-                              .bos_token = std::string(tokenizer_->token_bytes(tokenizer_->begin_of_sequence())),
-                              .eos_token = std::string(tokenizer_->token_bytes(tokenizer_->end_of_sequence()))}));
+    ChatTemplate::Inputs inputs{.messages = {{.role = "user", .content = text}}};
+    if (const auto begin = tokenizer_->begin_of_sequence()) inputs.bos_token = tokenizer_->token_bytes(*begin);
+    inputs.eos_token = tokenizer_->token_bytes(tokenizer_->end_of_sequence());
+    inputs.now = ChatTemplate::local_time();
+    prompt = value_or_throw(chat_template.render(inputs));
   }
   std::vector<TokenId> tokens =
-      value_or_throw(tokenizer_->encode(prompt, chat ? SpecialTokens::kParse : SpecialTokens::kAsText));
+      value_or_throw(tokenizer_->encode_prompt(prompt, chat ? SpecialTokens::kParse : SpecialTokens::kAsText));
   if (tokens.empty()) throw SetupError("the prompt has no tokens: give --prompt some text");
   return tokens;
 }
 
-namespace {
-
-PackedWeights packed_weights(const ModelFile& file, const LocalModel::Limits& limits) {
-  if (limits.cache_dir.empty()) return {};  // and nothing to hash
-  const ModelConfig& config = file.config();
-  const ModelId model = compute_model_id(file.file(), config, config.kv_layout().block_tokens);
-  return PackedWeights::find_or_make(limits.cache_dir, file.file(), config, model, {limits.isa, limits.threads});
-}
-
-}  // namespace
-
 LocalModel::LocalModel(const ModelFile& file, const Limits& limits)
     : file_(file),
       limits_(limits),
-      packed_(packed_weights(file, limits)),
-      backend_(make_backend({.isa = limits.isa, .threads = limits.threads})),
-      weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.bytes()))),
+      backend_(make_backend({.isa = limits.isa,
+                             .threads = limits.threads > 0 ? limits.threads : limits.threads_max,
+                             .cpus = limits.cpus})),
+      packed_(find_or_pack_weights(file.file(), file.config(), *backend_, limits.cache)),
+      weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.matrices()))),
       memory_(*backend_, file.config().kv_layout(), limits.kv_bytes),
       decoder_(*backend_, file.config(), weights_, limits.rows_max, limits.logit_rows_max, limits.model_len) {
-  spdlog::info(
-      "memory: {}",
-      plan_memory(file.config(), limits.rows_max, limits.logit_rows_max, limits.model_len, limits.kv_bytes).one_line());
+  spdlog::info("memory: {}", plan_memory({file.config(), weights_.packed_bytes()}, limits.rows_max,
+                                         limits.logit_rows_max, limits.model_len, limits.kv_bytes)
+                                 .one_line());
+  if (limits.threads == 0) decoder_.use_step_threads(measure_step_threads(*backend_, decoder_, kv()));
+  spdlog::info("threads of a step: {}", decoder_.step_threads().text());
 }
 
 }  // namespace spillway

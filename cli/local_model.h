@@ -6,6 +6,7 @@
 
 #include "cli/options.h"
 #include "cli/value_or_throw.h"
+#include "common/cpu_list.h"
 #include "engine/kv_memory.h"
 #include "formats/gguf.h"
 #include "kernels/backend.h"
@@ -14,9 +15,12 @@
 #include "model/model_config.h"
 #include "model/packed_weights.h"
 #include "model/weights.h"
+#include "model/weights_cache.h"
 #include "text/tokenizer.h"
 
 namespace spillway {
+
+CpuList cpus_of(const Options& options);  // --cpus; empty: none were given
 
 // A model file opened, checked and understood. Immutable: any thread may read.
 class ModelFile {
@@ -25,8 +29,8 @@ class ModelFile {
   const GgufFile& file() const { return file_; }
   const ModelConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  // `text` as a user's message in the file's own chat template, ready to be answered; or plain text. Throws SetupError
-  // when the template or the text cannot be used, or gives no token.
+  // `text` as a user's message in the file's own chat template, ready to be answered; or plain text. BOS in front once
+  // where the model wants it. Throws SetupError when the template or the text cannot be used, or gives no token.
   std::vector<TokenId> encode_prompt(const std::string& text, bool chat) const;
 
  private:
@@ -41,12 +45,14 @@ class LocalModel {
  public:
   struct Limits {
     std::string isa = "auto";
-    uint32_t threads = 0;         // 0: one per core
+    uint32_t threads = 0;         // 0: measured for each kind of step, up to one per core
     uint32_t rows_max = 0;        // tokens of one step
     uint32_t logit_rows_max = 0;  // of those, how many may reach the classifier; also sequences of one step
     uint32_t model_len = 0;       // positions
     uint64_t kv_bytes = 0;
-    std::string cache_dir{};  // of PackedWeights; empty: packed in this process
+    WeightsCacheConfig cache{};
+    uint32_t threads_max = 0;  // where threads is 0; 0: one per core
+    CpuList cpus{};            // BackendConfig's
   };
   // Throws SetupError when memory does not suffice or the ISA level is not there. `file` must outlive this.
   LocalModel(const ModelFile& file, const Limits& limits);
@@ -64,8 +70,8 @@ class LocalModel {
  private:
   const ModelFile& file_;
   const Limits limits_;
-  const PackedWeights packed_;
   const std::unique_ptr<Backend> backend_;
+  const PackedWeights packed_;
   const Weights weights_;
   const KvMemory memory_;
   Decoder decoder_;

@@ -1,4 +1,6 @@
 // The `spillway` executable: one subcommand per role and per question one may ask.
+#include <signal.h>
+
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -6,7 +8,9 @@
 #include "cli/command_line.h"
 #include "cli/exit_codes.h"
 #include "cli/fit.h"
+#include "cli/local_model.h"
 #include "common/check.h"
+#include "common/cpu_list.h"
 #include "common/log.h"
 
 namespace spillway {
@@ -32,6 +36,7 @@ int run(int argc, char** argv) {
   if (!command_line.print_config())
     start_logging(options.name.empty() ? command->name : options.name, spdlog::level::from_str(options.log_level),
                   log_format_of(options.log_format, command->stays));
+  if (const CpuList cpus = cpus_of(options); !cpus.empty()) run_on(cpus);  // and all that comes from here
   if (options.fit) apply_fit(command_line.configuration(), options);
   const std::vector<std::string> warnings = unknown_variables(command_line.app(), environment);
   if (command_line.print_config()) {
@@ -40,6 +45,8 @@ int run(int argc, char** argv) {
     return std::fflush(stdout) == 0 ? 0 : kExitFailed;
   }
   for (const std::string& warning : warnings) spdlog::warn("{}", warning);
+  // A server outlives whoever reads its log; `run | head` ends as any such command.
+  if (command->stays) ::signal(SIGPIPE, SIG_IGN);
   return command->run(options);
 }
 

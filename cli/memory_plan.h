@@ -7,11 +7,20 @@
 #include <vector>
 
 #include "cli/options.h"
+#include "formats/gguf.h"
 #include "model/model_config.h"
 
 namespace spillway {
 
 inline constexpr uint64_t kRingBytes = uint64_t{16} << 20;  // shared memory that a node makes towards one peer
+
+// What a plan must know of a model.
+struct PlannedModel {
+  ModelConfig config;
+  uint64_t weight_bytes = 0;  // of all matrices, packed
+};
+// Of a file whose weights nobody has packed yet. Throws SetupError where load_weights() would fail or throw.
+PlannedModel planned_model(const GgufFile& file, const ModelConfig& config);
 
 // What one process will hold, in bytes, from the settings alone.
 struct MemoryPlan {
@@ -24,22 +33,21 @@ struct MemoryPlan {
   std::string one_line() const;  // for the log
 };
 // A process that computes: weights, KV memory, and activations for `rows` tokens of at most `sequences` a step.
-MemoryPlan plan_memory(const ModelConfig& config, uint32_t rows, uint32_t sequences, uint32_t model_len,
+MemoryPlan plan_memory(const PlannedModel& model, uint32_t rows, uint32_t sequences, uint32_t model_len,
                        uint64_t kv_bytes);
 // A node with rings towards `peers` nodes of the other role.
-MemoryPlan plan_node_memory(const Options& options, const ModelConfig& config, uint32_t peers);
+MemoryPlan plan_node_memory(const Options& options, const PlannedModel& model, uint32_t peers);
 
-// Of all prefill and decode nodes of `options`: each has the rings towards its own peers, and its weights unless
-// --cache-dir makes them one mapping.
-uint64_t needed_bytes(const Options& options, const ModelConfig& config);
-uint64_t weight_bytes(const ModelConfig& config);  // packed as bf16
+// Of all prefill and decode nodes of `options`: each has the rings towards its own peers; the packed weights are one
+// copy that all of them map.
+uint64_t needed_bytes(const Options& options, const PlannedModel& model);
 
 // Why the nodes of `options` (prefill and decode) cannot run in `available` bytes or their KV memory cannot hold one
 // request of max_model_len, with a remedy that works; nothing when they can.
-std::optional<std::string> memory_shortage(const Options& options, const ModelConfig& config, uint64_t available);
+std::optional<std::string> memory_shortage(const Options& options, const PlannedModel& model, uint64_t available);
 
 // Prints the plan of these nodes on stderr; throws SetupError with the shortage, if there is one.
-void check_memory(const Options& options, const ModelConfig& config);
+void check_memory(const Options& options, const PlannedModel& model);
 
 std::string human_bytes(uint64_t bytes);  // "1.5 GiB"
 

@@ -2,13 +2,18 @@
 
 #include <algorithm>
 
+#include "cli/drain.h"
+#include "cli/exit_codes.h"
+#include "cli/local_model.h"
 #include "cli/memory_plan.h"
+#include "cli/packed_model.h"
 #include "cli/process_identity.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/log.h"
 #include "kernels/make_backend.h"
 #include "model/canary.h"
+#include "model/measure_step_threads.h"
 #include "transfer/shm_transport.h"
 
 namespace spillway {
@@ -25,31 +30,43 @@ size_t transfer_events_max(const Options& options, const ModelConfig& model) {
 
 uint32_t rows_max(const Options& options) { return options.chunk_tokens + options.max_sequences; }
 
+// What would else be found only after all the loading.
+const Options& checked(const Options& options) {
+  use_socket_directory(options.run_dir);
+  return options;
+}
+
 }  // namespace
 
 NodeRuntime::NodeRuntime(const Options& options, Role role)
-    : options_(options),
+    : options_(checked(options)),
       role_(role),
       boot_(draw_boot_id()),
       faults_(options.faults),
       file_(value_or_throw(GgufFile::open(options.model))),
       model_(value_or_throw(read_model_config(file_))),
-      model_id_(compute_model_id(file_, model_, model_.kv_layout().block_tokens)),
       model_len_(effective_model_len(options, model_)),
-      packed_(PackedWeights::find_or_make(options.cache_dir, file_, model_, model_id_, {options.isa, options.threads})),
-      backend_(make_backend({options.isa, options.threads})),
-      weights_(value_or_throw(load_weights(file_, model_, *backend_, packed_.bytes()))),
+      backend_(make_backend({.isa = options.isa,
+                             .threads = options.threads > 0 ? options.threads : options.threads_max,
+                             .cpus = cpus_of(options)})),
+      packed_(packed_weights_of(options, file_, model_, *backend_)),
+      model_id_(compute_model_id(packed_.model_digest(), model_, model_.kv_layout().block_tokens)),
+      weights_(value_or_throw(load_weights(file_, model_, *backend_, packed_.matrices()))),
       compute_events_(model_.layer_count + 2u, waker_),
       transfer_events_(transfer_events_max(options, model_), waker_) {
-  spdlog::info(
-      "memory: {}, and {} for each peer",
-      plan_memory(model_, rows_max(options), options.max_sequences, model_len_, options.device_memory).one_line(),
-      human_bytes(kRingBytes));
+  spdlog::info("memory: {}, and {} for each peer",
+               plan_memory({model_, weights_.packed_bytes()}, rows_max(options), options.max_sequences, model_len_,
+                           options.device_memory)
+                   .one_line(),
+               human_bytes(kRingBytes));
   const KvLayout layout = model_.kv_layout();
   memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
   decoder_ = std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences,
                                        std::max(model_len_, kCanaryTokens));
   canary_ = compute_canary(*backend_, *decoder_, memory_->arena());
+  if (options.threads == 0) decoder_->use_step_threads(measure_step_threads(*backend_, *decoder_, memory_->arena()));
+  spdlog::info("threads of a step: {}", decoder_->step_threads().text());
+  loading_.reset();  // before there are sockets
   const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, BlockEncoding::Dtype::kBf16, backend_->numerics()};
   cache_ = std::make_unique<KvCache>(KvCacheConfig{layout, model_id_, encoding, memory_->arena().slot_count});
   const BatchLimits limits{rows_max(options), options.chunk_tokens, options.max_sequences};
@@ -63,11 +80,21 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       *backend_, *decoder_, memory_->arena(),
       Executor::Limits{rows_max(options), options.max_sequences, layout.blocks_for(model_len_)}, compute_events_,
       StepFault{&faults_, role == Role::kPrefill ? "prefill-compute" : "decode-compute"});
-  transfer_ =
-      std::make_unique<TransferThread>(std::move(transport), memory_->arena(),
-                                       TransferThread::Limits{transfers_max(), kTransferJobsMax}, transfer_events_);
+  transfer_ = std::make_unique<TransferThread>(
+      std::move(transport), memory_->arena(), TransferThread::Limits{transfers_max(), kTransferJobsMax},
+      transfer_events_, TransferFault{&faults_, role == Role::kPrefill ? "prefill-transfer" : "decode-transfer"});
   spdlog::info("ready backend={} numerics={} canary={:016x} blocks={} max_model_len={}", backend_->name(),
                static_cast<unsigned>(backend_->numerics()), canary_, memory_->arena().slot_count, model_len_);
+}
+
+void NodeRuntime::run(ControlLoop& loop, const std::function<bool()>& busy) {
+  try {
+    loop.run();
+  } catch (const SetupError& error) {
+    if (engine_->step_in_flight() == nullptr && !busy()) throw;
+    say_fatal(error.what());
+    leave_now(kExitCannotStart);
+  }
 }
 
 Hello NodeRuntime::hello(const std::string& control_endpoint) const {

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "cli/loading_watch.h"
 #include "cli/options.h"
 #include "common/fault_points.h"
 #include "common/mailbox.h"
@@ -17,6 +20,7 @@
 #include "model/packed_weights.h"
 #include "model/weights.h"
 #include "transfer/control_channel.h"
+#include "transfer/control_loop.h"
 #include "transfer/transfer_thread.h"
 
 namespace spillway {
@@ -25,11 +29,16 @@ namespace spillway {
 // in reverse: model, backend, KV memory, ledger, engine, and the compute and transfer threads with their mailboxes.
 class NodeRuntime {
  public:
-  // Throws SetupError when the model cannot be read or memory does not suffice.
+  // Throws SetupError when the model cannot be read or memory does not suffice. Takes seconds to minutes, in which the
+  // process ends at SIGTERM and SIGINT (LoadingWatch).
   NodeRuntime(const Options& options, Role role);
   NodeRuntime(const NodeRuntime&) = delete;
   NodeRuntime& operator=(const NodeRuntime&) = delete;
 
+  // Runs `loop` to its end. Where all gateways refuse this process it throws SetupError as the loop does, or, if a step
+  // is in flight or `busy` (a thread may hang, and is waited for by nobody), says why and leaves with the same exit
+  // code.
+  void run(ControlLoop& loop, const std::function<bool()>& busy);
   // The Hello of this process; `control_endpoint` is where it accepts connections, or empty.
   Hello hello(const std::string& control_endpoint) const;
   uint32_t transfers_max() const;  // open or still closing: the node core and the transfer thread must agree
@@ -53,14 +62,15 @@ class NodeRuntime {
  private:
   const Options options_;
   const Role role_;
+  std::optional<LoadingWatch> loading_{std::in_place};  // until all that takes time is done
   const BootId boot_;
   FaultPoints faults_;
   GgufFile file_;
   ModelConfig model_;
-  ModelId model_id_;
   uint32_t model_len_;
-  PackedWeights packed_;
   std::unique_ptr<Backend> backend_;
+  PackedWeights packed_;
+  ModelId model_id_;
   Weights weights_;
   std::unique_ptr<KvMemory> memory_;
   std::unique_ptr<Decoder> decoder_;

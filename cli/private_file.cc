@@ -11,14 +11,10 @@
 #include "common/check.h"
 
 namespace spillway {
-namespace {
 
-constexpr size_t kFileBytesMax = 64 << 10;
-
-}  // namespace
-
-std::optional<UniqueFd> open_private_file(const std::string& path, std::string_view what) {
-  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));  // a FIFO must not hang
+std::optional<UniqueFd> open_private_file(const std::string& path, std::string_view what, Links links) {
+  const int follow = links == Links::kFollowed ? 0 : O_NOFOLLOW;
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | follow));  // a FIFO must not hang
   if (!file) {
     if (errno == ENOENT) return std::nullopt;
     throw SetupError(fmt::format("cannot open {} file {}: {}", what, path, std::strerror(errno)));
@@ -32,8 +28,8 @@ std::optional<UniqueFd> open_private_file(const std::string& path, std::string_v
   return file;
 }
 
-std::string read_small_file(const UniqueFd& file, const std::string& path, std::string_view what) {
-  std::string text(kFileBytesMax + 1, 0);
+std::string read_small_file(const UniqueFd& file, const std::string& path, std::string_view what, size_t bytes_max) {
+  std::string text(bytes_max + 1, 0);
   size_t size = 0;
   while (size < text.size()) {
     const ssize_t count = ::read(file.get(), text.data() + size, text.size() - size);
@@ -41,8 +37,7 @@ std::string read_small_file(const UniqueFd& file, const std::string& path, std::
     if (count == 0) break;
     size += static_cast<size_t>(count);
   }
-  if (size > kFileBytesMax)
-    throw SetupError(fmt::format("{} file {} is larger than {} bytes", what, path, kFileBytesMax));
+  if (size > bytes_max) throw SetupError(fmt::format("{} file {} is larger than {} bytes", what, path, bytes_max));
   text.resize(size);
   return text;
 }

@@ -31,9 +31,10 @@ ProcessCluster::ProcessCluster(const Options& options, const std::string& execut
       gateway_(GatewayConfig{}, boot_),
       effects_(gateway_.effects_max()) {
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
+  weights_ = share_weights(options);
   ControlConfig control;
   control.bind_endpoint = run_.gateway_endpoint();
-  const Hello hello = gateway_hello(file, "verify", boot_);
+  const Hello hello = gateway_hello(file, weights_.model_digest, "verify", boot_);
   block_tokens_ = hello.block_tokens;
   channel_ = std::make_unique<ControlChannel>(control, hello);
   fmt::print(stderr, "starting {} prefill and {} decode nodes\n", options.prefill, options.decode);
@@ -78,7 +79,7 @@ void ProcessCluster::throw_if_ended(std::vector<pid_t>& pids, const char* role) 
 }
 
 pid_t ProcessCluster::start_node(const std::string& role, uint32_t index) {
-  return spawn_child(executable_, node_arguments(options_, role, index, run_));
+  return spawn_child(executable_, node_arguments(options_, role, index, run_), {.packed = weights_.packed.get()});
 }
 
 void ProcessCluster::turn() {
@@ -134,14 +135,22 @@ void ProcessCluster::wait_until(const std::function<bool()>& done, Duration at_m
   }
 }
 
-std::vector<Result<ProcessCluster::Generated>> ProcessCluster::generate(const std::vector<TokenId>& prompt,
-                                                                        uint32_t tokens_max, uint32_t copies) {
-  // What nodes last said of an earlier request would place this one otherwise.
+void ProcessCluster::wait_idle() {
   const auto idle = [&] {
     const GatewayCounters counters = gateway_.counters();
     return counters.blocks_free == counters.blocks_total;
   };
   wait_until(idle, kStartMax, "all nodes to be idle");
+}
+
+PreemptionCounts ProcessCluster::preemption_counts() {
+  wait_idle();
+  return gateway_.counters().preemption;
+}
+
+std::vector<Result<ProcessCluster::Generated>> ProcessCluster::generate(const std::vector<TokenId>& prompt,
+                                                                        uint32_t tokens_max, uint32_t copies) {
+  wait_idle();  // what nodes last said of an earlier request would place this one otherwise
   open_.clear();
   for (uint32_t copy = 0; copy < copies; ++copy) {
     GenerateRequest work;

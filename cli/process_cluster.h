@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/options.h"
+#include "cli/packed_model.h"
 #include "cli/run_directory.h"
 #include "cli/stop_signal.h"
 #include "common/bounded_vector.h"
@@ -42,6 +43,7 @@ class ProcessCluster {
   // after `tokens_max` tokens whatever they are.
   std::vector<Result<Generated>> generate(const std::vector<TokenId>& prompt, uint32_t tokens_max, uint32_t copies);
   uint32_t block_tokens() const { return block_tokens_; }
+  PreemptionCounts preemption_counts();  // of all nodes, once they are idle
   // kill -9 of decode node `index`, then starts it again and waits until it has joined.
   void kill_and_restart_decode(uint32_t index);
 
@@ -53,6 +55,7 @@ class ProcessCluster {
   pid_t start_node(const std::string& role, uint32_t index);
   void stop_nodes();
   void wait_joined();
+  void wait_idle();
   void throw_if_ended(std::vector<pid_t>& pids, const char* role);
   void wait_until(const std::function<bool()>& done, Duration at_most, const std::string& what);
   void turn();
@@ -64,6 +67,7 @@ class ProcessCluster {
   const Options options_;
   const std::string executable_;
   const RunDirectory run_;
+  SharedWeights weights_;
   std::vector<pid_t> prefill_pids_, decode_pids_;
   uint32_t block_tokens_ = 0;
   BootId boot_;

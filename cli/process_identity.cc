@@ -4,7 +4,6 @@
 
 #include "cli/value_or_throw.h"
 #include "common/check.h"
-#include "model/model_config.h"
 
 namespace spillway {
 
@@ -14,14 +13,14 @@ BootId draw_boot_id() {
   return BootId{value};
 }
 
-Hello gateway_hello(const GgufFile& file, const std::string& name, BootId boot) {
+Hello gateway_hello(const GgufFile& file, const FileDigest& digest, const std::string& name, BootId boot) {
   const ModelConfig config = value_or_throw(read_model_config(file));
   Hello hello;
   hello.role = Role::kGateway;
   hello.boot = boot;
   hello.name = name;
   hello.block_tokens = config.kv_layout().block_tokens;
-  hello.model = compute_model_id(file, config, config.kv_layout().block_tokens);
+  hello.model = compute_model_id(digest, config, config.kv_layout().block_tokens);
   return hello;
 }
 

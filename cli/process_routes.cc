@@ -10,8 +10,8 @@
 namespace spillway {
 namespace {
 
-// The answers of `copies` equal requests at the same moment, each of which must have had nodes of its own.
-Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request, uint32_t copies) {
+// The answers of `copies` equal requests at the same moment, which so many pairs of nodes must have served.
+Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request, uint32_t copies, uint32_t pairs) {
   std::optional<RouteResult> first;
   std::set<PeerId> nodes;
   for (const auto& answer : cluster.generate(request.prompt, request.tokens_max, copies)) {
@@ -21,9 +21,18 @@ Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request
     first = result;
     nodes.insert(answer->nodes.begin(), answer->nodes.end());
   }
-  if (nodes.size() != 2u * copies)
-    return fail(ErrorCode::kInternal, fmt::format("{} nodes served, not {}", nodes.size(), 2u * copies));
+  if (nodes.size() != 2u * pairs)
+    return fail(ErrorCode::kInternal, fmt::format("{} nodes served, not {}", nodes.size(), 2u * pairs));
   return *first;
+}
+
+constexpr uint32_t kOutgrowing = 2;  // requests at once
+
+Result<RouteResult> served_under_pressure(ProcessCluster& cluster, const VerifyRequest& request) {
+  Result<RouteResult> result = served(cluster, request, kOutgrowing, 1);
+  const PreemptionCounts counts = cluster.preemption_counts();
+  if (!result) return result;
+  return check_preempted({counts.preemptions, counts.recomputed_tokens}).and_then([&] { return result; });
 }
 
 Result<RouteResult> served_from_cache(ProcessCluster& cluster, const VerifyRequest& request) {
@@ -49,6 +58,22 @@ Options node_options(const Options& options, const VerifyRequest& request, uint3
   return node;
 }
 
+// The prompts of kOutgrowing requests fill all KV memory, and each answer needs a block more. Nothing where the answer
+// ends in the prompt's last block.
+void verify_under_pressure(const Options& options, const std::string& executable, const VerifyRequest& request,
+                           const RouteResult& expected, std::vector<RouteOutcome>& outcomes) {
+  const ModelFile file(options.model);
+  const KvLayout layout = file.config().kv_layout();
+  const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  const uint32_t blocks = layout.blocks_for(prompt_tokens);
+  if (layout.blocks_for(prompt_tokens + request.tokens_max - 1) == blocks) return;
+  Options node = node_options(options, request, 1);
+  node.device_memory = uint64_t{kOutgrowing} * blocks * layout.block_bytes();
+  node.growth_margin = 0;
+  ProcessCluster cluster(node, executable);
+  run_against(expected, {{"1P1D, preempted", [&] { return served_under_pressure(cluster, request); }}}, outcomes);
+}
+
 }  // namespace
 
 Result<void> check_prefix_hit(const Waterfall& waterfall) {
@@ -63,19 +88,20 @@ std::vector<RouteOutcome> verify_processes(const Options& options, const std::st
   std::vector<RouteOutcome> outcomes;
   {
     ProcessCluster cluster(node_options(options, request, 1), executable);
-    std::vector<VerifyRoute> routes{{"1P1D", [&] { return served(cluster, request, 1); }}};
+    std::vector<VerifyRoute> routes{{"1P1D", [&] { return served(cluster, request, 1, 1); }}};
     if (request.prompt.size() > cluster.block_tokens())
       routes.push_back({"1P1D prefix hit", [&] { return served_from_cache(cluster, request); }});
     routes.push_back({"1P1D D restarted", [&] {
                         cluster.kill_and_restart_decode(0);
-                        return served(cluster, request, 1);
+                        return served(cluster, request, 1, 1);
                       }});
     run_against(expected, std::move(routes), outcomes);
   }
+  verify_under_pressure(options, executable, request, expected, outcomes);
   ProcessCluster cluster(node_options(options, request, 2), executable);
   run_against(expected,
-              {{"2P2D, both pairs", [&] { return served(cluster, request, 2); }},
-               {"2P2D again", [&] { return served(cluster, request, 2); }}},
+              {{"2P2D, both pairs", [&] { return served(cluster, request, 2, 2); }},
+               {"2P2D again", [&] { return served(cluster, request, 2, 2); }}},
               outcomes);
   return outcomes;
 }

@@ -5,8 +5,8 @@
 
 namespace spillway {
 
-Duration RestartPolicy::ended(bool was_ready, TimePoint now) {
-  if (settled(was_ready, now)) ends_ = 0;
+Duration RestartPolicy::ended(TimePoint now) {
+  if (settled(now)) ends_ = 0;
   if (ends_ == 0) first_end_ = now;
   if (ends_ < std::numeric_limits<uint32_t>::max()) ++ends_;
   Duration delay = std::min(config_.delay, config_.delay_max);
@@ -15,12 +15,14 @@ Duration RestartPolicy::ended(bool was_ready, TimePoint now) {
   return loops() ? config_.delay_max : delay;
 }
 
-bool RestartPolicy::recovers(bool ready, TimePoint now) {
-  if (!loops() || !settled(ready, now)) return false;
+bool RestartPolicy::recovers(TimePoint now) {
+  if (!loops() || !settled(now)) return false;
   ends_ = 0;
   return true;
 }
 
-TimePoint RestartPolicy::next_deadline() const { return loops() ? started_ + config_.settled_after : kNever; }
+TimePoint RestartPolicy::next_deadline() const {
+  return loops() && ready_since_ ? *ready_since_ + config_.settled_after : kNever;
+}
 
 }  // namespace spillway

@@ -1,13 +1,15 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "common/clock.h"
 
 namespace spillway {
 
 // When one child that ended is started again: each delay is twice the last, up to a cap, until a process stayed at work
-// for `settled_after`. So many ends in a row without that are a crash loop. Pure; no clock of its own.
+// for `settled_after` (loading is no work, however long it takes). So many ends in a row without that are a crash loop.
+// Pure; no clock of its own.
 class RestartPolicy {
  public:
   struct Config {
@@ -18,11 +20,10 @@ class RestartPolicy {
   };
   explicit RestartPolicy(const Config& config) : config_(config) {}
 
-  void started(TimePoint now) { started_ = now; }
-  // `was_ready`: that process has been at work. Gives the delay before the next start.
-  Duration ended(bool was_ready, TimePoint now);
-  // True once: the present process settled after a crash loop. `ready`: it is at work.
-  bool recovers(bool ready, TimePoint now);
+  void started() { ready_since_.reset(); }
+  void ready(TimePoint now) { ready_since_ = now; }  // the started process is at work
+  Duration ended(TimePoint now);                     // gives the delay before the next start
+  bool recovers(TimePoint now);                      // true once: the present process settled after a crash loop
   bool loops() const { return ends_ >= config_.loop_ends; }
   bool loop_begins() const { return ends_ == config_.loop_ends; }  // right after ended()
   uint32_t ends() const { return ends_; }                          // in a row
@@ -30,10 +31,11 @@ class RestartPolicy {
   TimePoint next_deadline() const;  // of the next recovers(); kNever: no crash loop
 
  private:
-  bool settled(bool ready, TimePoint now) const { return ready && now - started_ >= config_.settled_after; }
+  bool settled(TimePoint now) const { return ready_since_ && now - *ready_since_ >= config_.settled_after; }
 
   const Config config_;
-  TimePoint started_{}, first_end_{};
+  std::optional<TimePoint> ready_since_;
+  TimePoint first_end_{};
   uint32_t ends_ = 0;
 };
 

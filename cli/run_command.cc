@@ -7,6 +7,7 @@
 #include "cli/local_engine.h"
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
+#include "cli/packed_model.h"
 #include "text/detokenizer.h"
 
 namespace spillway {
@@ -36,14 +37,17 @@ int run_command(const Options& options) {
                           .logit_rows_max = 1,
                           .model_len = effective_model_len(options, file.config()),
                           .kv_bytes = options.device_memory,
-                          .cache_dir = options.cache_dir});
+                          .cache = weights_cache_of(options),
+                          .threads_max = options.threads_max,
+                          .cpus = cpus_of(options)});
   LocalEngine engine(model, options.chunk_tokens, 1);
   const Duration load = steady_now() - start;
 
   Detokenizer detokenizer(file.tokenizer());
+  const std::span<const TokenId> ends = file.tokenizer().end_of_generation();
   const LocalEngine::Request request{.prompt = prompt,
                                      .tokens_max = options.max_tokens,
-                                     .stop_token = file.tokenizer().end_of_sequence(),
+                                     .stop_tokens = {ends.begin(), ends.end()},
                                      .sampling = {.temperature = options.temperature, .seed = options.seed}};
   const auto answers = engine.generate({&request, 1}, [&](size_t, const EngineToken& token) {
     fmt::print("{}", detokenizer.push(token.token));

@@ -132,13 +132,14 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   add("--run-dir", run.path());
   add("--name", fmt::format("{} {}", role, index));
   add("--threads", std::to_string(options.threads));
+  if (options.threads_max > 0) add("--threads-max", std::to_string(options.threads_max));
+  if (!options.cpus.empty()) add("--cpus", options.cpus);
   add("--isa", options.isa);
   add("--max-model-len", std::to_string(options.max_model_len));
   add("--device-memory", std::to_string(options.device_memory));
   add("--chunk-tokens", std::to_string(options.chunk_tokens));
   add("--max-sequences", std::to_string(options.max_sequences));
   if (role == "decode") add("--growth-margin", std::to_string(options.growth_margin));
-  if (!options.cache_dir.empty()) add("--cache-dir", options.cache_dir);
   add("--drain-timeout", std::to_string(options.drain_timeout_s));
   add("--log-level", options.log_level);
   add("--log-format", options.log_format);

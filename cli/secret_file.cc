@@ -31,7 +31,7 @@ std::string default_path() {
 }
 
 std::optional<Secret> read_secret(const std::string& path) {
-  const std::optional<UniqueFd> file = open_private_file(path, "secret");
+  const std::optional<UniqueFd> file = open_private_file(path, "secret", Links::kRefused);
   if (!file) return std::nullopt;
   struct stat status {};
   CHECK(::fstat(file->get(), &status) == 0);

@@ -20,6 +20,9 @@
 #include "common/check.h"
 #include "common/cores.h"
 #include "common/unique_fd.h"
+#include "gateway/exposure.h"
+#include "kernels/make_backend.h"
+#include "text/utf8.h"
 
 namespace spillway {
 namespace {
@@ -44,7 +47,7 @@ bool is_loopback(const sockaddr& address) {
          IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
 }
 
-// A name that means nothing is not: listening will fail, and say why.
+// A name that means nothing is not: listening will fail and say why, or judge what the name means by then.
 bool reachable_from_outside(const Options& options) {
   const auto found = resolve(options);
   if (!found) return false;
@@ -60,12 +63,15 @@ void check_shared_memory() {
   if (!fd) throw SetupError(fmt::format("KV transfer needs memfd_create, which fails: {}", std::strerror(errno)));
 }
 
-uint32_t threads_per_node(const Options& options, Role role) {
+uint32_t threads_fixed(const Options& options, Role role) {
   const uint32_t of_role = role == Role::kPrefill ? options.prefill_threads : options.decode_threads;
-  if (of_role > 0) return of_role;
-  if (options.threads > 0) return options.threads;
+  return of_role > 0 ? of_role : options.threads;
+}
+
+uint32_t threads_per_node(const Options& options, Role role) {
+  if (const uint32_t fixed = threads_fixed(options, role); fixed > 0) return fixed;
   // Prefill and decode rarely peak together, so each role may use every core; nodes of one role share them.
-  return std::max(1u, available_cores() / std::max(options.prefill, options.decode));
+  return std::clamp(available_cores() / std::max(options.prefill, options.decode), 1u, kBackendThreadsMax);
 }
 
 void check_address(const Options& options) {
@@ -84,15 +90,9 @@ void check_address(const Options& options) {
 }
 
 void check_exposure(const Options& options) {
-  const bool keys = !options.api_key_file.empty(), tls = !options.tls_cert.empty();
-  if ((keys && tls) || options.insecure || !reachable_from_outside(options)) return;
-  throw SetupError(fmt::format(
-      "--host {} is reachable from other machines, and {}: give {}{}{}, or listen on 127.0.0.1, or say --insecure",
-      options.host,
-      keys  ? "without TLS their keys and prompts would be readable on the way"
-      : tls ? "nobody would be asked for a key"
-            : "nobody would be asked for a key and prompts would be readable on the way (no TLS)",
-      keys ? "" : "--api-key-file", keys || tls ? "" : " and ", tls ? "" : "--tls-cert with --tls-key"));
+  if (options.host.empty()) throw SetupError(std::string(kEmptyHost));
+  const std::string fault = exposure_fault(options.host, !options.api_key_file.empty(), !options.tls_cert.empty());
+  if (!fault.empty() && !options.insecure && reachable_from_outside(options)) throw SetupError(fault);
 }
 
 void check_can_make(const std::string& path) {
@@ -103,9 +103,19 @@ void check_can_make(const std::string& path) {
     throw SetupError(fmt::format("cannot make {}: {} is not a folder that can be written", path, folder.string()));
 }
 
+std::string model_name_of_file(const Options& options) {
+  std::string stem = std::filesystem::path(options.model).stem().string();
+  if (stem.empty() || valid_utf8_prefix(stem) != stem.size())
+    throw SetupError(
+        "the model file's name is not UTF-8 text, so no client could ask for it: give --served-model-name");
+  return stem;
+}
+
 void check_served_model(const Options& options) {
+  const auto names_it = [](const std::string& name) { return name != "*"; };
+  if (std::ranges::none_of(options.served_names, names_it)) (void)model_name_of_file(options);
   const ModelFile file(options.model);
-  check_memory(options, file.config());
+  check_memory(options, planned_model(file.file(), file.config()));
 }
 
 }  // namespace spillway

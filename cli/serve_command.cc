@@ -3,17 +3,17 @@
 #include <fmt/format.h>
 
 #include "cli/api_key_file.h"
+#include "cli/loading_watch.h"
+#include "cli/node_placement.h"
+#include "cli/packed_model.h"
+#include "cli/public_prefix_file.h"
 #include "cli/run_directory.h"
 #include "cli/serve_check.h"
 #include "cli/supervisor.h"
 #include "cli/tls_files.h"
-#include "cli/value_or_throw.h"
 #include "common/cores.h"
 #include "common/fault_points.h"
 #include "common/log.h"
-#include "formats/gguf.h"
-#include "model/model_config.h"
-#include "model/packed_weights.h"
 
 namespace spillway {
 namespace {
@@ -42,6 +42,7 @@ std::vector<std::string> gateway_arguments(const Options& options, const RunDire
   add("--log-format", options.log_format);
   for (const std::string& name : options.served_names) add("--served-model-name", name);
   if (!options.api_key_file.empty()) add("--api-key-file", options.api_key_file);
+  if (!options.public_prefix_file.empty()) add("--public-prefix-file", options.public_prefix_file);
   if (!options.tls_cert.empty()) add("--tls-cert", options.tls_cert);
   if (!options.tls_key.empty()) add("--tls-key", options.tls_key);
   if (options.insecure) arguments.emplace_back("--insecure");
@@ -65,27 +66,28 @@ void warn_of_threads(const Options& options) {
                    threads, role_name(role), cores, cores);
 }
 
-// Before the nodes start, so that each finds them packed.
-void pack_weights_once(const Options& options) {
-  if (options.cache_dir.empty()) return;
-  const GgufFile file = value_or_throw(GgufFile::open(options.model));
-  const ModelConfig config = value_or_throw(read_model_config(file));
-  const ModelId model = compute_model_id(file, config, config.kv_layout().block_tokens);
-  (void)PackedWeights::find_or_make(options.cache_dir, file, config, model, {options.isa, options.threads});
-}
-
-}  // namespace
-
-int serve_command(const Options& options) {
-  const FaultPoints checked(options.faults);                                     // a typo ends here, not in a child
-  if (!options.api_key_file.empty()) (void)read_api_keys(options.api_key_file);  // as does a bad file
+// All that may take time or find fault, before there is a run folder. Once it is over the signals are the supervisor's.
+SharedWeights prepare(const Options& options) {
+  const LoadingWatch loading;
+  const FaultPoints checked(options.faults);                                // a typo ends here, not in a child
+  if (!options.api_key_file.empty()) check_api_keys(options.api_key_file);  // as does a bad file
   (void)read_tls_identity(options);
   check_exposure(options);
   check_address(options);
   check_shared_memory();
   warn_of_threads(options);
+  (void)served_places(options);
   check_served_model(options);
-  pack_weights_once(options);
+  (void)check_public_prefixes(options);
+  SharedWeights weights = share_weights(options);
+  Supervisor::block_signals();
+  return weights;
+}
+
+}  // namespace
+
+int serve_command(const Options& options) {
+  const SharedWeights weights = prepare(options);
   Options node = options;
   const RunDirectory run;
   std::vector<ChildSpec> specs;
@@ -93,18 +95,27 @@ int serve_command(const Options& options) {
                    .arguments = gateway_arguments(options, run),
                    .first_arguments = fault_arguments(options, "gateway", 0),
                    .front = true});
-  const auto add_nodes = [&](const char* role, uint32_t count, uint32_t threads) {
-    node.threads = threads;
-    for (uint32_t index = 0; index < count; ++index)
-      specs.push_back({fmt::format("{} {}", role, index), node_arguments(node, role, index, run),
-                       fault_arguments(options, role, index)});
+  const std::vector<NodePlace> places = served_places(options);
+  if (const std::string text = places_text(options, places); !text.empty()) spdlog::info("placed: {}", text);
+  auto place = places.begin();
+  const auto add_nodes = [&](Role role, uint32_t count) {
+    node.threads = threads_fixed(options, role);
+    for (uint32_t index = 0; index < count; ++index, ++place) {
+      node.threads_max = place->threads_max;
+      node.cpus = place->given ? cpu_list_text(place->cpus) : "";  // those of --cpus it inherits, and shares
+      specs.push_back({.name = fmt::format("{} {}", role_name(role), index),
+                       .arguments = node_arguments(node, role_name(role), index, run),
+                       .first_arguments = fault_arguments(options, role_name(role), index),
+                       .cpus = place->cpus});
+    }
   };
-  add_nodes("prefill", options.prefill, threads_per_node(options, Role::kPrefill));
-  add_nodes("decode", options.decode, threads_per_node(options, Role::kDecode));
+  add_nodes(Role::kPrefill, options.prefill);
+  add_nodes(Role::kDecode, options.decode);
   Supervisor::Config config;
   config.restart.delay = from_seconds(options.restart_delay_s);
   config.restart.delay_max = from_seconds(options.restart_delay_max_s);
   config.drain_max = std::chrono::seconds(options.drain_timeout_s) + kDrainMargin;
+  config.packed_fd = weights.packed.get();
   config.status_socket = run.status_socket();
   return Supervisor(config, std::move(specs)).run();
 }

@@ -36,6 +36,7 @@ class Effects {
   void operator()(DisconnectBulk& effect) { runtime_.transfer().submit(effect); }
   void operator()(OpenTransfer& effect) { runtime_.transfer().submit(std::move(effect)); }
   void operator()(CloseTransfer& effect) { runtime_.transfer().submit(effect); }
+  void operator()(TransferProbe& effect) { runtime_.transfer().submit(effect); }
   void operator()(StepPlan& effect) {
     runtime_.faults().pass("decode-step");
     StepShare* const sampled = first_sampled(effect);
@@ -102,6 +103,7 @@ int start_decode(const Options& options) {
     while (auto event = runtime.transfer_events().take()) {
       if (auto* const landed = std::get_if<PartsLanded>(&*event)) handle(*landed, now);
       if (auto* const closed = std::get_if<TransferClosed>(&*event)) handle(*closed, now);
+      if (auto* const alive = std::get_if<TransferAlive>(&*event)) handle(*alive, now);
       if (auto* const ready = std::get_if<BulkReady>(&*event)) handle(*ready, now);
       if (auto* const lost = std::get_if<BulkLost>(&*event)) handle(*lost, now);
     }
@@ -112,7 +114,7 @@ int start_decode(const Options& options) {
   ControlLoop loop(channel, runtime.waker(),
                    {on_control, on_wake, [&] { return std::min(node.next_deadline(), drain.next_deadline()); }});
   to_stop = &loop;
-  loop.run();
+  runtime.run(loop, [&] { return node.requests() > 0; });
   spdlog::info("stopped requests={}", node.requests());
   // A step that hangs is waited for by nobody.
   if (drain.cut_short() || runtime.engine().step_in_flight() != nullptr) leave_now(drain.exit_code());

@@ -1,15 +1,17 @@
 #include "cli/start_gateway.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <utility>
 
 #include "cli/api_key_file.h"
 #include "cli/child_process.h"
 #include "cli/drain.h"
+#include "cli/loading_watch.h"
 #include "cli/memory_plan.h"
+#include "cli/packed_model.h"
 #include "cli/process_identity.h"
+#include "cli/public_prefix_file.h"
 #include "cli/secret_file.h"
 #include "cli/serve_check.h"
 #include "cli/tls_files.h"
@@ -61,14 +63,16 @@ class Effects {
   FaultPoints& faults_;
 };
 
-ServedModel::Settings names_of(const Options& options) {
+ServedModel::Settings settings_of(const Options& options, const ModelConfig& model, const Secret& secret) {
   ServedModel::Settings settings;
+  settings.max_model_len = effective_model_len(options, model);
+  settings.tenant = derive_tenant_key(secret, "default");
   for (const std::string& name : options.served_names)
     if (name == "*")
       settings.any_name = true;
     else
       settings.names.push_back(name);
-  if (settings.names.empty()) settings.names.push_back(std::filesystem::path(options.model).stem().string());
+  if (settings.names.empty()) settings.names.push_back(model_name_of_file(options));
   return settings;
 }
 
@@ -79,20 +83,34 @@ GatewayHealth with_troubles(GatewayHealth health, const std::vector<std::string>
   return health;
 }
 
-void say_last_words(HttpServer& http, const Drain& drain) {
+// Slow clients may read what was said until the drain limit; a second signal ends that as well.
+void say_last_words(HttpServer& http, Drain& drain, EventFdWaker& waker) {
   if (drain.cut_short())
-    http.stop("the server stopped before this was finished: its drain limit passed, or it was told to stop at once",
-              std::chrono::milliseconds(500));
-  else
-    http.stop("the server is shutting down", drain.time_left(steady_now()));
+    return http.stop(
+        "the server stopped before this was finished: its drain limit passed, or it was told to stop at once",
+        std::chrono::milliseconds(500));
+  const Duration grace = drain.time_left(steady_now());
+  const TimePoint until = steady_now() + grace;
+  http.stop("the server is shutting down", grace);
+  for (TimePoint now = steady_now(); !http.gone() && now < until; now = steady_now()) {
+    if (drain.told_again()) return http.hurry();
+    waker.wait(static_cast<int>(milliseconds(until - now)) + 1);
+    waker.drain();
+  }
 }
 
-HttpConfig secured_http_config_of(const Options& options, const Secret& secret) {
+HttpConfig secured_http_config_of(const Options& options, const Secret& secret, const ServedModel& served) {
   check_exposure(options);
   HttpConfig config = http_config_of(options);
   config.tls = read_tls_identity(options);
-  if (!options.api_key_file.empty()) config.keys = ApiKeys(read_api_keys(options.api_key_file), secret);
+  if (!options.public_prefix_file.empty())
+    config.public_prefixes = PublicPrefixes(read_public_prefixes(options.public_prefix_file, served), secret);
+  if (!options.api_key_file.empty()) config.keys = read_hashed_api_keys(options.api_key_file, secret);
   return config;
+}
+
+Hello hello_of(const Options& options, const GgufFile& file, BootId boot) {
+  return gateway_hello(file, model_digest_of(options, file), options.name.empty() ? "gateway" : options.name, boot);
 }
 
 }  // namespace
@@ -102,26 +120,27 @@ HttpConfig http_config_of(const Options& options) {
   config.connections_max = options.queue_max + GatewayConfig{}.running_max + kSpareConnections;
   config.host = options.host;
   config.port = options.port;
+  config.insecure = options.insecure;
   return config;
 }
 
 int start_gateway(const Options& options) {
+  std::optional<LoadingWatch> loading(std::in_place);
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
   const ModelConfig model = value_or_throw(read_model_config(file));
   const std::unique_ptr<Tokenizer> tokenizer = value_or_throw(Tokenizer::from_gguf(file));
   const Secret secret = read_or_make_secret(options.secret_file);
-  ServedModel::Settings settings = names_of(options);
-  settings.max_model_len = effective_model_len(options, model);
-  settings.tenant = derive_tenant_key(secret, "default");
-  const ServedModel served = value_or_throw(ServedModel::from_gguf(file, *tokenizer, std::move(settings)));
-
+  const ServedModel served =
+      value_or_throw(ServedModel::from_gguf(file, *tokenizer, settings_of(options, model, secret)));
   const BootId boot = draw_boot_id();
+  const Hello hello = hello_of(options, file, boot);
+  loading.reset();  // before there are sockets
   ControlConfig control;
   control.bind_endpoint = options.gateway_endpoints.front();
-  ControlChannel channel(control, gateway_hello(file, options.name.empty() ? "gateway" : options.name, boot));
+  ControlChannel channel(control, hello);
   EventFdWaker waker;
   const GatewayConfig config{.queue_max = options.queue_max};
-  const HttpConfig http_config = secured_http_config_of(options, secret);
+  const HttpConfig http_config = secured_http_config_of(options, secret, served);
   Mailbox<GatewayInput> inputs(2 * http_config.connections_max, waker);
   HttpServer http(http_config, served, inputs, boot);
   spdlog::info("listening http{}://{}:{} control endpoint {} model {}", http_config.tls.given() ? "s" : "",
@@ -172,7 +191,7 @@ int start_gateway(const Options& options) {
   to_stop = &loop;
   ReadySignal(options.ready_fd).announce();
   loop.run();
-  say_last_words(http, drain);
+  say_last_words(http, drain, waker);
   spdlog::info("stopped");
   return drain.exit_code();
 }

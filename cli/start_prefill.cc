@@ -33,6 +33,7 @@ class Effects {
     runtime_.faults().pass("prefill-send");
     runtime_.transfer().submit(effect);
   }
+  void operator()(TransferProbe& effect) { runtime_.transfer().submit(effect); }
   void operator()(StepPlan& effect) {
     runtime_.faults().pass("prefill-step");
     StepShare* const sampled = first_sampled(effect);
@@ -97,6 +98,7 @@ int start_prefill(const Options& options) {
     while (auto event = runtime.compute_events().take()) std::visit([&](auto& one) { handle(one, now); }, *event);
     while (auto event = runtime.transfer_events().take()) {
       if (auto* const sent = std::get_if<PartsSent>(&*event)) handle(*sent, now);
+      if (auto* const alive = std::get_if<TransferAlive>(&*event)) handle(*alive, now);
       if (auto* const ready = std::get_if<BulkReady>(&*event)) handle(*ready, now);
       if (auto* const lost = std::get_if<BulkLost>(&*event)) handle(*lost, now);
     }
@@ -107,7 +109,7 @@ int start_prefill(const Options& options) {
   ControlLoop loop(channel, runtime.waker(),
                    {on_control, on_wake, [&] { return std::min(node.next_deadline(), drain.next_deadline()); }});
   to_stop = &loop;
-  loop.run();
+  runtime.run(loop, [&] { return node.requests() > 0; });
   spdlog::info("stopped requests={}", node.requests());
   // A step that hangs is waited for by nobody.
   if (drain.cut_short() || runtime.engine().step_in_flight() != nullptr) leave_now(drain.exit_code());

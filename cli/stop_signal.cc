@@ -23,10 +23,16 @@ void on_signal(int) {
 
 }  // namespace
 
+void block_stop_signals() {
+  sigset_t signals;
+  ::sigemptyset(&signals);
+  for (const int signal : kStopSignals) ::sigaddset(&signals, signal);
+  CHECK(::pthread_sigmask(SIG_BLOCK, &signals, nullptr) == 0);
+}
+
 StopSignals::StopSignals(EventFdWaker& waker) {
   EventFdWaker* expected = nullptr;
   CHECK(waker_to_wake.compare_exchange_strong(expected, &waker));
-  signals_seen = 0;
   struct sigaction action {};
   action.sa_handler = on_signal;
   for (const int signal : kStopSignals) CHECK(::sigaction(signal, &action, nullptr) == 0);

@@ -8,15 +8,18 @@
 
 namespace spillway {
 
-// While it lives, SIGTERM and SIGINT are counted and wake the loop. One at a time per process, because a signal handler
-// can only find something static.
+// In the calling thread.
+void block_stop_signals();
+
+// Counts SIGTERM and SIGINT; while it lives they also wake the loop. Those between one and the next are counted for the
+// next. One at a time per process, because a signal handler can only find something static.
 class StopSignals {
  public:
   explicit StopSignals(EventFdWaker& waker);
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
   ~StopSignals();
-  uint32_t count() const;
+  uint32_t count() const;  // since the first one was made
 };
 
 // While it lives, SIGTERM and SIGINT are noted and end nothing. One at a time per process, not beside StopSignals.

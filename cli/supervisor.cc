@@ -38,36 +38,40 @@ Supervisor::Supervisor(const Config& config, std::vector<ChildSpec> specs) : con
 
 void Supervisor::start(Child& child, TimePoint now) {
   child.start_again = kNever;
-  child.is_ready = false;
-  child.policy.started(now);
+  child.is_ready = child.killed = false;
+  child.policy.started();
   try {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) throw SetupError(fmt::format("pipe: {}", std::strerror(errno)));
     child.ready = UniqueFd(ends[0]);
     const UniqueFd ready(ends[1]);
     std::vector<std::string> arguments = child.spec.arguments;
-    arguments.insert(arguments.end(), {"--ready-fd", std::to_string(kReadyFd)});
     const auto first = std::exchange(child.spec.first_arguments, {});
     arguments.insert(arguments.end(), first.begin(), first.end());
-    child.pid = spawn_child(config_.executable, std::move(arguments), ready.get());
+    const RunsOn inherited(child.spec.cpus);
+    child.pid = spawn_child(config_.executable, std::move(arguments), {ready.get(), config_.packed_fd});
     spdlog::info("started {} pid={}", child.spec.name, child.pid);
   } catch (const SetupError& error) {
     failed_to_start(child, error.what(), now);
   }
 }
 
-void Supervisor::look_ready(Child& child) {
+void Supervisor::look_ready(Child& child, TimePoint now) {
   char byte = 0;
-  if (!child.ready || ::read(child.ready.get(), &byte, 1) != 1) return;
+  if (!child.ready) return;
+  const ssize_t bytes = ::read(child.ready.get(), &byte, 1);
+  if (bytes < 0) return;
+  child.ready = UniqueFd();  // it said so, or ends without
+  if (bytes == 0) return;
   child.is_ready = child.proven = true;
-  child.ready = UniqueFd();
+  child.policy.ready(now);
 }
 
 void Supervisor::ended(Child& child, int status, TimePoint now) {
-  look_ready(child);
+  look_ready(child, now);
   child.ready = UniqueFd();
   const bool exited = WIFEXITED(status);
-  const std::string how = how_it_ended(status);
+  const std::string how = child.killed && WIFSIGNALED(status) ? "was ended at once" : how_it_ended(status);
   const bool told_to = phase_ == Phase::kStopping || (phase_ == Phase::kDraining && child.spec.front);
   if (told_to) {
     if (exited && WEXITSTATUS(status) == 0) return;
@@ -92,7 +96,7 @@ void Supervisor::failed_to_start(Child& child, const std::string& how, TimePoint
 }
 
 void Supervisor::start_later(Child& child, const std::string& how, TimePoint now) {
-  const Duration delay = child.policy.ended(child.is_ready, now);
+  const Duration delay = child.policy.ended(now);
   child.is_ready = false;
   child.last_end = how;
   child.start_again = now + delay;
@@ -150,6 +154,7 @@ void Supervisor::on_signals(uint32_t count, TimePoint now) {
     spdlog::warn("a second signal: ending what is left now");
     note_cut_short();
     signal(SIGTERM, true);  // its second, too: its clients are told
+    for (Child& child : children_) child.killed = child.pid > 0 && !child.spec.front;
     signal(SIGKILL, false);
     stop_rest(config_.now_grace, now);
   }
@@ -195,14 +200,30 @@ TimePoint Supervisor::next_deadline() const {
   if (phase_ == Phase::kStopping) return earliest;
   for (const Child& child : children_) {
     earliest = std::min(earliest, child.start_again);
-    if (child.pid > 0 && child.is_ready) earliest = std::min(earliest, child.policy.next_deadline());
+    if (child.pid > 0) earliest = std::min(earliest, child.policy.next_deadline());
   }
   return earliest;
 }
 
-int Supervisor::run() {
+void Supervisor::block_signals() {
   const sigset_t signals = supervised_signals();
   ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+}
+
+// For a signal, a child that says it is ready, or the next deadline.
+void Supervisor::wait(int signals) const {
+  int timeout_ms = -1;
+  if (const TimePoint next = next_deadline(); next != kNever)
+    timeout_ms = static_cast<int>(std::max(0.0, milliseconds(next - steady_now()))) + 1;
+  std::vector<pollfd> entries{{signals, POLLIN, 0}};
+  for (const Child& child : children_)
+    if (child.ready) entries.push_back({child.ready.get(), POLLIN, 0});
+  ::poll(entries.data(), entries.size(), timeout_ms);
+}
+
+int Supervisor::run() {
+  block_signals();
+  const sigset_t signals = supervised_signals();
   const UniqueFd fd(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!fd) throw SetupError(fmt::format("signalfd: {}", std::strerror(errno)));
   for (Child& child : children_)
@@ -211,11 +232,7 @@ int Supervisor::run() {
   for (;;) {
     advance(steady_now());
     if (phase_ == Phase::kStopped) return exit_code_;
-    int timeout_ms = -1;
-    if (const TimePoint next = next_deadline(); next != kNever)
-      timeout_ms = static_cast<int>(std::max(0.0, milliseconds(next - steady_now()))) + 1;
-    pollfd entry{fd.get(), POLLIN, 0};
-    ::poll(&entry, 1, timeout_ms);
+    wait(fd.get());
     uint32_t stops = 0;
     signalfd_siginfo info{};
     while (::read(fd.get(), &info, sizeof info) == sizeof info) stops += info.ssi_signo == SIGCHLD ? 0 : 1;
@@ -223,8 +240,8 @@ int Supervisor::run() {
     on_signals(stops, now);
     reap(now);
     for (Child& child : children_) {
-      look_ready(child);
-      if (child.pid > 0 && child.policy.recovers(child.is_ready, now)) {
+      look_ready(child, now);
+      if (child.pid > 0 && child.policy.recovers(now)) {
         spdlog::info("{} stays up again", child.spec.name);
         tell_at_ = now;
       }

@@ -8,6 +8,7 @@
 #include "cli/exit_codes.h"
 #include "cli/restart_policy.h"
 #include "common/clock.h"
+#include "common/cpu_list.h"
 #include "common/unique_fd.h"
 
 namespace spillway {
@@ -16,6 +17,7 @@ struct ChildSpec {
   std::string name;                               // "prefill 0", for people
   std::vector<std::string> arguments;             // after argv[0]; --ready-fd is added
   std::vector<std::string> first_arguments = {};  // after those, at its first start only
+  CpuList cpus = {};                              // that it runs on; empty: those of the supervisor
   bool front = false;                             // clients talk to it: it drains before the others are stopped
 };
 
@@ -35,9 +37,12 @@ class Supervisor {
     Duration drain_max = std::chrono::seconds(33);
     Duration stop_grace = std::chrono::seconds(5);
     Duration now_grace = std::chrono::seconds(1);
+    int packed_fd = -1;         // each child gets it (ChildDescriptors); stays the caller's
     std::string status_socket;  // told about crash loops (TroubleSender); empty: nobody
   };
   Supervisor(const Config& config, std::vector<ChildSpec> specs);
+  // From here on they wait for run(), which else does it itself: before something is made that must be removed.
+  static void block_signals();
   // Returns the process's exit code: 0 when all has drained after a signal, else one of exit_codes.h.
   int run();
 
@@ -48,6 +53,7 @@ class Supervisor {
     pid_t pid = -1;
     UniqueFd ready = {};    // of the present process: readable once it is at work
     bool is_ready = false;  // the present process is at work
+    bool killed = false;    // the present process, by this one, as a second signal asks
     bool proven = false;    // one of its processes has been at work
     TimePoint start_again = kNever;
     std::string last_end = {};
@@ -55,7 +61,7 @@ class Supervisor {
   enum class Phase : uint8_t { kRunning, kDraining, kStopping, kStopped };
 
   void start(Child& child, TimePoint now);
-  void look_ready(Child& child);
+  void look_ready(Child& child, TimePoint now);
   void ended(Child& child, int status, TimePoint now);
   void failed_to_start(Child& child, const std::string& how, TimePoint now);
   void start_later(Child& child, const std::string& how, TimePoint now);
@@ -69,6 +75,7 @@ class Supervisor {
   void kill_left(const char* why);
   void tell_troubles(TimePoint now);
   TimePoint next_deadline() const;
+  void wait(int signals) const;
 
   const Config config_;
   std::vector<Child> children_;

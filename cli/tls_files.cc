@@ -25,7 +25,7 @@ TlsIdentity read_tls_identity(const Options& options) {
   if (!certificate)
     throw SetupError(fmt::format("cannot open TLS certificate file {}: {}", options.tls_cert, std::strerror(errno)));
   identity.certificate_pem = read_small_file(certificate, options.tls_cert, "TLS certificate");
-  const std::optional<UniqueFd> key = open_private_file(options.tls_key, "TLS key");
+  const std::optional<UniqueFd> key = open_private_file(options.tls_key, "TLS key", Links::kFollowed);
   if (!key) throw SetupError(fmt::format("there is no TLS key file {}", options.tls_key));
   identity.key_pem = read_small_file(*key, options.tls_key, "TLS key");
   if (!identity.given()) throw SetupError(fmt::format("TLS certificate file {} is empty", options.tls_cert));

@@ -7,13 +7,15 @@
 #include <iterator>
 
 #include "cli/memory_plan.h"
+#include "cli/packed_model.h"
 #include "cli/process_routes.h"
 #include "kernels/make_backend.h"
 
 namespace spillway {
 namespace {
 
-constexpr uint32_t kPromptTokens = 300;  // over one attention split and four blocks, with a partial one
+// Over one attention split and four blocks, with a partial one that the answer outgrows.
+constexpr uint32_t kPromptTokens = 310;
 // The slow level, and any but the main one, proves itself on tiny models in full; a large one is given less.
 constexpr const char* kSlowLevel = "scalar";
 constexpr uint64_t kLargeModelBytes = uint64_t{16} << 20;
@@ -78,7 +80,7 @@ int verify_command(const Options& options) {
   VerifyRequest request_other =
       large ? verify_request(file, std::min(kShortPromptTokens, model_len - kShortTokens), kShortTokens) : request_full;
   const std::string main_level = options.isa == "auto" ? available_isa_levels().back() : options.isa;
-  request_full.cache_dir = request_other.cache_dir = options.cache_dir;
+  request_full.cache = request_other.cache = weights_cache_of(options);
   VerifyRequest request = main_level == kSlowLevel ? request_other : request_full;
   request.flip_bit = options.flip_bit;
   std::vector<VerifyGroup> groups = verify_locally(file, options.isa, options.threads, request, request_other);

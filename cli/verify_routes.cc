@@ -21,7 +21,7 @@ constexpr uint32_t kChunkTokens = 512;  // of routes that are not about chunks
 LocalEngine::Request local_request(const VerifyRequest& request) {
   return {.prompt = request.prompt,
           .tokens_max = request.tokens_max,
-          .stop_token = {},
+          .stop_tokens = {},
           .sampling = {},
           .digest_logits = true};
 }
@@ -79,6 +79,32 @@ Result<RouteResult> in_batch(LocalModel& model, const VerifyRequest& request) {
   return engine.generate(batch, {}).map([](const auto& answers) { return local_result(answers[kPlaceInBatch]); });
 }
 
+// Other text, and a prompt so short of a block's end that the answer crosses it half-way. `index` tells them apart.
+LocalEngine::Request grower(const LocalModel& model, const VerifyRequest& request, uint32_t index) {
+  const uint32_t block_tokens = model.kv().layout.block_tokens;
+  LocalEngine::Request grower = local_request(request);
+  grower.prompt.resize(block_tokens - (request.tokens_max - 2) / 2 % block_tokens);
+  for (uint32_t i = 0; i < grower.prompt.size(); ++i)
+    grower.prompt[i] = (request.prompt[i % request.prompt.size()] + 1 + index + i) % model.config().vocab;
+  return grower;
+}
+
+// Older neighbours grow past the pool's last slot, so the request, the youngest, loses all its own while it decodes,
+// and comes back when they are done. Each took a slot: few of its blocks are still in the cache then.
+Result<RouteResult> preempted(LocalModel& model, const VerifyRequest& request) {
+  const KvLayout& layout = model.kv().layout;
+  const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
+  const uint32_t blocks = layout.blocks_for(prompt_tokens), older = std::min(blocks, kBatch - 1);
+  std::vector<LocalEngine::Request> batch;
+  for (uint32_t index = 0; index < older; ++index) batch.push_back(grower(model, request, index));
+  batch.push_back(local_request(request));
+  const uint32_t alone = layout.blocks_for(prompt_tokens + request.tokens_max - 1);
+  LocalEngine engine(model, kChunkTokens, kBatch, {.slots_max = std::max(blocks + older, alone), .growth_margin = 0});
+  const auto answers = engine.generate(batch, {});
+  if (!answers) return tl::unexpected<Error>(answers.error());
+  return check_preempted(engine.engine().counters()).map([&] { return local_result(answers->back()); });
+}
+
 Result<RouteResult> prefix_hit(LocalModel& model, const VerifyRequest& request) {
   LocalEngine engine(model, kChunkTokens, 1);
   const LocalEngine::Request local = local_request(request);
@@ -102,6 +128,13 @@ Result<RouteResult> with_threads(LocalModel& model, const VerifyRequest& request
 }
 
 }  // namespace
+
+Result<void> check_preempted(const EngineCounters& counters) {
+  if (counters.preemptions > 0 && counters.recomputed_tokens > 0) return {};
+  return fail(ErrorCode::kInternal,
+              fmt::format("{} preemptions and {} positions computed again; there should have been some of both",
+                          counters.preemptions, counters.recomputed_tokens));
+}
 
 RouteResult route_result(std::span<const TokenId> tokens, std::span<const uint64_t> logits_digests) {
   CHECK(tokens.size() == logits_digests.size());
@@ -153,7 +186,7 @@ LocalModel::Limits verify_limits(const ModelConfig& config, const VerifyRequest&
           .logit_rows_max = std::max(kBatch, positions),  // without cache every row reaches the classifier
           .model_len = positions,
           .kv_bytes = blocks * layout.block_bytes(),
-          .cache_dir = request.cache_dir};
+          .cache = request.cache};
 }
 
 std::vector<VerifyRoute> local_routes(LocalModel& model, const VerifyRequest& request) {
@@ -170,6 +203,8 @@ std::vector<VerifyRoute> local_routes(LocalModel& model, const VerifyRequest& re
                       [&model, request, threads] { return with_threads(model, request, threads); }});
   routes.push_back({"batch of 1, cold", [&model, request] { return engine_alone(model, request, kChunkTokens); }});
   routes.push_back({fmt::format("batch of {}", kBatch), [&model, request] { return in_batch(model, request); }});
+  if (request.prompt.size() >= model.kv().layout.block_tokens)  // else a neighbour's prompt would not fit
+    routes.push_back({"preempted, recomputed", [&model, request] { return preempted(model, request); }});
   if (request.prompt.size() > model.kv().layout.block_tokens)
     routes.push_back({"prefix hit", [&model, request] { return prefix_hit(model, request); }});
   return routes;

@@ -12,7 +12,7 @@
 namespace spillway {
 namespace {
 
-constexpr std::array<std::string_view, 18> kNames = {
+constexpr std::array<std::string_view, 20> kNames = {
     "gateway-arrived",   // G: a request left the HTTP side, nothing done yet
     "gateway-dispatch",  // G: a Prefill or Reserve is about to be sent
     "gateway-token",     // G: a token is about to go to its stream
@@ -22,8 +22,10 @@ constexpr std::array<std::string_view, 18> kNames = {
     "prefill-compute",   // P: a step began, on the compute thread
     "prefill-layer",     // P: a layer of a step is done, its parts not yet queued
     "prefill-send",      // P: parts are about to be queued for transfer
+    "prefill-transfer",  // P: parts were taken by the transfer thread, not yet sent
     "prefill-done",      // P: PrefillDone is about to be sent
     "decode-reserved",   // D: a Reserve message arrived, nothing done yet
+    "decode-transfer",   // D: an attempt was taken by the transfer thread, its blocks may come
     "decode-landed",     // D: parts landed, not yet counted
     "decode-commit",     // D: all parts landed, the sequence is about to join the batch
     "decode-step",       // D: a step is about to be handed to compute

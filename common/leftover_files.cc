@@ -45,4 +45,17 @@ void remove_leftover_files(const std::string& path) {
   for_each_leftover(path, [](const std::string& file) { ::unlink(file.c_str()); });
 }
 
+// A writer has it open as long as it lives, and nobody else has it open for writing.
+void remove_own_unfinished_files() {
+  const std::string_view known = kUnfinishedSuffix.substr(0, kUnfinishedSuffix.find_last_not_of('X') + 1);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error)) {
+    const std::string path = std::filesystem::read_symlink(entry.path(), error).string();
+    if (error || path.size() < kUnfinishedSuffix.size()) continue;
+    const bool unfinished = path.compare(path.size() - kUnfinishedSuffix.size(), known.size(), known) == 0;
+    const int flags = ::fcntl(std::stoi(entry.path().filename().string()), F_GETFL);
+    if (unfinished && flags >= 0 && (flags & O_ACCMODE) != O_RDONLY) ::unlink(path.c_str());
+  }
+}
+
 }  // namespace spillway

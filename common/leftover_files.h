@@ -14,5 +14,7 @@ inline constexpr std::string_view kUnfinishedSuffix = ".spillway-new.XXXXXX";
 // and looks after that whether it is still there (st_nlink).
 std::vector<std::string> leftover_files(const std::string& path);
 void remove_leftover_files(const std::string& path);
+// Those that this process itself is writing now, whatever they were to become: before it leaves without finishing them.
+void remove_own_unfinished_files();
 
 }  // namespace spillway

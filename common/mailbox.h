@@ -44,6 +44,9 @@ class Mailbox {
     return item;
   }
 
+  // Any thread: without an item, the owner has something else to look at.
+  void wake() { owner_.wake(); }
+
   size_t capacity() const { return capacity_; }
 
  private:

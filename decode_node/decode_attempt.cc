@@ -15,6 +15,7 @@ void DecodeNode::on_message(PeerId from, const Reserve& reserve, Turn& turn) {
   const Attempt& attempt = work.attempt;
   const std::optional<PeerId> prefill = peers_.find(reserve.prefill);
   const Result<SequenceId> sequence = open(work);
+  peers_.placed(from, attempt.transfer, sequence.has_value());
   if (!sequence) {
     ended_.add(attempt.request, attempt.epoch);
     const Failed refusal{attempt, sequence.error().code, sequence.error().detail};
@@ -69,6 +70,7 @@ Result<SequenceId> DecodeNode::open(const Work& work) {
                        .sampling = work.sampling,
                        .stop_tokens = work.stop_tokens,
                        .tenant = work.tenant,
+                       .public_prefix = work.public_prefix,
                        .digest_logits = work.digest_logits,
                        .logprob_count = work.logprob_count});
 }
@@ -121,8 +123,10 @@ void DecodeNode::on_message(PeerId from, const PrefillDone& done, Turn& turn) {
   if (done.prompt_tokens != request->work.prompt.size() || done.first_token >= config_.vocab) {
     fail_both(*request,
               {ErrorCode::kCorrupt,
-               fmt::format("the prefill node computed {} prompt tokens of {} and sampled id {} of a vocabulary of {}",
-                           done.prompt_tokens, request->work.prompt.size(), done.first_token, config_.vocab)},
+               done.first_token >= config_.vocab
+                   ? fmt::format("the prefill node sampled a token outside the vocabulary of {}", config_.vocab)
+                   : fmt::format("the prefill node computed {} prompt tokens of {}", done.prompt_tokens,
+                                 request->work.prompt.size())},
               turn);
     return;
   }

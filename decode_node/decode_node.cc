@@ -19,17 +19,22 @@ DecodeNode::DecodeNode(const DecodeConfig& config, Engine& engine, KvReceiver& r
     : config_(config),
       engine_(engine),
       receiver_(receiver),
-      peers_({.peers_max = config.peers_max, .bulk_role = Role::kPrefill, .bulk_retry = config.bulk_retry}),
+      peers_({.peers_max = config.peers_max,
+              .bulk_role = Role::kPrefill,
+              .bulk_retry = config.bulk_retry,
+              .blocks_total = engine.cache().config().slot_count}),
       requests_(config.requests_max),
       ended_(config.requests_max * kEndedPerRequest),
-      watch_(config.stall_after) {
+      watch_(config.stall_after),
+      transfer_watch_(config.stall_after) {
   CHECK(config.vocab > 0 && config.vocab <= engine.config().vocab);
   CHECK(config.lease > Duration{0});
 }
 
 size_t DecodeNode::effects_max() const {
-  // Per request a CloseTransfer and two messages (both ends told), per peer one Load and one bulk job, one step.
-  return size_t{3} * config_.requests_max + size_t{2} * config_.peers_max + 4;
+  // Per request a CloseTransfer and two messages (both ends told), per peer one Load and one bulk job, one step,
+  // one probe, one Yield.
+  return size_t{3} * config_.requests_max + size_t{2} * config_.peers_max + 6;
 }
 
 void DecodeNode::on(const DecodeEvent& event, TimePoint now, BoundedVector<DecodeEffect>& effects) {
@@ -50,6 +55,7 @@ void DecodeNode::on_deadline(TimePoint now, BoundedVector<DecodeEffect>& effects
                                                                       milliseconds(config_.lease))};
     fail_both(request, error, turn);
   }
+  peers_.end_wants(turn.now);
   std::vector<ConnectBulk> links;
   peers_.retry_bulk(now, links);
   for (ConnectBulk& link : links) emit(std::move(link), turn);
@@ -57,7 +63,8 @@ void DecodeNode::on_deadline(TimePoint now, BoundedVector<DecodeEffect>& effects
 }
 
 TimePoint DecodeNode::next_deadline() const {
-  TimePoint earliest = std::min(peers_.next_deadline(), watch_.next_deadline());
+  TimePoint earliest =
+      std::min({peers_.next_deadline(), watch_.next_deadline(), transfer_watch_.next_deadline(), yield_again_at_});
   for (const auto& [id, request] : requests_.records()) earliest = std::min(earliest, request.lease_until);
   return earliest;
 }
@@ -77,7 +84,9 @@ void DecodeNode::finish_turn(Turn& turn) {
     totals_.step_sequences += plan->shares.size();
     emit(std::move(*plan), turn);
   }
+  ask_back(turn);
   watch_.look(turn.now);
+  if (transfer_watch_.look(turn.now, receiver_.open_transfers() > 0)) emit(TransferProbe{}, turn);
   const uint32_t available = engine_.cache().available();
   const Load load{.blocks_free = available,
                   .running_sequences = engine_.open_sequences(),
@@ -88,8 +97,32 @@ void DecodeNode::finish_turn(Turn& turn) {
                   .blocks_cached = available - engine_.cache().pool().free_count(),
                   .totals = totals_,
                   .stalled_ms = watch_.stalled_ms(),
-                  .draining = draining_};
-  for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
+                  .draining = draining_,
+                  .transfer_stalled_ms = transfer_watch_.stalled_ms()};
+  const uint32_t sequences_free = std::min(engine_.sequences_free(), config_.requests_max - requests_.size());
+  for (const auto& [gateway, theirs] : peers_.loads_to_tell(load, sequences_free)) send(gateway, theirs, turn);
+}
+
+// All slots are those of reservations and those of sequences that wait for more. The youngest reservation gives way:
+// its prompt may take minutes yet, and what decodes has clients that read. One at a time, for each brings many slots.
+void DecodeNode::ask_back(Turn& turn) {
+  const bool stuck = engine_.step_in_flight() == nullptr && engine_.preempted() > 0;
+  if (!stuck || turn.now >= yield_again_at_) yield_again_at_ = kNever;
+  if (!stuck || yield_again_at_ != kNever) return;
+  uint32_t receiving = 0;
+  const DecodeRequest* youngest = nullptr;
+  uint64_t arrival = 0;
+  for (const auto& [id, request] : requests_.records()) {
+    if (request.state != State::kReceiving) continue;
+    ++receiving;
+    const uint64_t its = engine_.sequence(*request.sequence).arrival;
+    if (request.done || (youngest != nullptr && its < arrival)) continue;
+    youngest = &request;
+    arrival = its;
+  }
+  if (youngest == nullptr || receiver_.open_transfers() > receiving) return;  // slots are on their way back
+  yield_again_at_ = turn.now + config_.yield_again;
+  send_prefill(*youngest, Yield{youngest->attempt}, turn);
 }
 
 void DecodeNode::handle(const PeerUp& up, Turn& turn) {
@@ -137,6 +170,7 @@ void DecodeNode::handle(const StepDone& done, Turn& turn) {
 }
 
 void DecodeNode::handle(const PartsLanded& landed, Turn& turn) {
+  transfer_watch_.heard(turn.now);
   const KvReceiver::Landing landing = receiver_.on(landed);
   if (landing == KvReceiver::Landing::kIgnored) return;
   DecodeRequest* const request = requests_.find(landed.transfer);
@@ -155,11 +189,18 @@ void DecodeNode::handle(const PartsLanded& landed, Turn& turn) {
   commit_if_complete(*request, turn);
 }
 
-void DecodeNode::handle(const TransferClosed& closed, Turn&) { receiver_.on(closed); }
+void DecodeNode::handle(const TransferClosed& closed, Turn& turn) {
+  transfer_watch_.heard(turn.now);
+  receiver_.on(closed);
+}
 
-void DecodeNode::handle(const BulkReady& ready, Turn&) { peers_.on(ready); }
+void DecodeNode::handle(const BulkReady& ready, Turn& turn) {
+  transfer_watch_.heard(turn.now);
+  peers_.on(ready);
+}
 
 void DecodeNode::handle(const BulkLost& lost, Turn& turn) {
+  transfer_watch_.heard(turn.now);
   if (!peers_.on(lost, turn.now)) return;
   const auto depends = [&](const DecodeRequest& one) {
     return one.state == State::kReceiving && peers_.is_process(lost.peer, one.prefill) &&

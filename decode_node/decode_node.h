@@ -18,6 +18,7 @@
 #include "transfer/messages.h"
 #include "transfer/peer_table.h"
 #include "transfer/transfer_job.h"
+#include "transfer/transfer_watch.h"
 
 namespace spillway {
 
@@ -27,12 +28,15 @@ struct DecodeConfig {
   uint32_t vocab = 0;                        // token ids are below it; at most EngineConfig::vocab
   uint32_t peers_max = kPeersMax;
   Duration bulk_retry = std::chrono::milliseconds(250);  // a lost bulk link of a living peer is tried again after this
-  Duration stall_after = std::chrono::seconds(5);  // a step without a sign of life for so long: announced as stalled
+  Duration yield_again = std::chrono::seconds(1);        // an attempt that was asked to yield is asked again after this
+  Duration stall_after =
+      std::chrono::seconds(5);  // a thread at work without a sign of life for so long: announced as stalled
 };
 
 using DecodeEvent = std::variant<PeerUp, PeerMessage, PeerGone, LayerDone, StepDone, PartsLanded, TransferClosed,
-                                 BulkReady, BulkLost, DrainRequested>;
-using DecodeEffect = std::variant<SendMessage, ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, StepPlan>;
+                                 BulkReady, BulkLost, TransferAlive, DrainRequested>;
+using DecodeEffect =
+    std::variant<SendMessage, ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, TransferProbe, StepPlan>;
 
 // What a decode node decides: reserve, grant, receive, commit, join the batch, finish. Loop thread. No clock, socket,
 // thread or payload byte: the same events give the same effects, so tests and the simulator replay a node from a log.
@@ -70,8 +74,10 @@ class DecodeNode {
   void handle(const TransferClosed& closed, Turn& turn);
   void handle(const BulkReady& ready, Turn& turn);
   void handle(const BulkLost& lost, Turn& turn);
+  void handle(const TransferAlive&, Turn& turn) { transfer_watch_.answered(turn.now); }
   void handle(const DrainRequested&, Turn&) { draining_ = true; }
   void finish_turn(Turn& turn);
+  void ask_back(Turn& turn);
 
   void on_message(PeerId from, const Reserve& reserve, Turn& turn);
   void on_message(PeerId from, const Lease& lease, Turn& turn);
@@ -79,6 +85,7 @@ class DecodeNode {
   void on_message(PeerId from, const Cancel& cancel, Turn& turn);
   void on_message(PeerId from, const Failed& failed, Turn& turn);
   void on_message(PeerId from, const MayLeave&, Turn&) { peers_.may_leave(from); }
+  void on_message(PeerId from, const Want& want, Turn& turn) { peers_.on(from, want, turn.now); }
   template <class Other>
   void on_message(PeerId, const Other&, Turn&) {}  // not for a decode node
 
@@ -104,6 +111,8 @@ class DecodeNode {
   AttemptTable<DecodeRequest> requests_;
   EndedAttempts ended_;
   StepWatch watch_;
+  TransferWatch transfer_watch_;
+  TimePoint yield_again_at_ = kNever;  // a Yield is out; the next one then
   bool draining_ = false;
   NodeTotals totals_;
 };

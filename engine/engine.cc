@@ -67,7 +67,7 @@ Result<void> Engine::admit(const OpenRequest& request) const {
   const auto outside = std::ranges::find_if(request.prompt, [&](TokenId token) { return token >= config_.vocab; });
   if (outside != request.prompt.end()) {
     return fail(ErrorCode::kInvalidArgument,
-                fmt::format("prompt token {} at position {} is outside the vocabulary of {}", *outside,
+                fmt::format("the prompt token at position {} is outside the vocabulary of {}",
                             outside - request.prompt.begin(), config_.vocab));
   }
   if (request.reserve_tokens > config_.max_model_len) {
@@ -96,7 +96,7 @@ Result<SequenceId> Engine::open(OpenRequest request) {
   const uint32_t block_tokens = kv.layout.block_tokens;
 
   Sequence sequence;
-  sequence.keys = block_keys(request.tenant, kv.model, block_tokens, request.prompt);
+  sequence.keys = block_keys(request.tenant, request.public_prefix, kv.model, block_tokens, request.prompt);
   const size_t reusable = std::min<size_t>(sequence.keys.size(), request.reuse_tokens_max / block_tokens);
   sequence.blocks = cache_.match(std::span(sequence.keys).first(reusable), request.prompt);
   sequence.sealed_blocks = static_cast<uint32_t>(sequence.blocks.size());

@@ -68,6 +68,7 @@ class Engine {
     SamplingParams sampling;
     std::vector<TokenId> stop_tokens{};  // not sampled among the first sampling.min_tokens; to stop is the caller's
     TenantKey tenant;
+    PublicPrefix public_prefix{};  // of the prompt; REQUIRES tokens <= prompt.size(). Output is never public
     bool digest_logits = false;
     uint32_t logprob_count = 0;  // of each sampled token, entries as in common/logprobs.h
     bool score_prompt = false;   // the same of every prompt token but the first; REQUIRES reuse_tokens_max == 0

@@ -41,6 +41,7 @@ Executor::~Executor() { inbox_.push({}); }
 void Executor::submit(StepPlan plan) { inbox_.push({.kind = Command::Kind::kStep, .plan = std::move(plan)}); }
 
 void Executor::run() {
+  backend_.enter_compute_thread();
   for (;;) {
     const std::optional<Command> command = inbox_.take();
     if (!command) {

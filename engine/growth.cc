@@ -27,7 +27,7 @@ std::vector<SequenceId> Engine::by_age() const {
 
 // Every sequence that runs gets slots for all its rows or is preempted, and those preempted come back in their order
 // as far as there is room. The oldest of all takes what it needs from any younger one, so it always moves (or waits
-// for slots that no running sequence holds: of reservations, which end by their lease); hence each gets its turn.
+// for slots of reservations, which their owner asks back where nothing else holds any); hence each gets its turn.
 void Engine::make_room() {
   const std::vector<SequenceId> ages = by_age();
   bool older_waits = false;

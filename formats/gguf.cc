@@ -94,6 +94,10 @@ Result<const std::vector<int64_t>*> GgufFile::get_ints(std::string_view key) con
   return find_array<int64_t>(content_->tables, key, "a list of integers");
 }
 
+Result<const std::vector<double>*> GgufFile::get_floats(std::string_view key) const {
+  return find_array<double>(content_->tables, key, "a list of floating-point numbers");
+}
+
 Result<const GgufTensor*> GgufFile::tensor(std::string_view name) const {
   const auto entry = content_->tables.tensor_index.find(std::string(name));
   if (entry == content_->tables.tensor_index.end())
@@ -104,5 +108,14 @@ Result<const GgufTensor*> GgufFile::tensor(std::string_view name) const {
 std::span<const GgufTensor> GgufFile::tensors() const { return content_->tables.tensors; }
 
 std::span<const std::byte> GgufFile::bytes() const { return content_->bytes; }
+
+std::optional<FileFacts> GgufFile::facts() const {
+  if (content_->mapping.bytes().empty()) return std::nullopt;
+  return content_->mapping.facts();
+}
+
+void GgufFile::release(std::span<const std::byte> part) const {
+  if (!content_->mapping.bytes().empty()) content_->mapping.release(part);
+}
 
 }  // namespace spillway

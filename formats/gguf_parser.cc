@@ -10,13 +10,14 @@
 
 #include "common/quote.h"
 #include "formats/byte_reader.h"
+#include "formats/gguf_types.h"
 
 namespace spillway {
 namespace {
 
-constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
-constexpr uint32_t kVersion = 3;
-constexpr uint64_t kEntriesMax = 65536;  // metadata entries, and tensors
+constexpr uint32_t kMagic = 0x46554747;               // "GGUF"
+constexpr uint32_t kVersionMin = 2, kVersionMax = 3;  // 3 only added big-endian files; those of late 2023 are 2
+constexpr uint64_t kEntriesMax = 65536;               // metadata entries, and tensors
 constexpr uint64_t kKeyBytesMax = 65535;
 constexpr uint64_t kTensorNameBytesMax = 64;
 constexpr uint64_t kStringBytesMax = uint64_t{1} << 24;
@@ -65,30 +66,6 @@ uint64_t item_bytes_min(ValueType type) {
   return 1;
 }
 
-// `values` neighbours along shape[0] are stored in `bytes` bytes.
-struct StorageUnit {
-  uint64_t values, bytes;
-};
-
-std::optional<StorageUnit> storage_unit(uint32_t type) {
-  switch (static_cast<GgufType>(type)) {
-    case GgufType::kF32: return StorageUnit{1, 4};
-    case GgufType::kBf16: return StorageUnit{1, 2};
-    case GgufType::kQ8_0: return StorageUnit{32, 34};
-    case GgufType::kQ4_1: return StorageUnit{32, 20};
-  }
-  return std::nullopt;
-}
-
-// What people call the types of ggml.h; files often hold one that is not supported here.
-std::string_view type_name(uint32_t type) {
-  constexpr std::string_view kNames[] = {"F32",     "F16",    "Q4_0",    "Q4_1",  "?",      "?",     "Q5_0",  "Q5_1",
-                                         "Q8_0",    "Q8_1",   "Q2_K",    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K",  "Q8_K",
-                                         "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS",
-                                         "I8",      "I16",    "I32",     "I64",   "F64",    "IQ1_M", "BF16"};
-  return type < std::size(kNames) ? kNames[type] : "?";
-}
-
 class Parser {
  public:
   explicit Parser(std::span<const std::byte> bytes) : bytes_(bytes), reader_(bytes) {}
@@ -130,10 +107,11 @@ Result<GgufTables> Parser::parse() {
 void Parser::read_header() {
   if (reader_.read<uint32_t>() != kMagic) return corrupt("this is no GGUF file: its first four bytes are not \"GGUF\"");
   const auto version = reader_.read<uint32_t>();
-  if (!reader_.failed() && version == __builtin_bswap32(kVersion))
+  if (!reader_.failed() && version == __builtin_bswap32(kVersionMax))
     return unsupported("a big-endian GGUF file; supported are little-endian files");
-  if (!reader_.failed() && version != kVersion)
-    return unsupported(fmt::format("GGUF version {}; supported is version {}", version, kVersion));
+  if (!reader_.failed() && (version < kVersionMin || version > kVersionMax))
+    return unsupported(
+        fmt::format("GGUF version {}; supported are versions {} and {}", version, kVersionMin, kVersionMax));
   tensor_count_ = reader_.read<uint64_t>();
   entry_count_ = reader_.read<uint64_t>();
   if (tensor_count_ > kEntriesMax || tensor_count_ > reader_.left() / kTensorBytesMin)
@@ -256,24 +234,24 @@ void Parser::read_tensor() {
 
 // Bytes of a tensor's data; nullopt, with the reader failed, when type and shape cannot be.
 std::optional<uint64_t> Parser::data_bytes(const GgufTensor& tensor, uint32_t type) {
-  const std::optional<StorageUnit> unit = storage_unit(type);
-  if (!unit) {
-    unsupported(fmt::format("tensor {} has type {} ({}); supported are F32, BF16, Q8_0 and Q4_1",
-                            quote_foreign(tensor.name), type, type_name(type)));
+  const GgufTypeInfo* const info = gguf_type_info(type);
+  if (info == nullptr || !info->supported()) {
+    unsupported(fmt::format("tensor {} has type {} ({}); supported are {}", quote_foreign(tensor.name), type,
+                            info != nullptr ? info->name : "unknown", supported_gguf_types()));
     return std::nullopt;
   }
-  if (tensor.shape[0] % unit->values != 0) {
+  if (tensor.shape[0] % info->block_values != 0) {
     corrupt(fmt::format("tensor {} of type {}: rows of {} values do not divide into blocks of {}",
-                        quote_foreign(tensor.name), type_name(type), tensor.shape[0], unit->values));
+                        quote_foreign(tensor.name), info->name, tensor.shape[0], info->block_values));
     return std::nullopt;
   }
-  uint64_t units = tensor.shape[0] / unit->values, length = 0;
-  bool possible = units > 0;
+  uint64_t blocks = tensor.shape[0] / info->block_values, length = 0;
+  bool possible = blocks > 0;
   for (size_t axis = 1; axis < tensor.shape.size(); ++axis)
-    possible = possible && tensor.shape[axis] > 0 && !__builtin_mul_overflow(units, tensor.shape[axis], &units);
-  if (!possible || __builtin_mul_overflow(units, unit->bytes, &length) || length > bytes_.size()) {
+    possible = possible && tensor.shape[axis] > 0 && !__builtin_mul_overflow(blocks, tensor.shape[axis], &blocks);
+  if (!possible || __builtin_mul_overflow(blocks, uint64_t{info->block_bytes}, &length) || length > bytes_.size()) {
     corrupt(fmt::format("tensor {} of type {} and shape [{}] cannot be in a file of {} bytes",
-                        quote_foreign(tensor.name), type_name(type), fmt::join(tensor.shape, ", "), bytes_.size()));
+                        quote_foreign(tensor.name), info->name, fmt::join(tensor.shape, ", "), bytes_.size()));
     return std::nullopt;
   }
   return length;

@@ -19,7 +19,7 @@ struct GgufTables {
   std::unordered_map<std::string, size_t> tensor_index;  // name -> index in `tensors`
 };
 
-// Parses a whole file (spec: ggml docs/gguf.md, version 3, little-endian). The result borrows `bytes`. Memory is
+// Parses a whole file (spec: ggml docs/gguf.md, versions 2 and 3, little-endian). The result borrows `bytes`. Memory is
 // bounded by the file's size and fixed limits. kCorrupt: the bytes contradict themselves or the spec. kUnsupported:
 // another version, byte order, tensor type or nested arrays.
 Result<GgufTables> parse_gguf(std::span<const std::byte> bytes);

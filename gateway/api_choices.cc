@@ -17,7 +17,8 @@ AnswerShape answer_shape(const ApiRequest& request) {
   return shape;
 }
 
-std::vector<GenerateRequest> choice_requests(const ApiRequest& request, const TenantKey& tenant, RequestId first,
+std::vector<GenerateRequest> choice_requests(const ApiRequest& request, const TenantKey& tenant,
+                                             const PublicPrefixes& shared, RequestId first,
                                              const std::function<RequestId()>& next) {
   std::vector<GenerateRequest> requests;
   for (size_t index = 0; index <= request.more_prompts.size(); ++index) {
@@ -27,6 +28,7 @@ std::vector<GenerateRequest> choice_requests(const ApiRequest& request, const Te
       work.output_tokens_max = request.more_prompts[index - 1].output_tokens_max;
     }
     work.tenant = tenant;
+    work.public_prefix = shared.of(work.prompt);
     for (uint32_t choice = 0; choice < request.choices; ++choice) {
       work.request = requests.empty() ? first : next();
       work.sampling.choice = choice;

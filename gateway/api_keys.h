@@ -12,7 +12,7 @@
 namespace spillway {
 
 inline constexpr size_t kApiKeysMax = 64;
-inline constexpr size_t kApiKeyBytesMax = 256;  // of one
+inline constexpr size_t kApiKeyBytesMin = 8, kApiKeyBytesMax = 256;  // of one
 
 // The keys that clients may show, and the tenant that each stands for. Keeps their SHA-256 only, so that no dump or log
 // of it gives a key away. Without any, nobody is asked. Immutable; any thread.
@@ -24,6 +24,7 @@ class ApiKeys {
   ApiKeys(std::span<const std::string> keys, std::span<const std::byte> secret);
 
   bool asked_for() const { return !entries_.empty(); }
+  size_t count() const { return entries_.size(); }
   // The tenant of an Authorization header's "Bearer KEY"; nullptr: it has none of ours. Compares with all keys in time
   // that does not depend on how much of one is right.
   const TenantKey* find(std::string_view authorization) const;

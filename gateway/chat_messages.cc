@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
 
 #include "gateway/request_fields.h"
@@ -12,8 +13,10 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr std::string_view kPartMembers[] = {"type", "text"};
+
 // The text of one message part list: [{"type": "text", "text": ...}, ...].
-Parsed<std::string> read_parts(const Json& parts, const std::string& where) {
+Parsed<std::string> read_parts(const Json& parts, const std::string& where, std::vector<std::string>& ignored) {
   std::string text;
   for (size_t index = 0; index < parts.size(); ++index) {
     const Json& part = parts[index];
@@ -27,13 +30,14 @@ Parsed<std::string> read_parts(const Json& parts, const std::string& where) {
     if (!part.contains("text") || !part["text"].is_string())
       return refuse("messages", place + ".text must be a string", "invalid_type");
     text += part["text"].get_ref<const std::string&>();
+    add_unknown_members("messages[].content[].", part, kPartMembers, ignored);
   }
   return text;
 }
 
 }  // namespace
 
-Parsed<ChatMessage> read_message(const Json& json, const std::string& where) {
+Parsed<ChatMessage> read_message(const Json& json, const std::string& where, std::vector<std::string>& ignored) {
   if (!json.is_object()) return refuse("messages", where + " must be an object {role, content}", "invalid_type");
   ChatMessage message;
   const Json* const role = find_field(json, "role");
@@ -43,9 +47,10 @@ Parsed<ChatMessage> read_message(const Json& json, const std::string& where) {
   if (message.role == "developer") message.role = "system";  // OpenAI's newer word for it
   if (message.role != "system" && message.role != "user" && message.role != "assistant")
     return refuse("messages", where + ".role must be system, developer, user or assistant", "unsupported");
-  for (const char* const name : {"tool_calls", "function_call", "audio"})
-    if (json.contains(name) && !switched_off(json[name]))
+  for (const std::string_view name : kUnsupportedMembers)
+    if (const Json* const value = find_field(json, name); value != nullptr && !switched_off(*value))
       return refuse("messages", fmt::format("{}.{} is not supported by this server", where, name), "unsupported");
+  add_unknown_members("messages[].", json, kMessageMembers, ignored);
   const Json* const content = find_field(json, "content");
   if (content == nullptr || !(content->is_string() || content->is_array()))
     return refuse("messages", where + ".content must be a string or a list of text parts", "invalid_type");
@@ -53,7 +58,7 @@ Parsed<ChatMessage> read_message(const Json& json, const std::string& where) {
     message.content = content->get<std::string>();
     return message;
   }
-  auto text = read_parts(*content, where);
+  auto text = read_parts(*content, where, ignored);
   if (!text) return tl::unexpected(text.error());
   message.content = std::move(*text);
   return message;

@@ -13,6 +13,14 @@ namespace {
 
 constexpr uint32_t kRefusalDoublings = 5;
 
+// What a node refuses the gateway has checked before: it is a fault of the server, or of how its nodes were set up, and
+// not the client's.
+ErrorCode code_for_client(ErrorCode of_node) {
+  if (of_node == ErrorCode::kInvalidArgument) return ErrorCode::kInternal;
+  if (of_node == ErrorCode::kUnsupported) return ErrorCode::kUnavailable;
+  return of_node;
+}
+
 }  // namespace
 
 Gateway::Gateway(const GatewayConfig& config, BootId boot)
@@ -25,9 +33,9 @@ Gateway::Gateway(const GatewayConfig& config, BootId boot)
 
 size_t Gateway::effects_max() const {
   // Each request may fail (two Cancels, one error) or leave the queue; one stream lets go of all that waited; each node
-  // hears of another and is let go.
+  // hears of another, is let go, and of two wants.
   return size_t{3} * (config_.running_max + config_.queue_max + config_.held_max) + config_.ahead_max +
-         size_t{2} * config_.nodes_max + 8;
+         size_t{4} * config_.nodes_max + 8;
 }
 
 void Gateway::on(const GatewayEvent& event, TimePoint now, BoundedVector<GatewayEffect>& effects) {
@@ -67,6 +75,7 @@ void Gateway::handle(const PeerGone& gone, Turn& turn) {
                                 nodes_.drains(gone.peer) ? " before it had drained" : "", gone.reason)};
   nodes_.remove(gone.peer);
   affinity_.forget(gone.peer);
+  wants_.forget(gone.peer);
   const auto on_it = [&](const GatewayRequest& one) {
     return one.running && ((one.running->prefill.open && one.running->prefill.node == gone.peer) ||
                            (one.running->decode.open && one.running->decode.node == gone.peer));
@@ -78,8 +87,9 @@ void Gateway::handle(const ClientGone& gone, Turn& turn) {
   GatewayRequest* const request = requests_.find(gone.request);
   if (request == nullptr) return;
   ++counters_.cancelled;
+  count_wait(*request, turn.now);
   if (request->running) cancel_open_legs(*request, turn);
-  requests_.erase(*request);
+  requests_.erase(*request, turn.now + config_.queue_wait_max);
 }
 
 void Gateway::handle(const StopFound& found, Turn& turn) {
@@ -110,7 +120,10 @@ GatewayRequest* Gateway::find(const Attempt& attempt) {
 }
 
 void Gateway::on_message(PeerId from, const Load& load, Turn& turn) {
-  if (nodes_.on(from, load)) node_moved(from, turn.now);
+  const NodeTable::Moved moved = nodes_.on(from, load);
+  if (moved.prompts) node_moved(from, turn.now);
+  // What waits here may wait for others' requests, which move.
+  if (moved.anything && requests_.running() == 0) moved_at_ = turn.now;
 }
 
 void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
@@ -141,7 +154,6 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
     nodes_.release(from, request->work.request);  // P computes it no more; what it still holds is in its Load
     node_moved(from, turn.now);
   } else {
-    nodes_.spoke(from, request->work.request);
     running.decoding = true;
     if (nodes_.preempts(from)) node_moved(from, turn.now);
   }
@@ -156,8 +168,8 @@ void Gateway::on_message(PeerId from, const Failed& failed, Turn& turn) {
   RunningAttempt::Leg& leg = is_prefill ? running.prefill : running.decode;
   if (!leg.open || leg.node != from) return;
   const std::string name = nodes_.name(from, is_prefill ? Role::kPrefill : Role::kDecode);
-  if (failed.code != ErrorCode::kNoSpace || running.tokens.started()) {
-    leg_lost(*request, from, {failed.code, fmt::format("{}: {}", name, failed.detail)}, turn);
+  if (failed.code != ErrorCode::kNoSpace || running.decoding) {
+    leg_lost(*request, from, {code_for_client(failed.code), fmt::format("{}: {}", name, failed.detail)}, turn);
     return;
   }
   // Longer each time, so that attempts_max spans about half a minute.
@@ -171,6 +183,7 @@ void Gateway::on_message(PeerId from, const Failed& failed, Turn& turn) {
     return;
   }
   cancel_open_legs(*request, turn);
+  request->queue_until += turn.now - running.last_token_at;  // a long prompt that had to yield did not wait
   requests_.requeue(*request);
 }
 
@@ -200,14 +213,19 @@ void Gateway::end(GatewayRequest& request, FinishReason finish, Turn& turn) {
   turn.effects.push_back(StreamEnd{request.work.request, finish, request.waterfall});
   close_leg(request, request.running->prefill);
   close_leg(request, request.running->decode);
-  requests_.erase(request);
+  requests_.erase(request, turn.now + config_.queue_wait_max);
 }
 
-void Gateway::fail_request(GatewayRequest& request, Error error, Turn& turn) {
+// With it go those that wait for it: an answer that lacks one of its choices is none.
+void Gateway::fail_request(GatewayRequest& request, const Error& error, Turn& turn) {
   ++counters_.errors[error.code];
+  if (error.code != ErrorCode::kQueueFull) count_wait(request, turn.now);
   if (request.running) cancel_open_legs(request, turn);
-  turn.effects.push_back(StreamError{request.work.request, std::move(error)});
-  requests_.erase(request);
+  const RequestId id = request.work.request;
+  turn.effects.push_back(StreamError{id, error});
+  const auto waits_for_it = [&](const GatewayRequest& one) { return one.held && one.work.leader == id; };
+  for (const RequestId follower : requests_.select(waits_for_it)) fail_request(*requests_.find(follower), error, turn);
+  requests_.erase(request, turn.now + config_.queue_wait_max);
 }
 
 void Gateway::send(PeerId to, Message message, Turn& turn) {

@@ -15,6 +15,8 @@
 #include "gateway/gateway_health.h"
 #include "gateway/node_table.h"
 #include "gateway/request_table.h"
+#include "gateway/room_wants.h"
+#include "gateway/wait_counts.h"
 #include "scheduler/prefix_affinity.h"
 #include "transfer/control_channel.h"
 #include "transfer/messages.h"
@@ -62,6 +64,7 @@ struct GatewayCounters {
   uint64_t prompt_tokens = 0, cached_tokens = 0;  // of requests with a token out
   uint64_t output_tokens = 0;                     // as they leave, whatever becomes of their request
   std::map<ErrorCode, uint64_t> errors;
+  WaitCounts queue_waits;  // of each request that the queue took: until its first dispatch, or its end without one
   uint32_t queued = 0, running = 0, prefill_nodes = 0, decode_nodes = 0;
   uint32_t blocks_total = 0, blocks_free = 0;  // as last announced, all nodes together; free ones with cached ones
   PreemptionCounts preemption;                 // on all nodes, while they were connected
@@ -113,7 +116,9 @@ class Gateway {
   void on_message(PeerId, const Other&, Turn&) {}  // not for a gateway
 
   void dispatch_queue(Turn& turn);
+  std::vector<NodeView> views_for(const GatewayRequest& request, TimePoint now) const;
   Placement placement(const GatewayRequest& request, const std::vector<NodeView>& views) const;
+  void ask_for_room(const GatewayRequest* head, const std::vector<NodeView>& views, Turn& turn);
   void dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn);
   GatewayRequest* find(const Attempt& attempt);
   void node_moved(PeerId node, TimePoint now);
@@ -121,8 +126,9 @@ class Gateway {
   void let_nodes_leave(Turn& turn);
   void stream_ready_tokens(GatewayRequest& request, Turn& turn);
   void time_token(GatewayRequest& request, const Token& token, TimePoint now);
+  void count_wait(const GatewayRequest& request, TimePoint now);
   void end(GatewayRequest& request, FinishReason finish, Turn& turn);
-  void fail_request(GatewayRequest& request, Error error, Turn& turn);
+  void fail_request(GatewayRequest& request, const Error& error, Turn& turn);
   void leg_lost(GatewayRequest& request, PeerId node, const Error& error, Turn& turn);
   void close_leg(GatewayRequest& request, RunningAttempt::Leg& leg);
   void cancel_open_legs(GatewayRequest& request, Turn& turn);
@@ -133,8 +139,9 @@ class Gateway {
   NodeTable nodes_;
   RequestTable requests_;
   PrefixAffinity affinity_;
+  RoomWants wants_;
   GatewayCounters counters_;
-  TimePoint moved_at_{};  // a dispatched request came forward
+  TimePoint moved_at_{};  // a dispatched request came forward; while none is, a node made a step or the first one came
   bool draining_ = false;
   uint64_t transfers_ = 0;  // TransferId::counter of the last attempt
 };

@@ -19,13 +19,14 @@ struct GatewayConfig {
   // Prefixes remembered with the nodes that have them, in spans of so many tokens; a node is preferred for at most the
   // last.
   uint32_t affinity_entries_max = 1u << 16, affinity_span_tokens = 64, affinity_tokens_max = 4096;
-  // From arrival, repeated waits included; and from its last token while its decode node has preempted sequences.
+  // From arrival, repeated waits included, and of a further choice anew once its leader has its second token; and from
+  // its last token while its decode node has preempted sequences.
   Duration queue_wait_max = std::chrono::minutes(5);
   // A dispatched request is failed when for so long no token came and its node did nothing for others either: before
   // its first token P computed no prompt at all; later, where D has preempted sequences (it may be one of them, and
   // waits for those before it), D made no token and recomputed none.
   Duration progress_max = std::chrono::seconds(30);
-  // Requests are dispatched and none of them moved for so long: not ready.
+  // Requests are dispatched and none of them moved for so long, or they wait and no node made a step: not ready.
   Duration standstill_max = std::chrono::seconds(15);
   // A node without space takes nothing so long, or until it announces more; doubled with each attempt, up to 32 times
   // this.

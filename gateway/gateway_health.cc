@@ -28,6 +28,11 @@ GatewayHealth Gateway::health(TimePoint now) const {
   if (requests_.running() > 0 && now - moved_at_ >= config_.standstill_max)
     health.reasons.push_back(fmt::format("none of the {} requests under way came forward for {:.0f} s",
                                          requests_.running(), seconds(now - moved_at_)));
+  // Where there is a reason already, it is why.
+  if (requests_.running() == 0 && requests_.queued() > 0 && now - moved_at_ >= config_.standstill_max &&
+      health.reasons.empty())
+    health.reasons.push_back(fmt::format("none of the {} requests that wait was placed for {:.0f} s, and no node moves",
+                                         requests_.queued(), seconds(now - moved_at_)));
   return health;
 }
 

@@ -3,6 +3,7 @@
 #include <prometheus/metric_family.h>
 #include <prometheus/text_serializer.h>
 
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -16,9 +17,7 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 using Labels = std::vector<ClientMetric::Label>;
 
-// The same in every role, so that quantiles of two roles can be compared.
-const prometheus::Histogram::BucketBoundaries kSecondsBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-                                                                 0.5,   1,      2.5,   5,    10,    25,   60};
+const prometheus::Histogram::BucketBoundaries kBoundaries(kSecondsBuckets.begin(), kSecondsBuckets.end());
 
 // Collects families; every sample carries the model's name.
 class Page {
@@ -41,6 +40,17 @@ class Page {
   void histogram(const char* name, const char* help, const prometheus::Histogram& source) {
     family(name, help, MetricType::Histogram);
     add({}).histogram = source.Collect().histogram;
+  }
+  void histogram(const char* name, const char* help, const WaitCounts& source) {
+    family(name, help, MetricType::Histogram);
+    ClientMetric::Histogram& histogram = add({}).histogram;
+    for (size_t bucket = 0; bucket < source.counts.size(); ++bucket) {
+      histogram.sample_count += source.counts[bucket];
+      const bool last = bucket == kSecondsBuckets.size();
+      histogram.bucket.push_back(
+          {histogram.sample_count, last ? std::numeric_limits<double>::infinity() : kSecondsBuckets[bucket]});
+    }
+    histogram.sample_sum = source.seconds_sum;
   }
   std::string text() const { return prometheus::TextSerializer().Serialize(families_); }
 
@@ -87,8 +97,13 @@ void add_counters(Page& page, const GatewayCounters& counters) {
   page.counter("spillway_requests_cancelled_total",
                "Choices whose client left, or whose answer lost another of its choices.", counters.cancelled);
   page.family("spillway_request_errors_total", "Requests that ended in an error, by reason.", MetricType::Counter);
-  for (const auto& [code, count] : counters.errors)
-    page.sample(static_cast<double>(count), {{"reason", std::string(error_name(code))}});
+  // All of them from the start: a rate over what appears with its first error misses that one.
+  for (uint8_t index = 0; index <= static_cast<uint8_t>(ErrorCode::kInternal); ++index) {
+    const auto code = static_cast<ErrorCode>(index);
+    const auto count = counters.errors.find(code);
+    page.sample(count == counters.errors.end() ? 0.0 : static_cast<double>(count->second),
+                {{"reason", std::string(error_name(code))}});
+  }
   page.counter("spillway_prompt_tokens_total", "Prompt tokens of requests whose first token is out.",
                counters.prompt_tokens);
   page.counter("spillway_output_tokens_total", "Tokens that left for clients.", counters.output_tokens);
@@ -112,21 +127,19 @@ void add_counters(Page& page, const GatewayCounters& counters) {
 
 GatewayMetrics::GatewayMetrics(std::string model_name)
     : model_name_(std::move(model_name)),
-      ttft_(kSecondsBuckets),
-      time_per_output_token_(kSecondsBuckets),
-      token_gap_(kSecondsBuckets),
-      queue_(kSecondsBuckets),
-      prefill_(kSecondsBuckets),
-      transfer_(kSecondsBuckets),
-      handover_(kSecondsBuckets),
-      total_(kSecondsBuckets) {}
+      ttft_(kBoundaries),
+      time_per_output_token_(kBoundaries),
+      token_gap_(kBoundaries),
+      prefill_(kBoundaries),
+      transfer_(kBoundaries),
+      handover_(kBoundaries),
+      total_(kBoundaries) {}
 
 void GatewayMetrics::observe_first_token(Duration since_arrival) { ttft_.Observe(seconds(since_arrival)); }
 
 void GatewayMetrics::observe_token_gap(Duration since_last) { token_gap_.Observe(seconds(since_last)); }
 
 void GatewayMetrics::observe_end(const Waterfall& waterfall) {
-  queue_.Observe(seconds(waterfall.queue));
   prefill_.Observe(seconds(waterfall.prefill));
   total_.Observe(seconds(waterfall.total));
   if (waterfall.output_tokens < 2) return;  // one token: nothing was handed over, and no gap exists
@@ -153,7 +166,9 @@ std::string GatewayMetrics::text(const GatewayStatus& status, bool ready, uint32
   page.histogram("spillway_time_per_output_token_seconds", "Mean gap between the tokens of one request.",
                  time_per_output_token_);
   page.histogram("spillway_inter_token_latency_seconds", "Each gap between two tokens of one request.", token_gap_);
-  page.histogram("spillway_request_queue_seconds", "Arrival at the gateway to dispatch.", queue_);
+  page.histogram("spillway_request_queue_seconds",
+                 "Arrival at the gateway to dispatch, or to the end of those that never were.",
+                 status.counters.queue_waits);
   page.histogram("spillway_request_prefill_seconds", "First prefill step to token 0 sampled.", prefill_);
   page.histogram("spillway_kv_transfer_seconds",
                  "First to last KV part landed at the decode node; most of it hides behind the prefill.", transfer_);

@@ -35,7 +35,7 @@ class GatewayMetrics {
   const std::string model_name_;
   std::map<unsigned, uint64_t> responses_;  // by HTTP status; bounded by the statuses this server sends
   uint64_t tls_failures_ = 0;
-  prometheus::Histogram ttft_, time_per_output_token_, token_gap_, queue_, prefill_, transfer_, handover_, total_;
+  prometheus::Histogram ttft_, time_per_output_token_, token_gap_, prefill_, transfer_, handover_, total_;
 };
 
 }  // namespace spillway

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <span>
 #include <utility>
 
 #include "common/check.h"
@@ -10,6 +11,24 @@
 #include "scheduler/placement.h"
 
 namespace spillway {
+namespace {
+
+// Spans wholly inside the public prefix are the same for all tenants, and so is what a node has of them.
+std::vector<uint64_t> affinity_chain(const GenerateRequest& work, const GatewayConfig& config) {
+  const std::span<const TokenId> prompt = work.prompt;
+  const uint32_t span_tokens = config.affinity_span_tokens;
+  const size_t spans_max = config.affinity_tokens_max / span_tokens;
+  const size_t public_tokens = work.public_prefix.tokens / span_tokens * span_tokens;
+  std::vector<uint64_t> chain = prefix_chain(static_cast<uint64_t>(tenant_id(work.public_prefix.key)),
+                                             prompt.first(public_tokens), span_tokens, spans_max);
+  const uint64_t before = chain.empty() ? 0 : chain.back();
+  const std::vector<uint64_t> own = prefix_chain(before ^ static_cast<uint64_t>(tenant_id(work.tenant)),
+                                                 prompt.subspan(public_tokens), span_tokens, spans_max - chain.size());
+  chain.insert(chain.end(), own.begin(), own.end());
+  return chain;
+}
+
+}  // namespace
 
 void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
   const GenerateRequest& work = arrived.work;
@@ -25,45 +44,70 @@ void Gateway::handle(const RequestArrived& arrived, Turn& turn) {
     turn.effects.push_back(StreamError{work.request, accepted.error()});
     return;
   }
+  if (requests_.queued() + requests_.running() == 0) moved_at_ = turn.now;
   GatewayRequest request;
   request.work = work;
   request.arrived = turn.now;
   request.queue_until = turn.now + config_.queue_wait_max;
   request.waterfall.prompt_tokens = prompt_tokens;
-  request.prefix =
-      prefix_chain(static_cast<uint64_t>(tenant_id(work.tenant)), work.prompt, config_.affinity_span_tokens,
-                   config_.affinity_tokens_max / config_.affinity_span_tokens);
+  request.prefix = affinity_chain(work, config_);
   const GatewayRequest& newcomer = requests_.insert(std::move(request));
   if (newcomer.held ? requests_.held() <= config_.held_max : requests_.queued() - requests_.held() <= config_.queue_max)
     return;
-  // One tenant's burst locks out nobody else. What waits for its leader is in no order yet.
-  fail_request(
-      newcomer.held ? *requests_.find(work.request) : requests_.least_deserving(newcomer),
-      {ErrorCode::kQueueFull,
-       fmt::format("{} requests wait already, the most this gateway keeps; try again later", config_.queue_max)},
-      turn);
+  // One tenant's burst locks out nobody else.
+  const std::string full = newcomer.held ? fmt::format("{} further choices of prompts wait already", config_.held_max)
+                                         : fmt::format("{} requests wait already", config_.queue_max);
+  fail_request(newcomer.held ? requests_.last_held_of_most(newcomer) : requests_.least_deserving(newcomer),
+               {ErrorCode::kQueueFull, full + ", the most this gateway keeps; try again later"}, turn);
 }
 
 void Gateway::dispatch_queue(Turn& turn) {
   while (requests_.running() < config_.running_max) {
     GatewayRequest* const head = requests_.queue_head();
-    if (head == nullptr) return;
+    if (head == nullptr) break;
     const GenerateRequest& work = head->work;
     const auto prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
     // Again, for the nodes may have changed since it arrived.
-    if (Result<void> fits = nodes_.could_fit(prompt_tokens, work.output_tokens_max); !fits) {
+    Result<void> fits = nodes_.could_fit(prompt_tokens, work.output_tokens_max);
+    if (fits) fits = nodes_.could_fit_working(prompt_tokens, work.output_tokens_max);
+    if (!fits) {
       fail_request(*head, fits.error(), turn);
       continue;
     }
-    std::vector<NodeView> views = nodes_.views(uint64_t{prompt_tokens} + work.output_tokens_max, turn.now);
-    for (NodeView& view : views)
-      if (!work.score_prompt || !view.takes_prefill)  // scores come from no cache
-        view.cached_tokens = affinity_.spans_at(head->prefix, view.node) * config_.affinity_span_tokens;
+    const std::vector<NodeView> views = views_for(*head, turn.now);
     const Placement placement = this->placement(*head, views);
     const auto* const place = std::get_if<Disaggregate>(&placement);
-    if (place == nullptr) return;  // busy, or a role is missing: until a Load, a PeerUp or the deadline
+    // Busy, or a role is missing: until a Load, a PeerUp or the deadline.
+    if (place == nullptr) return ask_for_room(head, views, turn);
     dispatch(*head, *place, turn);
   }
+  ask_for_room(nullptr, {}, turn);
+}
+
+// At its first dispatch, or where it ends without one.
+void Gateway::count_wait(const GatewayRequest& request, TimePoint now) {
+  if (request.attempts == 0) counters_.queue_waits.add(now - request.arrived);
+}
+
+std::vector<NodeView> Gateway::views_for(const GatewayRequest& request, TimePoint now) const {
+  const GenerateRequest& work = request.work;
+  std::vector<NodeView> views = nodes_.views(uint64_t{work.prompt.size()} + work.output_tokens_max, now);
+  for (NodeView& view : views)
+    if (!work.score_prompt || !view.takes_prefill)  // scores come from no cache
+      view.cached_tokens = affinity_.spans_at(request.prefix, view.node) * config_.affinity_span_tokens;
+  return views;
+}
+
+// Only the head asks: who waits behind it would not go before it.
+void Gateway::ask_for_room(const GatewayRequest* head, const std::vector<NodeView>& views, Turn& turn) {
+  std::vector<RoomWanted> wanted;
+  if (head != nullptr) {
+    const GenerateRequest& work = head->work;
+    wanted = room_to_ask_for({checked_cast<uint32_t>(work.prompt.size()), work.output_tokens_max, views},
+                             wants_.asked_for(work.request));
+  }
+  const std::optional<RequestId> request = head == nullptr ? std::nullopt : std::optional(head->work.request);
+  for (const auto& [node, want] : wants_.set(request, wanted, turn.now)) send(node, want, turn);
 }
 
 // Beside its leader if there is room, for its blocks are there.
@@ -83,6 +127,7 @@ Placement Gateway::placement(const GatewayRequest& request, const std::vector<No
 
 void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn) {
   const GenerateRequest& given = request.work;
+  count_wait(request, turn.now);
   ++request.attempts;
   request.waterfall.queue = turn.now - request.arrived;
   RunningAttempt running;
@@ -94,6 +139,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   if (requests_.running() == 0) moved_at_ = turn.now;
   requests_.start_head(running);
   affinity_.placed(request.prefix, place.prefill, place.decode);
+  for (const PeerId node : {place.prefill, place.decode}) wants_.forget(node);
 
   const Hello& prefill = *nodes_.hello(place.prefill);
   const Hello& decode = *nodes_.hello(place.decode);
@@ -101,9 +147,10 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   const auto blocks = [](uint64_t tokens, const Hello& node) {
     return checked_cast<uint32_t>((tokens - 1) / node.block_tokens + 1);
   };
-  nodes_.place(place.prefill, given.request, {blocks(prompt_tokens, prefill), prompt_tokens});
-  nodes_.place(place.decode, given.request,
-               {blocks(tokens_at_first(prompt_tokens, given.output_tokens_max, decode.growth_margin), decode), 0});
+  nodes_.place(place.prefill, given.request, {blocks(prompt_tokens, prefill), prompt_tokens, transfers_});
+  nodes_.place(
+      place.decode, given.request,
+      {blocks(tokens_at_first(prompt_tokens, given.output_tokens_max, decode.growth_margin), decode), 0, transfers_});
 
   Work work;
   work.attempt = running.attempt;
@@ -111,6 +158,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   work.output_tokens_max = given.output_tokens_max;
   work.sampling = given.sampling;
   work.tenant = given.tenant;
+  work.public_prefix = given.public_prefix;
   work.stop_tokens = given.stop_tokens;
   work.digest_logits = given.digest_logits;
   work.logprob_count = given.logprob_count;

@@ -14,6 +14,7 @@ Duration from_us(uint32_t us) { return std::chrono::microseconds(us); }
 void Gateway::on_message(PeerId from, const PromptLogprobs& scores, Turn& turn) {
   const GatewayRequest* const request = find(scores.attempt);
   if (request == nullptr || !request->running->prefill.open || request->running->prefill.node != from) return;
+  if (request->first_token) return;  // scores come before it, and did
   const GenerateRequest& work = request->work;
   if (!work.score_prompt || scores.logprob_count != work.logprob_count || scores.position_first == 0 ||
       scores.position_first + scores.logprobs.size() / work.logprob_count > work.prompt.size())
@@ -28,14 +29,21 @@ void Gateway::on_message(PeerId from, const PromptLogprobs& scores, Turn& turn) 
 
 void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
   while (const std::optional<Token> token = request.running->tokens.next()) {
-    time_token(request, *token, turn.now);
-    // From its second token on both nodes have the prompt's full blocks: its followers find them there.
-    if (token->index == 1)
-      requests_.release(request.work.request,
-                        Disaggregate{request.running->prefill.node, request.running->decode.node});
     request.running->progress_by = turn.now + config_.progress_max;
     request.running->last_token_at = turn.now;
     moved_at_ = turn.now;
+    if (token->index == 0 && request.first_token) {  // told by an attempt that D refused meanwhile
+      if (*request.first_token == token->token) continue;
+      return fail_request(
+          request, {ErrorCode::kInternal, "the first token of its second attempt is another than that of its first"},
+          turn);
+    }
+    if (token->index == 0) request.first_token = token->token;
+    time_token(request, *token, turn.now);
+    // From its second token on both nodes have the prompt's full blocks: its followers find them there.
+    if (token->index == 1)
+      requests_.release(request.work.request, Disaggregate{request.running->prefill.node, request.running->decode.node},
+                        turn.now + config_.queue_wait_max);
     turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
                                        request.waterfall.total, token->finish == FinishReason::kStop, token->logprobs});
     if (token->finish == FinishReason::kNone) continue;

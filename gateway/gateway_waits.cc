@@ -15,8 +15,8 @@ void Gateway::on_deadline(TimePoint now, BoundedVector<GatewayEffect>& effects) 
     return (one.running ? one.running->progress_by : one.queue_until) <= now;
   };
   for (const RequestId id : requests_.select(due)) {
-    GatewayRequest& request = *requests_.find(id);
-    fail_request(request, {ErrorCode::kDeadline, why_due(request, now)}, turn);
+    GatewayRequest* const request = requests_.find(id);  // or it went with the choice that it waited for
+    if (request != nullptr) fail_request(*request, {ErrorCode::kDeadline, why_due(*request, now)}, turn);
   }
   dispatch_queue(turn);
   let_nodes_leave(turn);
@@ -47,7 +47,7 @@ std::string Gateway::why_due(const GatewayRequest& request, TimePoint now) const
 }
 
 TimePoint Gateway::next_deadline() const {
-  const TimePoint earliest = requests_.next_deadline();
+  const TimePoint earliest = std::min(requests_.next_deadline(), wants_.next_deadline());
   // A pause matters only to those that wait for its end.
   return requests_.queued() > 0 ? std::min(earliest, nodes_.next_deadline()) : earliest;
 }

@@ -11,7 +11,8 @@ namespace spillway {
 
 bool HttpSession::submit(const ApiRequest& request) {
   choices_.clear();
-  for (GenerateRequest& work : choice_requests(request, *tenant_, id_, [this] { return shared_.next_request(); })) {
+  for (GenerateRequest& work : choice_requests(request, *tenant_, shared_.config().public_prefixes, id_,
+                                               [this] { return shared_.next_request(); })) {
     Choice choice{.id = work.request, .waterfall = {}};
     choice.waterfall.prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
     work.trace = log_.trace();

@@ -35,7 +35,9 @@ HttpResponse page_of(std::string_view path, const HttpReply& reply, HttpShared& 
   if (path == "/health/live") return reply.json(live_body());
   if (path == "/health/ready" || path == "/health") {
     const GatewayHealth health = shared.health();
-    return reply.text(health.ready() ? 200 : 503, kJsonType, health_body(health));
+    HttpResponse response = reply.text(health.ready() ? 200 : 503, kJsonType, health_body(health));
+    if (!health.ready()) response.set(boost::beast::http::field::retry_after, std::to_string(kRetryAfterSeconds));
+    return response;
   }
   if (path == "/metrics")
     return reply.text(200, "text/plain; version=0.0.4; charset=utf-8",

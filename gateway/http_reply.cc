@@ -115,18 +115,27 @@ HttpResponse HttpReply::unreadable(const boost::system::error_code& read_error, 
     return error({.status = 431,
                   .message = fmt::format("the header is larger than {} bytes", header_bytes_max),
                   .code = "header_too_large"});
-  return error(
-      {.status = 400, .message = fmt::format("this is not HTTP: {}", read_error.message()), .code = "malformed_http"});
+  return malformed(read_error.message());
+}
+
+HttpResponse HttpReply::malformed(std::string_view why) const {
+  return error({.status = 400, .message = fmt::format("this is not HTTP: {}", why), .code = "malformed_http"});
 }
 
 ApiError busy(std::string message) {
-  return {
-      .status = 503, .message = std::move(message), .type = "server_error", .code = "unavailable", .retry_after_s = 1};
+  return {.status = 503,
+          .message = std::move(message),
+          .type = "server_error",
+          .code = "unavailable",
+          .retry_after_s = kRetryAfterSeconds};
 }
 
 ApiError draining() { return busy("the server is draining: it takes no new requests; ask another, or later"); }
 
-bool needs_key(std::string_view path) { return path != "/health" && !path.starts_with("/health/"); }
+bool needs_key(std::string_view path) {
+  const RouteRule* const route = find_route(path);
+  return route == nullptr || !route->health();
+}
 
 std::string_view path_of(std::string_view target) { return target.substr(0, target.find_first_of("?#")); }
 

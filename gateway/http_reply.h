@@ -42,6 +42,7 @@ class HttpReply {
   HttpResponse too_slow(std::string_view what, double limit_s) const;
   // The reply to bytes that Beast's parser refused, by its error.
   HttpResponse unreadable(const boost::system::error_code& error, size_t header_bytes_max, size_t body_bytes_max) const;
+  HttpResponse malformed(std::string_view why) const;  // 400
 
  private:
   std::string request_name_ = "unknown";

@@ -17,10 +17,13 @@ HttpRequestLog::HttpRequestLog(RequestId id, const HttpRequest& request)
   parent_id_ = trace_->parent_text();
 }
 
+std::string HttpRequestLog::answer_of(RequestId request) const { return id_text(request) == id_ ? std::string() : id_; }
+
 void HttpRequestLog::done(const StreamEnd& end) const {
   const Waterfall& waterfall = end.waterfall;
   log_event(spdlog::level::info, "request_done",
             {{"request", id_text(end.request)},
+             {"answer", answer_of(end.request)},
              {"x_request_id", client_id_},
              {"trace_id", trace_id_},
              {"parent_id", parent_id_},
@@ -36,6 +39,7 @@ void HttpRequestLog::failed(RequestId request, const Error& error) const {
   // A full queue is told by its metric: a line for each would flood the log just when there is no time for it.
   log_event(error.code == ErrorCode::kQueueFull ? spdlog::level::debug : spdlog::level::warn, "request_failed",
             {{"request", id_text(request)},
+             {"answer", answer_of(request)},
              {"x_request_id", client_id_},
              {"trace_id", trace_id_},
              {"parent_id", parent_id_},

@@ -13,7 +13,8 @@
 namespace spillway {
 
 // The log lines about one HTTP request. Each names it as the nodes' lines do (`request`), as its client does
-// (`x_request_id`), and by its client's trace. A value.
+// (`x_request_id`), and by its client's trace; one about a choice whose `request` is not the id that the answer carries
+// names that too (`answer`). A value.
 class HttpRequestLog {
  public:
   HttpRequestLog() = default;
@@ -30,6 +31,8 @@ class HttpRequestLog {
   void refused(unsigned status, const HttpRequest& request) const;  // an error status, whatever sent it; debug
 
  private:
+  std::string answer_of(RequestId request) const;
+
   std::string id_, client_id_, trace_id_, parent_id_;
   std::optional<TraceContext> trace_;
 };

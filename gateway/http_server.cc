@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
@@ -22,8 +23,10 @@
 #include "common/check.h"
 #include "common/log.h"
 #include "common/thread.h"
+#include "gateway/exposure.h"
 #include "gateway/http_session.h"
 #include "gateway/http_tls.h"
+#include "gateway/parse_turns.h"
 #include "gateway/queue_pace.h"
 
 namespace spillway {
@@ -34,7 +37,7 @@ using asio::ip::tcp;
 using boost::system::error_code;
 
 constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
-constexpr size_t kParseThreads = 2;
+constexpr uint32_t kParseThreads = 2;
 constexpr size_t kHealthOnlyConnections = 32;  // beyond connections_max
 constexpr rlim_t kOtherFiles = 256;            // of this process: nodes, log, model
 constexpr int kListenBacklog = 1024;
@@ -57,11 +60,17 @@ void allow_files(const HttpConfig& config) {
     throw SetupError(fmt::format("cannot raise the limit of open files to {}: {}", wanted, std::strerror(errno)));
 }
 
+// Half of it at most for one of several tenants.
+ByteBudget shared_budget(const HttpConfig& config, size_t total_max) {
+  return {total_max, config.keys.count() > 1 ? total_max / 2 : total_max};
+}
+
 tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
   const auto cannot = [&](const error_code& error) {
     return SetupError(fmt::format("cannot listen on {}:{}: {}. Choose another --port or --host", config.host,
                                   config.port, error.message()));
   };
+  if (config.host.empty()) throw SetupError(std::string(kEmptyHost));
   error_code error;
   const auto found = tcp::resolver(io).resolve(config.host, std::to_string(config.port), tcp::resolver::passive, error);
   if (error || found.empty()) throw cannot(error);
@@ -70,9 +79,13 @@ tcp::acceptor listen_at(asio::io_context& io, const HttpConfig& config) {
   if (acceptor.open(endpoint.protocol(), error); error) throw cannot(error);
   acceptor.set_option(asio::socket_base::reuse_address(true));
   if (acceptor.bind(endpoint, error); error) throw cannot(error);
+  const auto bound = acceptor.local_endpoint().address();  // what counts, whatever the host's name meant before
+  const std::string fault =
+      bound.is_loopback() ? std::string() : exposure_fault(config.host, config.keys.asked_for(), config.tls.given());
+  if (!fault.empty() && !config.insecure) throw SetupError(fault);
   if (acceptor.listen(kListenBacklog, error); error) throw cannot(error);
-  if (!endpoint.address().is_loopback() && !(config.keys.asked_for() && config.tls.given()))
-    spdlog::warn("open_to_the_network address={} keys={} tls={} as --insecure allows", endpoint.address().to_string(),
+  if (!fault.empty())
+    spdlog::warn("open_to_the_network address={} keys={} tls={} as --insecure allows", bound.to_string(),
                  config.keys.asked_for(), config.tls.given());
   return acceptor;
 }
@@ -101,7 +114,11 @@ class HttpServer::Service final : public HttpShared {
     asio::co_spawn(io_, accept_all(), [](std::exception_ptr failed) {
       if (failed) std::rethrow_exception(failed);  // ends the process by name: nobody could connect any more
     });
-    thread_.emplace("http", [this] { io_.run(); });
+    thread_.emplace("http", [this] {
+      io_.run();
+      gone_.store(true, std::memory_order_release);
+      inputs_.wake();
+    });
   }
   ~Service() {
     stop("the server is shutting down", std::chrono::seconds(2));
@@ -141,9 +158,15 @@ class HttpServer::Service final : public HttpShared {
       acceptor_.close(ignored);
       for (const auto& session : sessions_) session->shut_down(why);
       words_unsent_.clear();  // the loop ends too
-      asio::co_spawn(io_, end_stragglers(grace), [](std::exception_ptr) {});
+      last_words_until_ = steady_now() + grace;
+      asio::co_spawn(io_, end_stragglers(), [](std::exception_ptr) {});
     });
   }
+
+  void hurry() {
+    asio::post(io_, [this] { last_words_until_ = TimePoint::min(); });
+  }
+  bool gone() const { return gone_.load(std::memory_order_acquire); }
 
   // HttpShared: http thread.
   const HttpConfig& config() const override { return config_; }
@@ -177,14 +200,17 @@ class HttpServer::Service final : public HttpShared {
     const std::lock_guard lock(status_mutex_);
     return pace_.drains_in_s();
   }
-  bool take_body_bytes(size_t bytes) override {
-    if (bytes > config_.body_bytes_total_max - body_bytes_) return false;
-    body_bytes_ += bytes;
-    return true;
+  ByteBudget& bodies() override { return bodies_; }
+  ByteBudget& answers() override { return answers_; }
+  void ask_turn(const QueuedRequest& asked, HttpSession& session) override {
+    turns_.ask(asked);
+    in_turns_.emplace(asked.request, &session);
+    begin_turns();
   }
-  void give_body_bytes(size_t bytes) override {
-    CHECK(bytes <= body_bytes_);
-    body_bytes_ -= bytes;
+  void end_turn(RequestId request) override {
+    turns_.end(request);
+    in_turns_.erase(request);
+    begin_turns();
   }
   RequestId next_request() override { return {boot_, ++requests_}; }
 
@@ -212,6 +238,10 @@ class HttpServer::Service final : public HttpShared {
  private:
   using Sessions = std::list<std::unique_ptr<HttpSession>>;
 
+  void begin_turns() {
+    while (const std::optional<RequestId> next = turns_.begin_next()) in_turns_.at(*next)->begin_turn();
+  }
+
   asio::awaitable<void> accept_all() {
     while (!stopping_) {
       if (sessions_.size() >= config_.connections_max + kHealthOnlyConnections && !make_room()) {
@@ -233,15 +263,20 @@ class HttpServer::Service final : public HttpShared {
     }
   }
 
-  // A client that says nothing keeps its place only as long as nobody else wants it.
-  bool make_room() {
+  // A client that says nothing, or that does not come to the end of its request, keeps its place only as long as nobody
+  // else wants it.
+  bool make_room() { return end_longest(&HttpSession::idle_since) || end_longest(&HttpSession::unfinished_since); }
+  bool end_longest(std::optional<TimePoint> (HttpSession::*since)() const) {
     HttpSession* longest = nullptr;
-    for (const auto& session : sessions_)
-      if (session->idle() && (longest == nullptr || session->idle_since() < longest->idle_since()))
-        longest = session.get();
-    if (longest == nullptr || steady_now() - longest->idle_since() < config_.idle_kept_min) return false;
-    longest->leave("another client needs its place");
-    return true;
+    TimePoint earliest = steady_now() - config_.idle_kept_min;
+    for (const auto& session : sessions_) {
+      const std::optional<TimePoint> begin = (*session.*since)();
+      if (!begin || *begin > earliest) continue;
+      longest = session.get();
+      earliest = *begin;
+    }
+    if (longest != nullptr) longest->leave("another client needs its place");
+    return longest != nullptr;
   }
 
   // The time limits of all connections: one timer for them all.
@@ -268,9 +303,8 @@ class HttpServer::Service final : public HttpShared {
   }
 
   // Clients that do not take their last words, or still send.
-  asio::awaitable<void> end_stragglers(Duration grace) {
-    const TimePoint until = steady_now() + grace;
-    while (steady_now() < until && !sessions_.empty()) co_await pause(kRetry);
+  asio::awaitable<void> end_stragglers() {
+    while (steady_now() < last_words_until_ && !sessions_.empty()) co_await pause(kRetry);
     for (const auto& session : sessions_) session->leave("the server stopped");
     words_unsent_.clear();
   }
@@ -293,6 +327,7 @@ class HttpServer::Service final : public HttpShared {
   const BootId boot_;
   const int64_t started_ = static_cast<int64_t>(std::time(nullptr));
 
+  std::atomic<bool> gone_ = false;
   mutable std::mutex status_mutex_;
   GatewayStatus status_;                // guarded by status_mutex_
   std::optional<TimePoint> published_;  // guarded by status_mutex_
@@ -301,7 +336,10 @@ class HttpServer::Service final : public HttpShared {
   asio::io_context io_{1};
   // From here to the thread: http thread only.
   GatewayMetrics metrics_;
-  size_t body_bytes_ = 0;  // at most body_bytes_total_max
+  ByteBudget bodies_ = shared_budget(config_, config_.body_bytes_total_max);
+  ByteBudget answers_ = shared_budget(config_, config_.answer_bytes_total_max);
+  ParseTurns turns_{kParseThreads};
+  std::unordered_map<RequestId, HttpSession*> in_turns_;  // that wait or have begun: one a session
   std::optional<asio::ssl::context> tls_;
   asio::thread_pool pool_;
   tcp::acceptor acceptor_;
@@ -311,6 +349,7 @@ class HttpServer::Service final : public HttpShared {
   std::unordered_map<RequestId, HttpSession*> streams_;  // at most kAnswerChoicesMax a session
   std::deque<GatewayInput> words_unsent_;                // at most two a request: nothing is submitted meanwhile
   uint64_t requests_ = 0;
+  TimePoint last_words_until_{};  // once stopping
   bool stopping_ = false, retrying_ = false, sweeping_ = false, draining_ = false;
   std::optional<Thread> thread_;
 };
@@ -323,5 +362,7 @@ void HttpServer::deliver(const StreamEvent& event) { service_->deliver(event); }
 void HttpServer::publish(GatewayStatus status) { service_->publish(std::move(status)); }
 void HttpServer::drain() { service_->drain(); }
 void HttpServer::stop(std::string why, Duration grace) { service_->stop(std::move(why), grace); }
+void HttpServer::hurry() { service_->hurry(); }
+bool HttpServer::gone() const { return service_->gone(); }
 
 }  // namespace spillway

@@ -12,6 +12,7 @@
 #include "gateway/api_keys.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_metrics.h"
+#include "gateway/public_prefixes.h"
 #include "gateway/served_model.h"
 #include "gateway/tls_identity.h"
 
@@ -19,20 +20,26 @@ namespace spillway {
 
 struct HttpConfig {
   std::string host = "127.0.0.1";
-  uint16_t port = 8000;                      // 0: any free one
-  uint32_t connections_max = 512;            // a few more are let in to ask for health and metrics, or to be told 503
-  size_t header_bytes_max = 16 << 10;        // more: 431
-  size_t body_bytes_max = 8 << 20;           // more: 413
-  size_t body_bytes_total_max = 128 << 20;   // of all bodies in memory; more: 503
-  uint32_t stream_tokens_behind_max = 1024;  // tokens that a client has not taken yet; more: its request is cancelled
-  int socket_send_bytes = 256 << 10;         // kernel buffer of one connection
-  Duration request_timeout = std::chrono::seconds(30);     // from the end of the last answer to the whole next request
-  Duration write_timeout = std::chrono::seconds(30);       // a client takes nothing for so long: gone
+  uint16_t port = 8000;                // 0: any free one
+  bool insecure = false;               // other machines may reach it without keys or TLS
+  uint32_t connections_max = 512;      // a few more are let in to ask for health and metrics, or to be told 503
+  size_t header_bytes_max = 16 << 10;  // more: 431
+  size_t body_bytes_max = 8 << 20;     // more: 413
+  size_t body_bytes_total_max =
+      128 << 20;  // of all bodies in memory, of one key's half where there are several; more: 503
+  size_t answer_bytes_total_max = 512 << 20;  // of large answers that clients have not taken, shared in the same way
+  uint32_t stream_tokens_behind_max = 1024;   // tokens that a client has not taken yet; more: its request is cancelled
+  int socket_send_bytes = 256 << 10;          // kernel buffer of one connection
+  Duration request_timeout = std::chrono::seconds(30);     // to a request's first byte, and from it to its last
+  Duration header_timeout = std::chrono::seconds(10);      // of that, its header
+  Duration write_timeout = std::chrono::seconds(30);       // a client takes less than kPaceBytes for so long: gone
   Duration stream_silence_max = std::chrono::seconds(15);  // then a comment, so that no proxy thinks a stream dead
   Duration loop_silence_max = std::chrono::seconds(10);    // no publish() for so long: not ready
+  PublicPrefixes public_prefixes;                          // none: tenants share nothing
   ApiKeys keys;                                            // none: nobody is asked for one
   TlsIdentity tls;                                         // none: plain HTTP
-  Duration idle_kept_min = std::chrono::seconds(1);        // then a silent connection makes room when all are taken
+  // When all connections are taken, one makes room that says nothing or whose request is not whole for so long.
+  Duration idle_kept_min = std::chrono::seconds(1);
 };
 
 // http thread to loop thread.
@@ -52,8 +59,8 @@ uint64_t open_files_wanted(const HttpConfig& config);
 // are ignored. One StopFound comes before where a stop string was found; it is answered by the end all the same.
 class HttpServer {
  public:
-  // Listens at once; throws SetupError when the address cannot be bound, the process may not open so many files or
-  // nothing can show the TLS identity.
+  // Listens at once; throws SetupError when the address cannot be bound, other machines reach it and it lacks keys or
+  // TLS without `insecure`, the process may not open so many files or nothing can show the TLS identity.
   // `inputs` needs room for 2 x connections_max (CHECK); a request that finds it full is answered 503, a ClientGone
   // or StopFound that does waits and is offered again. REQUIRES: `model` and `inputs` outlive the server.
   HttpServer(const HttpConfig& config, const ServedModel& model, Mailbox<GatewayInput>& inputs, BootId boot);
@@ -73,6 +80,9 @@ class HttpServer {
   // Any thread. Accepts nobody any more; requests under way end in an error that says `why`. Clients have `grace` to
   // take their last words.
   void stop(std::string why = "the server is shutting down", Duration grace = std::chrono::seconds(2));
+  // Any thread, after stop(): they have no more time.
+  void hurry();
+  bool gone() const;  // any thread: after stop(), all clients are; the loop is woken then
 
  private:
   class Service;

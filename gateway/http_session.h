@@ -33,17 +33,23 @@ class HttpSession {
 
   boost::asio::awaitable<void> run();      // the connection's whole life
   void on(const StreamEvent& event);       // of the request under way
+  void begin_turn();                       // asked for of the server
   void shut_down(const std::string& why);  // idle: closes; a request under way ends in an error
   void leave(std::string_view why);        // closes at once; a request under way is cancelled
   // REQUIRES: called every few milliseconds: time limits hold only so.
-  void end_overdue() { stream_.end_overdue(); }
-  // Nothing of a request has come. Since when, by `idle_since`.
-  bool idle() const { return idle_since_ && buffer_.size() == 0 && (!parser_ || !parser_->got_some()); }
-  TimePoint idle_since() const { return *idle_since_; }  // REQUIRES: idle()
+  void end_overdue();
+  // Since when nothing of a request has come. Nothing: something has.
+  std::optional<TimePoint> idle_since() const { return idle() ? idle_since_ : std::nullopt; }
+  // Since when a request comes that is not whole, or one is refused. Nothing: none, or it is whole and is answered.
+  std::optional<TimePoint> unfinished_since() const { return unfinished_since_; }
 
  private:
   using Parser = boost::beast::http::request_parser<ArrivingBody>;
 
+  bool idle() const { return idle_since_ && buffer_.size() == 0 && (!parser_ || !parser_->got_some()); }
+  void note_first_byte();
+  Duration header_timeout() const;
+  boost::asio::awaitable<void> end_by_fault();
   boost::asio::awaitable<bool> open();  // TLS; false: no client for it
   // True: the connection can take another request.
   boost::asio::awaitable<bool> serve_one();
@@ -66,12 +72,22 @@ class HttpSession {
   // kNoBodyRoom: the bound is reached.
   boost::asio::awaitable<boost::system::error_code> read_body();
   void release_body();
+  bool hold_answer(size_t bytes);  // of it in memory now; false: no room for so many more
   AnswerHead answer_head(const ApiRequest& request) const;
 
+  void give_up(std::string_view why);  // leave(), of a client that does not take what it is sent
+  // The parse pool is for a while this session's, as soon as it is its tenant's turn. They give nothing where the
+  // client is gone or the turn did not come in time.
+  class Turn;
+  boost::asio::awaitable<bool> turn_begins();
+  static ApiError turn_did_not_come();
+  boost::asio::awaitable<std::optional<Parsed<ApiCall>>> parse_in_turn(std::string path, std::string body);
+  boost::asio::awaitable<std::optional<std::string>> body_in_turn(OpenAiAnswer& answer);
   boost::asio::awaitable<void> watch_client();
   boost::asio::awaitable<void> end_watch();
   // False: the client is gone. Without an event: it is `until`.
   boost::asio::awaitable<bool> wait_event(TimePoint until = kNever);
+  boost::asio::awaitable<bool> write_echoes(OpenAiAnswer& answer);
   boost::asio::awaitable<bool> write_stream_head();
   boost::asio::awaitable<bool> write_stream_text(std::string text, bool last);
   boost::asio::awaitable<bool> written(boost::asio::awaitable<boost::system::error_code> write);
@@ -88,6 +104,8 @@ class HttpSession {
   std::optional<Parser> parser_;
   boost::asio::steady_timer wake_;       // cancelled to end a wait; expires in wait_event() only
   std::optional<TimePoint> idle_since_;  // while the beginning of a request may come
+  std::optional<TimePoint> unfinished_since_;
+  bool turn_begun_ = false;
   bool shutting_down_ = false;
   bool limited_ = false;  // the time for the next request runs already
 
@@ -98,6 +116,7 @@ class HttpSession {
   const TenantKey* tenant_ = nullptr;
   size_t body_bytes_ = 0;  // taken from the server's bound
   bool keep_alive_ = false;
+  bool answered_ = true;  // something of its answer was written, or there is no request
   bool in_flight_ = false, watching_ = false, writing_ = false, gone_ = false;
   struct Choice {
     RequestId id;
@@ -110,6 +129,8 @@ class HttpSession {
   OpenAiAnswer* answer_ = nullptr;  // what its tokens become: from its submission on
   bool streams_ = false;            // as events; otherwise in one piece
   std::string unsent_;              // events of a stream that wait for the write before them, of tokens_behind_ tokens
+  size_t writing_bytes_ = 0;        // of a stream, in that write
+  size_t held_bytes_ = 0;           // taken from the server's bound of answers
   uint32_t tokens_behind_ = 0;      // at most stream_tokens_behind_max behind a write
   std::optional<StreamError> failed_;  // one of its choices
 };

@@ -1,7 +1,10 @@
 // What a session does with the answer to its request.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <ctime>
 #include <utility>
 
@@ -16,6 +19,13 @@ namespace {
 
 namespace asio = boost::asio;
 using boost::system::error_code;
+
+// Of a stream's events behind a write. Tokens alone are no bound: with log-probabilities one makes 2 KB, and an answer
+// has up to 128 choices. The scores of echoed prompts come all at once, up to 24 MB: a client must keep up with some.
+constexpr size_t kUnsentBytesMax = 16 << 20;
+
+// Of one answer these are not counted, so that what others do not read costs no client its small answer.
+constexpr size_t kUncountedBytes = 64 << 10;
 
 int64_t unix_seconds() { return static_cast<int64_t>(std::time(nullptr)); }
 
@@ -60,9 +70,21 @@ AnswerHead HttpSession::answer_head(const ApiRequest& request) const {
 
 asio::awaitable<bool> HttpSession::answer_whole(OpenAiAnswer& answer) {
   if (!co_await wait_event()) co_return false;
+  std::optional<std::string> body;
+  if (!failed_ && answer.has_logprobs()) {  // half a million of them take long to write
+    body = co_await body_in_turn(answer);
+    if (gone_) co_return false;
+  } else if (!failed_) {
+    body = answer.body();
+  }
+  const bool held = !body || hold_answer(body->size());
+  if (!held) body.reset();
   // One reply for both: with a `co_return co_await reply(...)` in each branch GCC 12 at -O3 makes a coroutine that
   // reads its frame before it is written, and crashes.
-  HttpResponse response = failed_ ? reply_.error(api_error_of(*failed_)) : reply_.json(answer.body());
+  HttpResponse response = failed_ ? reply_.error(api_error_of(*failed_))
+                          : body  ? reply_.json(std::move(*body))
+                          : held  ? reply_.error(turn_did_not_come())
+                                  : reply_.error(busy("too many large answers wait to be read: try again"));
   co_return co_await reply(std::move(response));
 }
 
@@ -74,20 +96,32 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
   if (unsent_.empty() && failed_) co_return co_await reply(reply_.error(api_error_of(*failed_)));
   if (!co_await write_stream_head()) co_return false;
   for (TimePoint ping_at = steady_now(); co_await wait_event(ping_at); ping_at = steady_now() + silence) {
+    if (!co_await write_echoes(answer)) co_return false;
     std::string out = std::exchange(unsent_, {});
     tokens_behind_ = 0;
     const bool failed = failed_.has_value(), last = failed || answer.done();
     if (failed) OpenAiAnswer::stream_error(api_error_of(*failed_), out);
     if (out.empty()) out = kSsePing;
+    writing_bytes_ = out.size();
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
+    writing_bytes_ = 0;
+    hold_answer(unsent_.size());
     if (last) co_return keep_alive_ && !failed && !shutting_down_ && !shared_.draining();
   }
   co_return false;
 }
 
+// A piece a write, so that other sessions have their turns between; its tokens wait meanwhile, bounded as ever.
+asio::awaitable<bool> HttpSession::write_echoes(OpenAiAnswer& answer) {
+  for (std::string piece; !failed_ && answer.stream_echo(piece); piece.clear())
+    if (!co_await write_stream_text(std::move(piece), false)) co_return false;
+  co_return true;
+}
+
 asio::awaitable<bool> HttpSession::write_stream_head() {
   if (reply_.http_version() == 10) keep_alive_ = false;  // no chunks: the answer ends with the connection
   shared_.metrics().observe_response(200);
+  answered_ = true;
   co_return co_await written(
       write_event_stream_head(stream_, reply_, keep_alive_ && !shutting_down_ && !shared_.draining()));
 }
@@ -97,13 +131,25 @@ asio::awaitable<bool> HttpSession::write_stream_text(std::string text, bool last
 }
 
 asio::awaitable<bool> HttpSession::written(asio::awaitable<error_code> write) {
-  stream_.limit(shared_.config().write_timeout);
+  stream_.limit_pace(shared_.config().write_timeout);
   writing_ = true;
   const error_code error = co_await std::move(write);
   writing_ = false;
+  const bool overdue = stream_.overdue();
   stream_.no_limit();
-  if (error) leave("the client takes nothing");
+  if (error) overdue ? give_up("the client takes nothing") : leave("the client left");
   co_return !error;
+}
+
+bool HttpSession::hold_answer(size_t bytes) {
+  const size_t wanted = std::max(bytes, kUncountedBytes) - kUncountedBytes;
+  if (wanted > held_bytes_) {
+    if (!shared_.answers().take(tenant_id(*tenant_), wanted - held_bytes_)) return false;
+  } else if (wanted < held_bytes_) {
+    shared_.answers().give(tenant_id(*tenant_), held_bytes_ - wanted);
+  }
+  held_bytes_ = wanted;
+  return true;
 }
 
 void HttpSession::on(const StreamEvent& event) {
@@ -126,10 +172,12 @@ void HttpSession::take(const StreamToken& token) {
   waterfall.total = token.since_arrival;
   if (streams_) {
     // Without a write under way, the tokens are about to be taken.
-    if (writing_ && tokens_behind_ >= shared_.config().stream_tokens_behind_max * choices_.size())
-      return leave("the client reads too slowly");
+    if (writing_ && (tokens_behind_ >= shared_.config().stream_tokens_behind_max * choices_.size() ||
+                     unsent_.size() >= kUnsentBytesMax))
+      return give_up("the client reads too slowly");
     ++tokens_behind_;
     answer_->stream_token(choice, token, unsent_);
+    if (!hold_answer(writing_bytes_ + unsent_.size())) return give_up("too many clients read slowly");
   } else {
     answer_->add_token(choice, token);
   }

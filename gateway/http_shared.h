@@ -7,10 +7,12 @@
 
 #include "common/ids.h"
 #include "common/result.h"
+#include "gateway/byte_budget.h"
 #include "gateway/gateway_metrics.h"
 #include "gateway/http_server.h"
 #include "gateway/request_table.h"
 #include "gateway/served_model.h"
+#include "scheduler/fair_queue.h"
 
 namespace spillway {
 
@@ -31,9 +33,11 @@ class HttpShared {
   virtual int64_t started() const = 0;             // seconds since 1970
   virtual boost::asio::ssl::context* tls() = 0;    // nullptr: plain HTTP
   virtual unsigned queue_drains_in_s() const = 0;  // as far as the last seconds tell
-  // All bodies in memory together are bounded. False: no room, and nothing was taken.
-  virtual bool take_body_bytes(size_t bytes) = 0;
-  virtual void give_body_bytes(size_t bytes) = 0;
+  virtual ByteBudget& bodies() = 0;                // that clients sent
+  virtual ByteBudget& answers() = 0;               // large ones that clients have not taken
+  // Calls begin_turn() of the session when the parse pool is to work for it, maybe at once.
+  virtual void ask_turn(const QueuedRequest& asked, HttpSession& session) = 0;
+  virtual void end_turn(RequestId request) = 0;  // begun or not
   virtual RequestId next_request() = 0;
   // Sends the request to the loop; its events then reach `session`, until its last or cancel(). False: no room, and
   // nothing was sent.

@@ -47,6 +47,15 @@ asio::awaitable<void> HttpStream::drain() {
     error = std::get<0>(co_await socket_.async_read_some(asio::buffer(dropped), kNoThrow));
 }
 
+// What has passed its limit stays overdue.
+void HttpStream::note_written(size_t bytes) {
+  if (renewed_for_ == Duration{} || overdue()) return;
+  taken_ += bytes;
+  if (taken_ < kPaceBytes) return;
+  taken_ = 0;
+  until_ = steady_now() + renewed_for_;
+}
+
 void HttpStream::end_overdue() {
   if (overdue()) cancel();
 }
@@ -54,6 +63,13 @@ void HttpStream::end_overdue() {
 void HttpStream::cancel() {
   error_code ignored;
   if (socket_.is_open()) socket_.cancel(ignored);
+}
+
+// A client that takes nothing would else hold the kernel's send buffer for minutes after it was given up.
+void HttpStream::reset() {
+  error_code ignored;
+  socket_.set_option(asio::socket_base::linger(true, 0), ignored);
+  close();
 }
 
 void HttpStream::close() {

@@ -1,6 +1,6 @@
 #include "gateway/node_table.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -39,7 +39,7 @@ Result<void> NodeTable::add(PeerId node, const Hello& hello) {
   if (nodes_.size() >= nodes_max_) return fail(ErrorCode::kNoSpace, fmt::format("{} nodes have joined", nodes_max_));
   Node entry;
   entry.hello = hello;
-  entry.load.blocks_free = hello.blocks_total;  // until its first Load
+  entry.load.blocks_free = hello.blocks_total;  // until its first Load; no share of them
   CHECK(nodes_.try_emplace(node, std::move(entry)).second);
   return {};
 }
@@ -64,12 +64,11 @@ std::vector<PeerId> NodeTable::with_role(Role role) const {
   return found;
 }
 
-bool NodeTable::on(PeerId node, const Load& load) {
+NodeTable::Moved NodeTable::on(PeerId node, const Load& load) {
   const auto entry = nodes_.find(node);
-  if (entry == nodes_.end()) return false;
+  if (entry == nodes_.end()) return {};
   const Load before = entry->second.load;
-  const bool has_more_room = load.blocks_free > before.blocks_free ||
-                             load.running_sequences < before.running_sequences ||
+  const bool has_more_room = load.blocks_share > before.blocks_share || load.sequences_share > before.sequences_share ||
                              load.preempted_sequences < before.preempted_sequences;
   if (has_more_room) entry->second.refused_until = TimePoint{};
   if (entry->second.announced)
@@ -81,21 +80,13 @@ bool NodeTable::on(PeerId node, const Load& load) {
   }
   entry->second.announced = true;
   entry->second.load = load;
-  if (load.running_sequences >= entry->second.shares.size()) {
-    for (auto& [request, share] : entry->second.shares) share.counted = true;
-  }
-  return load.queued_prompt_tokens < before.queued_prompt_tokens && load.running_sequences >= before.running_sequences;
+  return {.prompts = load.queued_prompt_tokens < before.queued_prompt_tokens &&
+                     load.running_sequences >= before.running_sequences,
+          .anything = load.totals.steps > before.totals.steps};
 }
 
 void NodeTable::place(PeerId node, RequestId request, const NodeShare& share) {
-  CHECK(nodes_.at(node).shares.try_emplace(request, Share{share, false}).second);
-}
-
-void NodeTable::spoke(PeerId node, RequestId request) {
-  const auto entry = nodes_.find(node);
-  if (entry == nodes_.end()) return;
-  const auto share = entry->second.shares.find(request);
-  if (share != entry->second.shares.end()) share->second.counted = true;
+  CHECK(nodes_.at(node).shares.try_emplace(request, share).second);
 }
 
 void NodeTable::release(PeerId node, RequestId request) {
@@ -137,6 +128,9 @@ NodeTable::Capacity NodeTable::capacity(Role role) const {
     if (node.load.stalled_ms > 0) {
       capacity.troubles.push_back(fmt::format("{} has made no step for {} s while {} sequences are there", name,
                                               node.load.stalled_ms / 1000, node.load.running_sequences));
+    } else if (node.load.transfer_stalled_ms > 0) {
+      capacity.troubles.push_back(fmt::format("{} has moved no KV blocks for {} s: its transfer thread does not answer",
+                                              name, node.load.transfer_stalled_ms / 1000));
     } else if (node.load.draining) {
       capacity.troubles.push_back(fmt::format("{} is draining", name));
     } else {
@@ -151,49 +145,70 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
   view.node = peer;
   view.takes_prefill = node.hello.role == Role::kPrefill;
   view.takes_decode = node.hello.role == Role::kDecode;
-  view.queued_prompt_tokens = node.load.queued_prompt_tokens;
-  view.running_sequences = node.load.running_sequences;
+  const Load& load = node.load;
+  view.queued_prompt_tokens = load.queued_prompt_tokens;
   view.sequences_max = node.hello.sequences_max;
+  const uint32_t sequences_share = std::min(load.sequences_share, view.sequences_max);
+  view.running_sequences = view.sequences_max - sequences_share;
+  view.sequences_of_others = view.running_sequences - std::min(load.running_sequences, view.running_sequences);
   view.blocks_total = node.hello.blocks_total;
-  view.blocks_free = std::min(node.load.blocks_free, node.hello.blocks_total);
+  view.blocks_free = std::min(load.blocks_share, view.blocks_total);
+  view.blocks_of_others = std::min(load.blocks_free, view.blocks_total) - view.blocks_free;
   view.block_tokens = node.hello.block_tokens;
   view.growth_margin = node.hello.growth_margin;
   uint64_t own_tokens = 0;
   for (const auto& [request, share] : node.shares) {
-    own_tokens += share.share.prompt_tokens;
-    if (share.counted) continue;
+    own_tokens += share.prompt_tokens;
+    if (share.transfer <= load.newest_transfer) continue;
     ++view.running_sequences;
-    view.queued_prompt_tokens += share.share.prompt_tokens;
-    view.blocks_promised += share.share.blocks;
+    view.queued_prompt_tokens += share.prompt_tokens;
+    view.blocks_promised += share.blocks;
   }
   // Another gateway's prompts do not lock ours out: what waits there waits in order of arrival.
   own_tokens = std::min<uint64_t>(own_tokens, view.queued_prompt_tokens);
-  const bool has_enough = view.takes_prefill && own_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.step_tokens;
-  if (has_enough || node.load.preempted_sequences > 0 || node.refused_until > now)
+  view.has_enough = view.takes_prefill && own_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.step_tokens;
+  if (view.has_enough || load.preempted_sequences > 0 || node.refused_until > now)
     view.running_sequences = std::max(view.running_sequences, view.sequences_max);
   return view;
 }
 
-Result<void> NodeTable::could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const {
+NodeTable::Fit NodeTable::fit(Role role, uint32_t prompt_tokens, uint32_t output_tokens_max, bool working) const {
   const uint64_t tokens = uint64_t{prompt_tokens} + output_tokens_max;
+  const uint64_t held = role == Role::kPrefill ? prompt_tokens : tokens;
+  Fit fit;
+  for (const auto& [peer, node] : nodes_) {
+    const Hello& hello = node.hello;
+    if (hello.role != role || (working && !works(node))) continue;
+    fit.any = true;
+    const uint64_t capacity = uint64_t{hello.blocks_total} * hello.block_tokens;
+    fit.fits |= tokens <= hello.max_model_len && held <= capacity;
+    fit.model_len = std::max<uint64_t>(fit.model_len, hello.max_model_len);
+    fit.pool = std::max(fit.pool, capacity);
+  }
+  return fit;
+}
+
+Result<void> NodeTable::could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const {
   for (const Role role : {Role::kPrefill, Role::kDecode}) {
-    const uint64_t held = role == Role::kPrefill ? prompt_tokens : tokens;
-    uint64_t model_len = 0, pool = 0;
-    bool any = false, fits = false;
-    for (const auto& [peer, node] : nodes_) {
-      const Hello& hello = node.hello;
-      if (hello.role != role) continue;
-      any = true;
-      const uint64_t capacity = uint64_t{hello.blocks_total} * hello.block_tokens;
-      fits |= tokens <= hello.max_model_len && held <= capacity;
-      model_len = std::max<uint64_t>(model_len, hello.max_model_len);
-      pool = std::max(pool, capacity);
-    }
-    if (fits || !any) continue;
+    const Fit best = fit(role, prompt_tokens, output_tokens_max, false);
+    if (best.fits || !best.any) continue;
     return fail(ErrorCode::kTooLong,
                 fmt::format("{} prompt + {} output tokens fit no {} node: context of {} tokens, memory for {}; shorten "
                             "either",
-                            prompt_tokens, output_tokens_max, role_name(role), model_len, pool));
+                            prompt_tokens, output_tokens_max, role_name(role), best.model_len, best.pool));
+  }
+  return {};
+}
+
+Result<void> NodeTable::could_fit_working(uint32_t prompt_tokens, uint32_t output_tokens_max) const {
+  for (const Role role : {Role::kPrefill, Role::kDecode}) {
+    const Fit best = fit(role, prompt_tokens, output_tokens_max, true);
+    if (best.fits || !best.any) continue;
+    return fail(
+        ErrorCode::kUnavailable,
+        fmt::format("{} prompt + {} output tokens fit no {} node that works now ({}): try again later, or "
+                    "shorten either",
+                    prompt_tokens, output_tokens_max, role_name(role), fmt::join(capacity(role).troubles, "; ")));
   }
   return {};
 }
@@ -201,8 +216,7 @@ Result<void> NodeTable::could_fit(uint32_t prompt_tokens, uint32_t output_tokens
 std::vector<NodeView> NodeTable::views(uint64_t tokens, TimePoint now) const {
   std::vector<NodeView> views;
   for (const auto& [peer, node] : nodes_) {
-    const bool takes_work = !node.load.draining && node.load.stalled_ms == 0;
-    if (takes_work && tokens <= node.hello.max_model_len) views.push_back(view(peer, node, now));
+    if (node.announced && works(node) && tokens <= node.hello.max_model_len) views.push_back(view(peer, node, now));
   }
   return views;
 }
@@ -213,6 +227,11 @@ TimePoint NodeTable::next_deadline() const {
     if (node.refused_until != TimePoint{}) earliest = std::min(earliest, node.refused_until);
   }
   return earliest;
+}
+
+uint32_t NodeTable::count(Role role) const {
+  return static_cast<uint32_t>(std::ranges::count_if(
+      nodes_, [&](const auto& entry) { return entry.second.announced && entry.second.hello.role == role; }));
 }
 
 uint32_t NodeTable::max_model_len() const {

@@ -18,6 +18,7 @@ namespace spillway {
 struct NodeShare {
   uint32_t blocks = 0;
   uint32_t prompt_tokens = 0;  // still to be computed there; 0 on a decode node
+  uint64_t transfer = 0;       // TransferId::counter of the attempt
 };
 
 struct PreemptionCounts {
@@ -46,20 +47,22 @@ class NodeTable {
   std::string name(PeerId node, Role role) const;  // as people know it; "a decode node" where it is unknown
   std::vector<PeerId> with_role(Role role) const;
 
-  // A Load says nothing about what it counts, so a share is added to it until the node announces at least as many
-  // sequences as were placed on it, or speaks of the request. Another gateway's requests may make it too early: then
-  // the node refuses with kNoSpace, which costs an attempt and nothing else. Unknown nodes are ignored. True: it
-  // computed prompt tokens since its last Load (a cancelled prompt leaves its queue as well, but with its sequence).
-  bool on(PeerId node, const Load& load);
-  void place(PeerId node, RequestId request, const NodeShare& share);  // REQUIRES: the node is known, not placed there
-  void spoke(PeerId node, RequestId request);                          // of this request: its next Load counts it
-  void release(PeerId node, RequestId request);                        // over, at least on this node; idempotent
+  // What was placed on a node since what its last Load counts is added to it. Unknown nodes are ignored.
+  struct Moved {           // since its last Load
+    bool prompts = false;  // it computed prompt tokens (a cancelled prompt leaves its queue too, but with its sequence)
+    bool anything = false;  // it made a step, for whomever
+  };
+  Moved on(PeerId node, const Load& load);
+  // REQUIRES: the node is known, `request` not placed there, transfers ascend.
+  void place(PeerId node, RequestId request, const NodeShare& share);
+  void release(PeerId node, RequestId request);  // over, at least on this node; idempotent
   // It had no space: takes nothing until it announces more room, or until then.
   void refused(PeerId node, TimePoint until);
 
   void end_refusals(TimePoint now);  // those whose time is over
 
-  // Those that drain and were not let go yet. They take nothing new, as do those whose step in flight is stalled.
+  // Those that drain and were not let go yet. They take nothing new, as do those whose step in flight or transfer
+  // thread is stalled.
   std::vector<PeerId> leaving() const;
   void let_go(PeerId node);
   bool drains(PeerId node) const;  // false: unknown
@@ -72,14 +75,17 @@ class NodeTable {
 
   // What no node will ever take, as far as nodes of both roles are known: kTooLong.
   Result<void> could_fit(uint32_t prompt_tokens, uint32_t output_tokens_max) const;
+  // Only a node that drains or is stalled could take it, while others of its role work: kUnavailable, naming it.
+  // Whoever waits behind it would wait in vain.
+  Result<void> could_fit_working(uint32_t prompt_tokens, uint32_t output_tokens_max) const;
   // Nodes that take requests of `tokens` (prompt + output) now, ascending; those that refused lately are full, as are
-  // prefill nodes with enough to compute and decode nodes where preempted sequences wait; those that drain or are
-  // stalled are left out.
+  // prefill nodes with enough to compute and decode nodes where preempted sequences wait; those that drain, are stalled
+  // or have not yet told this gateway's share are left out.
   std::vector<NodeView> views(uint64_t tokens, TimePoint now) const;
   TimePoint next_deadline() const;  // the earliest end of a refusal; kNever: none
 
-  uint32_t count(Role role) const { return static_cast<uint32_t>(with_role(role).size()); }
-  uint32_t max_model_len() const;  // smallest; 0: no nodes
+  uint32_t count(Role role) const;  // of those that have told this gateway's share: they can be used
+  uint32_t max_model_len() const;   // smallest; 0: no nodes
   uint32_t blocks_total() const;
   uint32_t blocks_free() const;                                          // as announced, cached ones included
   bool preempts(PeerId node) const;                                      // sequences wait there for KV blocks
@@ -90,18 +96,22 @@ class NodeTable {
   size_t check_shares(Placed&& placed) const;
 
  private:
-  struct Share {
-    NodeShare share;
-    bool counted = false;  // in `load`
-  };
   struct Node {
     Hello hello;
     Load load;
-    std::map<RequestId, Share> shares;
+    std::map<RequestId, NodeShare> shares;
     TimePoint refused_until{};
-    bool announced = false;  // a Load came: counters of later ones are told from it
+    bool announced = false;  // a Load came: it told our share, and counters of later ones are told from it
     bool let_go = false;     // told MayLeave
   };
+  struct Fit {  // of the nodes of one role
+    bool any = false, fits = false;
+    uint64_t model_len = 0, pool = 0;  // the largest, tokens
+  };
+  static bool works(const Node& node) {
+    return !node.load.draining && node.load.stalled_ms == 0 && node.load.transfer_stalled_ms == 0;
+  }
+  Fit fit(Role role, uint32_t prompt_tokens, uint32_t output_tokens_max, bool working) const;
   NodeView view(PeerId peer, const Node& node, TimePoint now) const;
 
   uint32_t nodes_max_, prefill_steps_ahead_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
 
 #include "common/check.h"
@@ -14,34 +15,35 @@ using Json = nlohmann::ordered_json;
 OpenAiAnswer::OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, AnswerShape shape)
     : head_(std::move(head)), tokenizer_(tokenizer), shape_(std::move(shape)) {
   CHECK(shape_.echoed.empty() || shape_.echoed.size() == shape_.prompts);
-  for (const std::vector<TokenId>& prompt : shape_.echoed) {
-    size_t characters = 0;
-    std::vector<ScoredToken>& echo = echoed_.emplace_back();
-    for (const TokenId token : prompt) {
-      echo.push_back({.token = token, .text_offset = characters});
-      characters += character_count(tokenizer.token_bytes(token));
-    }
-  }
+  for (const std::vector<TokenId>& prompt : shape_.echoed) echoed_.push_back(echo(prompt));
   for (uint32_t index = 0; index < shape_.prompts * shape_.choices_per_prompt; ++index) {
-    choices_.push_back({.detokenizer = Detokenizer(tokenizer_), .matcher = StopMatcher(shape_.stops)});
-    choices_.back().characters = character_count(echo_text(index));
+    const Echo* const echo = echo_of(index);
+    choices_.push_back({.detokenizer = echo != nullptr ? echo->detokenizer : Detokenizer(tokenizer_),
+                        .matcher = StopMatcher(shape_.stops),
+                        .characters = echo != nullptr ? echo->characters : 0});
   }
 }
 
-const std::vector<ScoredToken>* OpenAiAnswer::echo_of(size_t choice) const {
-  return echoed_.empty() ? nullptr : &echoed_[choice / shape_.choices_per_prompt];
+// Special tokens are spelled, as the prompt may have spelled them.
+OpenAiAnswer::Echo OpenAiAnswer::echo(const std::vector<TokenId>& prompt) const {
+  Echo echo{.detokenizer = Detokenizer(tokenizer_)};
+  for (const TokenId token : prompt) {
+    echo.tokens.push_back({.token = token, .text_offset = echo.characters});
+    const std::string text = echo.detokenizer.push_bytes(tokenizer_.token_bytes(token));
+    echo.characters += character_count(text);
+    echo.text += text;
+    echo.text_ends.push_back(echo.text.size());
+  }
+  return echo;
 }
 
-std::string OpenAiAnswer::echo_text(size_t choice) const {
-  std::string text;
-  if (const auto* const echo = echo_of(choice))
-    for (const ScoredToken& one : *echo) text += tokenizer_.token_bytes(one.token);
-  return text;
+const OpenAiAnswer::Echo* OpenAiAnswer::echo_of(size_t choice) const {
+  return echoed_.empty() ? nullptr : &echoed_[choice / shape_.choices_per_prompt];
 }
 
 void OpenAiAnswer::add_scores(size_t choice, const StreamScores& scores) {
   if (echoed_.empty()) return;
-  std::vector<ScoredToken>& echo = echoed_[choice / shape_.choices_per_prompt];
+  std::vector<ScoredToken>& echo = echoed_[choice / shape_.choices_per_prompt].tokens;
   const size_t count = scores.logprobs.size() / scores.logprob_count;
   CHECK(scores.position_first + count <= echo.size());
   for (size_t index = 0; index < count; ++index) {
@@ -50,20 +52,35 @@ void OpenAiAnswer::add_scores(size_t choice, const StreamScores& scores) {
   }
 }
 
-void OpenAiAnswer::stream_echo(size_t choice, std::string& out) {
-  const auto* const echo = echo_of(choice);
-  if (echo == nullptr || choices_[choice].begun) return;
-  const std::string text = echo_text(choice);
-  ChoicePiece piece{.index = choice, .text = text, .first = !std::exchange(choices_[choice].begun, true)};
-  const Json logprobs = shape_.logprobs ? logprobs_json(head_.endpoint, tokenizer_, *echo) : Json();
-  piece.logprobs = &logprobs;
-  append_sse_event(out, token_chunk(head_, piece, {.tokens_so_far = tokens_so_far()}));
+void OpenAiAnswer::begin(size_t choice) {
+  if (echo_of(choice) != nullptr && !choices_[choice].begun) echoes_.push_back(choice);
+}
+
+bool OpenAiAnswer::stream_echo(std::string& out) {
+  if (echoes_.empty()) {
+    tokens_told_ = tokens_so_far();
+    return false;
+  }
+  const size_t index = echoes_.front();
+  Choice& choice = choices_[index];
+  const Echo& echo = *echo_of(index);
+  const std::span<const ScoredToken> rest = std::span(echo.tokens).subspan(choice.echo_told);
+  const std::span<const ScoredToken> part = rest.first(std::min(rest.size(), kEchoTokensAnEvent));
+  const size_t begin = choice.echo_told == 0 ? 0 : echo.text_ends[choice.echo_told - 1];
+  const size_t end = echo.text_ends[choice.echo_told + part.size() - 1];
+  const std::string_view text = std::string_view(echo.text).substr(begin, end - begin);
+  const Json logprobs = shape_.logprobs ? logprobs_json(head_.endpoint, tokenizer_, part) : Json();
+  const ChoicePiece piece{.index = index, .text = text, .logprobs = &logprobs, .first = choice.echo_told == 0};
+  append_sse_event(out, token_chunk(head_, piece, {.tokens_so_far = tokens_told_}));
+  choice.echo_told += part.size();
+  if (part.size() == rest.size()) echoes_.pop_front();
+  return true;
 }
 
 void OpenAiAnswer::stream_token(size_t index, const StreamToken& token, std::string& out) {
   Choice& choice = choices_[index];
   if (stopped(index) || shape_.prompt_only) return;
-  stream_echo(index, out);
+  begin(index);
   const size_t offset = choice.characters;
   const std::string text = text_of(choice, token);
   ChoicePiece piece{.index = index, .text = text, .first = !std::exchange(choice.begun, true)};
@@ -75,7 +92,7 @@ void OpenAiAnswer::stream_token(size_t index, const StreamToken& token, std::str
 
 void OpenAiAnswer::stream_end(size_t index, const StreamEnd& end, std::string& out) {
   Choice& choice = choices_[index];
-  stream_echo(index, out);
+  begin(index);
   const std::string text = last_text(choice);
   this->end(choice, end);
   const ChoicePiece piece{
@@ -107,16 +124,24 @@ std::string OpenAiAnswer::body() {
   std::vector<ChoicePiece> pieces;
   for (size_t index = 0; index < choices_.size(); ++index) {
     Choice& choice = choices_[index];
-    choice.text = echo_text(index) + choice.text;
+    const Echo* const echo = echo_of(index);
+    if (echo != nullptr) choice.text = echo->text + choice.text;
     if (shape_.logprobs) {
       std::vector<ScoredToken> all;
-      if (const auto* const echo = echo_of(index)) all = *echo;
+      if (echo != nullptr) all = echo->tokens;
       all.insert(all.end(), choice.scored.begin(), choice.scored.end());
       logprobs[index] = logprobs_json(head_.endpoint, tokenizer_, all);
     }
     pieces.push_back({.index = index, .text = choice.text, .finish = choice.end->finish, .logprobs = &logprobs[index]});
   }
   return answer_body(head_, pieces, choices_.front().tokens, total());
+}
+
+size_t OpenAiAnswer::scored_tokens() const {
+  size_t count = 0;
+  for (size_t index = 0; index < choices_.size(); ++index)
+    count += choices_[index].scored.size() + (echoed_.empty() ? 0 : echo_of(index)->tokens.size());
+  return count;
 }
 
 std::string OpenAiAnswer::text_of(Choice& choice, const StreamToken& token) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,9 @@
 
 namespace spillway {
 
+// A streamed echo's event has at most so many tokens.
+inline constexpr size_t kEchoTokensAnEvent = 64;
+
 // What an answer is made of: choice i * choices_per_prompt + j is the j-th of prompt i.
 struct AnswerShape {
   uint32_t prompts = 1, choices_per_prompt = 1;
@@ -23,7 +27,7 @@ struct AnswerShape {
 };
 
 // One answer in the making: what the gateway says about its requests becomes text, then JSON, then event-stream bytes.
-// No I/O; http thread. Borrows the tokenizer.
+// No I/O; one thread at a time. Borrows the tokenizer.
 class OpenAiAnswer {
  public:
   OpenAiAnswer(AnswerHead head, const Tokenizer& tokenizer, AnswerShape shape);
@@ -32,17 +36,22 @@ class OpenAiAnswer {
   void add_scores(size_t choice, const StreamScores& scores);
 
   // Of a stream: append the bytes of the events that this becomes. A token is always one event, also where its text is
-  // empty (half a character, a special token, what may begin a stop string): clients time tokens by events. An echoed
-  // prompt is one event before.
+  // empty (half a character, a special token, what may begin a stop string): clients time tokens by events.
   void stream_token(size_t choice, const StreamToken& token, std::string& out);
   // The finish chunk; behind the last choice's the usage chunk if asked for, and [DONE].
   void stream_end(size_t choice, const StreamEnd& end, std::string& out);
   static void stream_error(const ApiError& error, std::string& out);  // the last event; no [DONE] follows
+  // An echoed prompt is sent before what the two above gave of its choices, in pieces that are made only when they can
+  // be sent: with log-probabilities all of it may be 20 MB of JSON. Appends the next piece, one event. False: none is
+  // left, and the rest may be sent.
+  bool stream_echo(std::string& out);
 
   // Of an answer in one piece.
   void add_token(size_t choice, const StreamToken& token);
   void add_end(size_t choice, const StreamEnd& end);
   std::string body();  // REQUIRES done()
+  bool has_logprobs() const { return shape_.logprobs; }
+  size_t scored_tokens() const;  // that it holds, echoed ones counted for each choice
 
   // A stop string is complete: tokens that still come are ignored, and how the request ends changes nothing.
   bool stopped(size_t choice) const { return choices_[choice].matcher.matched(); }
@@ -52,7 +61,8 @@ class OpenAiAnswer {
   struct Choice {
     Detokenizer detokenizer;
     StopMatcher matcher;
-    bool begun = false;  // streamed something
+    bool begun = false;    // streamed something
+    size_t echo_told = 0;  // tokens of its echo that were streamed
     uint32_t token_count = 0;
     size_t characters = 0;              // of its text, what the matcher holds back included
     std::string text{};                 // of an answer in one piece
@@ -60,9 +70,17 @@ class OpenAiAnswer {
     std::vector<ScoredToken> scored{};  // with logprobs, in one piece only; the same
     std::optional<StreamEnd> end{};
   };
-  const std::vector<ScoredToken>* echo_of(size_t choice) const;
-  std::string echo_text(size_t choice) const;
-  void stream_echo(size_t choice, std::string& out);
+  // A prompt in front of its choices. A character that it does not end is of their text.
+  struct Echo {
+    std::vector<ScoredToken> tokens{};
+    std::string text{};
+    std::vector<size_t> text_ends{};  // of each token: bytes of the text until it, as far as characters are whole
+    size_t characters = 0;            // of the text
+    Detokenizer detokenizer;          // behind its last token
+  };
+  Echo echo(const std::vector<TokenId>& prompt) const;
+  const Echo* echo_of(size_t choice) const;
+  void begin(size_t choice);
   std::string text_of(Choice& choice, const StreamToken& token);  // what it completes
   std::string last_text(Choice& choice);
   void end(Choice& choice, StreamEnd end);
@@ -74,7 +92,9 @@ class OpenAiAnswer {
   const Tokenizer& tokenizer_;
   const AnswerShape shape_;
   std::vector<Choice> choices_;
-  std::vector<std::vector<ScoredToken>> echoed_;  // one a prompt
+  std::vector<Echo> echoed_;   // one a prompt
+  std::deque<size_t> echoes_;  // choices that have begun and whose echo is not all streamed
+  uint32_t tokens_told_ = 0;   // so far, when the last of the rest was sent
   size_t ended_ = 0;
 };
 

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -26,6 +28,15 @@ std::string spelled(const Tokenizer& tokenizer, TokenId token) {
   return text;
 }
 
+// The double with the fewest digits that is this float again: a float widened as it is would be written with 17.
+Json written(float value) {
+  std::array<char, 32> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+  double shortest = 0;
+  std::from_chars(digits.data(), end, shortest);
+  return shortest;
+}
+
 Json completion_logprobs(const Tokenizer& tokenizer, std::span<const ScoredToken> tokens) {
   Json out = {{"tokens", Json::array()},
               {"token_logprobs", Json::array()},
@@ -34,13 +45,13 @@ Json completion_logprobs(const Tokenizer& tokenizer, std::span<const ScoredToken
   for (const ScoredToken& one : tokens) {
     out["tokens"].push_back(spelled(tokenizer, one.token));
     out["text_offset"].push_back(one.text_offset);
-    out["token_logprobs"].push_back(one.logprobs.empty() ? Json() : Json(one.logprobs.front().logprob));
+    out["token_logprobs"].push_back(one.logprobs.empty() ? Json() : written(one.logprobs.front().logprob));
     Json top;  // null for the first of a prompt
     // From the highest on: of ids spelled alike the likeliest counts. The token itself is last, if not among them.
     for (size_t index = 1; index <= one.logprobs.size() && !one.logprobs.empty(); ++index) {
       const TokenLogprob& entry = one.logprobs[index % one.logprobs.size()];
       std::string name = spelled(tokenizer, entry.token);
-      if (top.is_null() || !top.contains(name)) top[std::move(name)] = entry.logprob;
+      if (top.is_null() || !top.contains(name)) top[std::move(name)] = written(entry.logprob);
     }
     out["top_logprobs"].push_back(std::move(top));
   }
@@ -50,7 +61,7 @@ Json completion_logprobs(const Tokenizer& tokenizer, std::span<const ScoredToken
 Json chat_entry(const Tokenizer& tokenizer, const TokenLogprob& one) {
   Json bytes = Json::array();
   for (const char byte : bytes_of(tokenizer, one.token)) bytes.push_back(static_cast<unsigned char>(byte));
-  return {{"token", spelled(tokenizer, one.token)}, {"logprob", one.logprob}, {"bytes", std::move(bytes)}};
+  return {{"token", spelled(tokenizer, one.token)}, {"logprob", written(one.logprob)}, {"bytes", std::move(bytes)}};
 }
 
 Json chat_logprobs(const Tokenizer& tokenizer, std::span<const ScoredToken> tokens) {

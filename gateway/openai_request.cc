@@ -24,15 +24,13 @@ Parsed<std::vector<TokenId>> or_refuse(Result<std::vector<TokenId>> tokens, cons
 // One request body whose fields have passed check_fields().
 class Reader {
  public:
-  Reader(const Json& body, const ServedModel& model, uint32_t max_model_len)
-      : body_(body), model_(model), max_model_len_(std::min(max_model_len, model.max_model_len())) {}
+  // `ignored`: names of what is read over inside a field are added; outlives the reader.
+  Reader(const Json& body, const ServedModel& model, uint32_t max_model_len, std::vector<std::string>& ignored)
+      : body_(body), model_(model), max_model_len_(std::min(max_model_len, model.max_model_len())), ignored_(ignored) {}
 
-  bool flag(std::string_view name) const {
-    const Json* const value = find_field(body_, name);
-    return value != nullptr && value->get<bool>();
-  }
+  bool flag(std::string_view name) const { return number(name, false); }
 
-  // A number whose type and bounds check_fields() has seen.
+  // A number or boolean whose type and bounds check_fields() has seen.
   template <class Number>
   Number number(std::string_view name, Number when_absent) const {
     const Json* const value = find_field(body_, name);
@@ -65,6 +63,7 @@ class Reader {
     for (const std::string_view name : kStreamOptions)
       if (const Json* const value = find_field(*options, name); value != nullptr && !value->is_boolean())
         return refuse("stream_options", fmt::format("stream_options.{} must be true or false", name), "invalid_type");
+    add_unknown_members("stream_options.", *options, kStreamOptions, ignored_);
     request.include_usage = option("include_usage");
     request.running_usage = request.include_usage && option("continuous_usage_stats");
     return {};
@@ -77,7 +76,7 @@ class Reader {
     sampling.seed = seed_default;
     if (const Json* const seed = find_field(body_, "seed"))
       sampling.seed = seed->is_number_unsigned() ? seed->get<uint64_t>() : static_cast<uint64_t>(seed->get<int64_t>());
-    sampling.top_p = number("top_p", sampling.top_p);
+    sampling.top_p = std::max(number("top_p", sampling.top_p), static_cast<float>(kAboveZero));  // one token's share
     sampling.min_p = number("min_p", sampling.min_p);
     sampling.presence_penalty = number("presence_penalty", sampling.presence_penalty);
     sampling.frequency_penalty = number("frequency_penalty", sampling.frequency_penalty);
@@ -100,10 +99,10 @@ class Reader {
     if (list == nullptr) return tokens;
     if (!list->is_array())
       return refuse("stop_token_ids", "stop_token_ids must be a list of token ids", "invalid_type");
-    const size_t own = tokens.size();
+    const size_t own = model_.stop_tokens().size();  // with ignore_eos too: /openapi.json knows one number
     if (list->size() > kStopTokensMax - own)
       return refuse("stop_token_ids", fmt::format("stop_token_ids has {} entries: at most {} are taken beside the "
-                                                  "{} that end every answer",
+                                                  "model's own {}",
                                                   list->size(), kStopTokensMax - own, own));
     const auto given = read_token_ids(*list, "stop_token_ids");
     if (!given) return tl::unexpected(given.error());
@@ -181,17 +180,12 @@ class Reader {
   }
 
   Parsed<std::vector<TokenId>> read_text_to_tokenize() const {
-    if (find_field(body_, "messages") != nullptr) return read_messages();
-    const char* const name = find_field(body_, "content") != nullptr ? "content" : "prompt";
-    const Json* const text = find_field(body_, name);
-    if (text == nullptr) return refuse("prompt", "prompt is missing: a string; or send content, or messages");
-    const Json* const add_special = find_field(body_, "add_special");
-    const auto& bytes = text->get_ref<const std::string&>();
-    if (auto fits = check_text(bytes.size(), name); !fits) return tl::unexpected(fits.error());
-    auto tokens = or_refuse(model_.encode_prompt(bytes), name);
-    if (tokens && add_special != nullptr && *add_special == true)
-      tokens->insert(tokens->begin(), model_.tokenizer().begin_of_sequence());
-    return tokens;
+    const auto name = the_one_given(body_, {"prompt", "content", "messages"});
+    if (!name) return tl::unexpected(name.error());
+    if (*name == std::string_view("messages")) return read_messages();
+    const auto& bytes = find_field(body_, *name)->get_ref<const std::string&>();
+    if (auto fits = check_text(bytes.size(), *name); !fits) return tl::unexpected(fits.error());
+    return or_refuse(flag("add_special") ? model_.encode_prompt(bytes) : model_.encode_text(bytes), *name);
   }
 
   Parsed<std::vector<TokenId>> read_tokens_to_spell() const {
@@ -202,7 +196,7 @@ class Reader {
     return read_token_ids(*tokens, "tokens");
   }
 
-  Parsed<std::vector<TokenId>> read_messages() const {
+  Parsed<std::vector<TokenId>> read_messages(ServedModel::AnswerTurn turn = ServedModel::AnswerTurn::kBegun) const {
     if (!model_.has_chat())
       return refuse("messages", "this model has no chat template: use /v1/completions", "unsupported");
     const Json* const list = find_field(body_, "messages");
@@ -214,13 +208,13 @@ class Reader {
     std::vector<ChatMessage> messages;
     size_t bytes = 0;
     for (size_t index = 0; index < list->size(); ++index) {
-      auto message = read_message((*list)[index], fmt::format("messages[{}]", index));
+      auto message = read_message((*list)[index], fmt::format("messages[{}]", index), ignored_);
       if (!message) return tl::unexpected(message.error());
       bytes += message->content.size();
       messages.push_back(std::move(*message));
     }
     if (auto fits = check_text(bytes, "messages"); !fits) return tl::unexpected(fits.error());
-    return or_refuse(model_.encode_chat(messages), "messages");
+    return or_refuse(model_.encode_chat(messages, turn), "messages");
   }
 
   // How many tokens to generate, given the prompt's length.
@@ -252,9 +246,9 @@ class Reader {
     std::vector<TokenId> tokens;
     tokens.reserve(list.size());
     for (const Json& id : list) {
-      if (!id.is_number_integer())
+      if (!is_whole(id))
         return refuse(param, fmt::format("{}[{}] must be a token id", param, tokens.size()), "invalid_type");
-      if (!id.is_number_unsigned() || id.get<uint64_t>() >= vocab())
+      if (const auto number = id.get<double>(); !(number >= 0 && number < vocab()))
         return refuse(param,
                       fmt::format("{}[{}] is not a token id: they go from 0 to {}", param, tokens.size(), vocab() - 1));
       tokens.push_back(id.get<TokenId>());
@@ -280,6 +274,7 @@ class Reader {
   const Json& body_;
   const ServedModel& model_;
   const uint32_t max_model_len_;
+  std::vector<std::string>& ignored_;
 };
 
 // What the lengths of the prompts bound.
@@ -325,12 +320,13 @@ Parsed<TokensRequest> parse_tokens(Route route, std::string_view body, const Ser
                                    Parsed<std::vector<TokenId>> (Reader::*read)() const) {
   const auto json = parse_request_json(body);
   if (!json) return tl::unexpected(json.error());
-  const Reader reader(*json, model, max_model_len);
+  std::vector<std::string> ignored = unknown_fields(route, *json);
+  const Reader reader(*json, model, max_model_len, ignored);
   if (auto checked = reader.read_model(); !checked) return tl::unexpected(checked.error());
   if (auto checked = check_fields(route, *json); !checked) return tl::unexpected(checked.error());
   auto tokens = (reader.*read)();
   if (!tokens) return tl::unexpected(tokens.error());
-  return TokensRequest{std::move(*tokens), unknown_fields(route, *json)};
+  return TokensRequest{std::move(*tokens), std::move(ignored)};
 }
 
 }  // namespace
@@ -348,9 +344,10 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
                                      uint32_t max_model_len, uint64_t seed_default) {
   const auto json = parse_request_json(body);
   if (!json) return tl::unexpected(json.error());
-  const Reader reader(*json, model, max_model_len);
   const Route route = endpoint == Endpoint::kCompletions ? Route::kCompletions : Route::kChatCompletions;
   ApiRequest request;
+  request.ignored = unknown_fields(route, *json);
+  const Reader reader(*json, model, max_model_len, request.ignored);
   request.endpoint = endpoint;
   auto name = reader.read_model();
   if (!name) return tl::unexpected(name.error());
@@ -368,8 +365,6 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   request.work.stop_tokens = std::move(*stop_tokens);
   request.work.digest_logits = reader.flag("logit_digests");
   request.work.priority = reader.number<int32_t>("priority", 0);
-  request.ignored = unknown_fields(route, *json);
-
   const auto logprob_count = reader.read_logprobs(endpoint);
   if (!logprob_count) return tl::unexpected(logprob_count.error());
   request.work.logprob_count = *logprob_count;
@@ -377,6 +372,24 @@ Parsed<ApiRequest> parse_api_request(Endpoint endpoint, std::string_view body, c
   request.work.score_prompt = request.echo && *logprob_count > 0;
   if (auto read = read_prompts(endpoint, reader, request); !read) return tl::unexpected(read.error());
   return request;
+}
+
+Parsed<std::vector<TokenId>> parse_public_prefix(std::string_view body, const ServedModel& model) {
+  const auto json = parse_request_json(body);
+  if (!json) return tl::unexpected(json.error());
+  const bool chat = find_field(*json, "messages") != nullptr;
+  const Json* const prompt = find_field(*json, "prompt");
+  if (!chat && prompt == nullptr) return refuse("prompt", "it needs messages, or prompt: text or a list of token ids");
+  const Route route = chat ? Route::kChatCompletions : Route::kCompletions;
+  if (auto checked = check_fields(route, *json); !checked) return tl::unexpected(checked.error());
+  std::vector<std::string> unknown = unknown_fields(route, *json);
+  const Reader reader(*json, model, model.max_model_len(), unknown);
+  auto tokens = chat ? reader.read_messages(ServedModel::AnswerTurn::kNone) : reader.read_prompt(*prompt);
+  if (!unknown.empty()) return refuse(unknown.front(), "it is no field of such a prefix");
+  const size_t most = std::min<size_t>(kPublicPrefixTokensMax, model.max_model_len() - 1);
+  if (tokens && (tokens->empty() || tokens->size() > most))
+    return refuse("", fmt::format("it has {} tokens: a public prefix has 1 to {}", tokens->size(), most));
+  return tokens;
 }
 
 }  // namespace spillway

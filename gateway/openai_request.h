@@ -22,6 +22,7 @@ inline constexpr size_t kPromptsMax = 64;
 inline constexpr uint32_t kChoicesMax = 8;  // `n`
 inline constexpr size_t kListContexts = 8;  // the tokens of all prompts: at most so many times the context
 inline constexpr size_t kLogprobEntriesMax = size_t{1} << 19;  // log-probabilities that one answer may hold
+inline constexpr size_t kPublicPrefixTokensMax = 1 << 16;      // of one
 inline constexpr size_t kAnswerChoicesMax = 128;               // prompts x `n`
 
 struct PromptOfList {
@@ -39,7 +40,7 @@ struct ApiRequest {
   bool stream = false, include_usage = false;
   bool running_usage = false;        // usage in every chunk; with include_usage only, as in vLLM
   std::vector<std::string> stop;     // at most kStopStringsMax of at most kStopBytesMax
-  std::vector<std::string> ignored;  // unknown fields, printable and bounded: told to the client in a Warning header
+  std::vector<std::string> ignored;  // unknown fields, also inside others, printable and bounded: for a Warning header
 };
 
 // Validates every field, renders the template, tokenises: milliseconds for long prompts, so not on the http thread.
@@ -57,5 +58,10 @@ struct TokensRequest {
 Parsed<TokensRequest> parse_tokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len);
 // Of {"tokens": [...]}, bounded as a prompt of token ids is.
 Parsed<TokensRequest> parse_detokenize_request(std::string_view body, const ServedModel& model, uint32_t max_model_len);
+
+// A prefix that its operator marks public: {"messages": [...]}, without the words that begin the assistant's turn, or
+// {"prompt": text or token ids}, under the rules of a request; other fields of a request have no effect, unknown ones
+// are refused. At most kPublicPrefixTokensMax tokens.
+Parsed<std::vector<TokenId>> parse_public_prefix(std::string_view body, const ServedModel& model);
 
 }  // namespace spillway

@@ -13,8 +13,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr unsigned kRetryAfterSeconds = 1;  // room appears when a running request ends: soon, at an unknown time
-
 // Text from a detokeniser is UTF-8 already; an error's detail may come from elsewhere, and dumping it must not throw.
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 

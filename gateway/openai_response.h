@@ -17,6 +17,9 @@ namespace spillway {
 
 enum class Endpoint : uint8_t { kCompletions, kChatCompletions };
 
+// Of a 503: room appears when a running request ends, a node when it is back: soon, at an unknown time.
+inline constexpr unsigned kRetryAfterSeconds = 1;
+
 // An answer that is an error, before it is JSON.
 struct ApiError {
   unsigned status = 500;                       // HTTP
@@ -73,8 +76,10 @@ std::string models_body(const std::vector<std::string>& models, uint32_t max_mod
 std::string model_body(std::string_view model, uint32_t max_model_len, int64_t created);
 // {"version": ...}
 std::string version_body();
-// {"status": "ok"} or {"status": "unavailable", "reason": ...}
+// {"status": "ok"}
 std::string live_body();
+// The same or {"status": "draining" or "unavailable", "code", "reason": the first of "reasons"}; each with "degraded"
+// where something is.
 std::string health_body(const GatewayHealth& health);
 
 }  // namespace spillway

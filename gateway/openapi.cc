@@ -7,6 +7,7 @@
 
 #include "common/sampling_params.h"
 #include "common/version.h"
+#include "gateway/chat_messages.h"
 #include "gateway/field_table.h"
 #include "gateway/openai_request.h"
 #include "gateway/openapi_answers.h"
@@ -17,6 +18,10 @@ namespace spillway {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+Json switched_off_only() {
+  return {{"enum", {nullptr, false, "", Json::array(), Json::object()}}, {"description", "not supported"}};
+}
 
 // The table's fields as JSON Schema (draft 2020-12, the dialect of OpenAPI 3.1). null means absent, so every field but
 // a required one takes it.
@@ -40,8 +45,7 @@ class Schemas {
  private:
   Json field_schema(const Field& field) const {
     if (field.use == FieldUse::kHarmless) return {{"description", "no effect here"}};
-    if (field.use == FieldUse::kUnsupported)
-      return {{"enum", {nullptr, false, Json::array(), Json::object()}}, {"description", "not supported"}};
+    if (field.use == FieldUse::kUnsupported) return switched_off_only();
     Json schema = field.type == FieldType::kAny ? neutral(field) : typed(field);
     if (field.required()) return schema;
     if (schema.contains("type")) {
@@ -80,7 +84,7 @@ class Schemas {
                                                : Json{{"type", "boolean"}};
       case FieldType::kString: return string(field);
       case FieldType::kStrings: {
-        const Json one = {{"type", "string"}, {"minLength", 1}, {"maxLength", kStopBytesMax}};
+        const Json one = {{"type", "string"}, {"minLength", 1}, {"maxLength", kStopCharactersMax}};
         const Json list = {{"type", "array"}, {"items", one}, {"maxItems", static_cast<uint64_t>(field.high)}};
         return {{"anyOf", {one, list}}};
       }
@@ -138,6 +142,7 @@ class Schemas {
 
   Json token_ids(const Field& field) const {
     auto most = static_cast<uint64_t>(field.high);
+    if (field.name == "stop_token_ids") most -= model_.stop_tokens().size();
     if (field.limit == FieldLimit::kContext) most = std::min<uint64_t>(most, max_model_len_ - 1);
     return {{"type", "array"},
             {"minItems", static_cast<uint64_t>(field.low)},
@@ -195,6 +200,8 @@ std::string openapi_body(const ServedModel& model, uint32_t max_model_len) {
                    {"paths", Json::object()},
                    {"components", {{"securitySchemes", {{"key", {{"type", "http"}, {"scheme", "bearer"}}}}}}}};
   document["components"]["schemas"] = Json::parse(kAnswerSchemas);
+  for (const std::string_view name : kUnsupportedMembers)
+    document["components"]["schemas"]["Message"]["properties"][name] = switched_off_only();
   for (const RouteRule& route : route_table()) {
     Json operation = {{"summary", route.meaning}, {"responses", answers(route)}};
     if (route.health()) operation["security"] = Json::array();
@@ -206,7 +213,7 @@ std::string openapi_body(const ServedModel& model, uint32_t max_model_len) {
                                   {"content", {{"application/json", {{"schema", schemas.body(*route.body)}}}}}};
     document["paths"][route.path][route.post() ? "post" : "get"] = std::move(operation);
   }
-  return document.dump();
+  return document.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace spillway

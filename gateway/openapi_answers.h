@@ -44,8 +44,10 @@ inline constexpr char kAnswerSchemas[] = R"({
 "Event": {"type": "object", "required": ["data"], "description": "one event of the stream", "properties": {
   "data": {"type": "string", "description": "a chunk as JSON; an error, then the last event; or [DONE]"}}},
 "Version": {"type": "object", "required": ["version"], "properties": {"version": {"type": "string", "minLength": 1}}},
-"Health": {"type": "object", "required": ["status"], "properties": {"status": {"enum": ["ok", "unavailable"]},
-  "code": {"type": "string"}, "reason": {"type": "string"}}}
+"Health": {"type": "object", "required": ["status"], "additionalProperties": false, "properties": {
+  "status": {"enum": ["ok", "draining", "unavailable"]}, "code": {"type": "string"}, "reason": {"type": "string"},
+  "reasons": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+  "degraded": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}}}}
 })";
 
 }  // namespace spillway

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
+#include "gateway/openai_logprobs.h"
 #include "gateway/openai_request.h"
 #include "gateway/stop_matcher.h"
 
@@ -24,7 +26,7 @@ tl::unexpected<ApiError> unsupported(std::string_view name) {
 Parsed<void> check_number(const Json& value, const Field& rule) {
   const bool integer = rule.type == FieldType::kInteger;
   std::string name(rule.name);
-  if (integer ? !value.is_number_integer() : !value.is_number())
+  if (integer ? !is_whole(value) : !value.is_number())
     return refuse(name, fmt::format("{} must be {}", name, integer ? "an integer" : "a number"), "invalid_type");
   const auto number = value.get<double>();
   if (number >= rule.low && number <= rule.high) return {};
@@ -58,8 +60,17 @@ Parsed<void> check_field(const Json& value, const Field& rule) {
   return {};
 }
 
+constexpr double kExactWholeEnd = 0x1p53;  // from it on a JSON number with a point may have been rounded
+
 struct TooDeep {};
 struct TooMany {};
+
+void add_unknown(std::string_view where, std::string_view name, std::vector<std::string>& names) {
+  constexpr size_t kNamed = 8;
+  if (names.size() == kNamed) return;
+  std::string shown = std::string(where) + printable(name);
+  if (std::ranges::find(names, shown) == names.end()) names.push_back(std::move(shown));
+}
 
 }  // namespace
 
@@ -101,7 +112,15 @@ const Json* find_field(const Json& object, std::string_view name) {
 }
 
 bool switched_off(const Json& value) {
-  return value.is_null() || (value.is_boolean() && !value.get<bool>()) || (value.is_structured() && value.empty());
+  return value.is_null() || (value.is_boolean() && !value.get<bool>()) || (value.is_structured() && value.empty()) ||
+         (value.is_string() && value.get_ref<const std::string&>().empty());
+}
+
+bool is_whole(const Json& value) {
+  if (value.is_number_integer()) return true;
+  if (!value.is_number_float()) return false;
+  const auto number = value.get<double>();
+  return std::abs(number) < kExactWholeEnd && number == std::trunc(number);
 }
 
 Parsed<void> check_fields(Route route, const Json& body) {
@@ -112,6 +131,16 @@ Parsed<void> check_fields(Route route, const Json& body) {
     if (auto checked = check_field(*value, rule); !checked) return checked;
   }
   return {};
+}
+
+Parsed<const char*> the_one_given(const Json& body, std::initializer_list<const char*> names) {
+  std::vector<const char*> given;
+  for (const char* const name : names)
+    if (find_field(body, name) != nullptr) given.push_back(name);
+  if (given.size() == 1) return given.front();
+  const std::string all = fmt::format("{}", fmt::join(given.empty() ? std::vector(names) : given, ", "));
+  return given.empty() ? refuse(*names.begin(), fmt::format("one of {} is needed", all))
+                       : refuse(given.back(), fmt::format("{} are given: only one of them is taken", all));
 }
 
 Parsed<std::vector<std::string>> read_stop(const Json& body) {
@@ -126,9 +155,10 @@ Parsed<std::vector<std::string>> read_stop(const Json& body) {
     if (!one.is_string())
       return refuse("stop", fmt::format("stop[{}] must be a string", strings.size()), "invalid_type");
     strings.push_back(one.get<std::string>());
-    if (strings.back().empty() || strings.back().size() > kStopBytesMax)
-      return refuse("stop", fmt::format("stop[{}] has {} bytes: it must have 1 to {}", strings.size() - 1,
-                                        strings.back().size(), kStopBytesMax));
+    const size_t characters = character_count(strings.back());  // as maxLength of /openapi.json counts
+    if (characters == 0 || characters > kStopCharactersMax)
+      return refuse("stop", fmt::format("stop[{}] has {} characters: it must have 1 to {}", strings.size() - 1,
+                                        characters, kStopCharactersMax));
   }
   return strings;
 }
@@ -159,11 +189,16 @@ Parsed<std::vector<LogitBias>> read_logit_bias(const Json& body, uint32_t vocab)
 }
 
 std::vector<std::string> unknown_fields(Route route, const Json& body) {
-  constexpr size_t kNamed = 8;
   std::vector<std::string> names;
   for (const auto& [name, value] : body.items())
-    if (find_rule(route, name) == nullptr && names.size() < kNamed) names.push_back(printable(name));
+    if (find_rule(route, name) == nullptr) add_unknown("", name, names);
   return names;
+}
+
+void add_unknown_members(std::string_view where, const Json& object, std::span<const std::string_view> known,
+                         std::vector<std::string>& names) {
+  for (const auto& [name, value] : object.items())
+    if (!value.is_null() && std::ranges::find(known, name) == known.end()) add_unknown(where, name, names);
 }
 
 std::string printable(std::string_view word) {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <initializer_list>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tl/expected.hpp>
@@ -26,9 +28,16 @@ const nlohmann::json* find_field(const nlohmann::json& object, std::string_view 
 // Null, false or empty: asks for nothing.
 bool switched_off(const nlohmann::json& value);
 
+// A whole number, also one that is written with a point (16.0), which JSON Schema counts as an integer; such a one only
+// below 2^53. get<>() of an integer type then gives it, if the type holds it.
+bool is_whole(const nlohmann::json& value);
+
 // Types of all numbers, booleans and plain strings that the route takes, and bounds of numbers; refuses what this
 // server cannot do where it is asked for.
 Parsed<void> check_fields(Route route, const nlohmann::json& body);
+
+// The name of the one of these fields that is there; refuses none and several.
+Parsed<const char*> the_one_given(const nlohmann::json& body, std::initializer_list<const char*> names);
 
 // The strings of `stop`: one, or a list.
 Parsed<std::vector<std::string>> read_stop(const nlohmann::json& body);
@@ -38,6 +47,10 @@ Parsed<std::vector<LogitBias>> read_logit_bias(const nlohmann::json& body, uint3
 
 // Names of fields that the route does not know, at most 8, made printable.
 std::vector<std::string> unknown_fields(Route route, const nlohmann::json& body);
+// Adds those of an object inside the body that are not null, as `where` and the name; the bound is over all, and none
+// is named twice.
+void add_unknown_members(std::string_view where, const nlohmann::json& object, std::span<const std::string_view> known,
+                         std::vector<std::string>& names);
 
 // A stranger's word that goes into a header or a message: at most 64 bytes of printable ASCII without quotes or commas.
 std::string printable(std::string_view word);

@@ -22,6 +22,7 @@ struct GenerateRequest {  // already text-free
   uint32_t output_tokens_max = 0;
   SamplingParams sampling;
   TenantKey tenant;
+  PublicPrefix public_prefix{};
   std::vector<TokenId> stop_tokens;
   int32_t priority = 0;  // within its tenant: lower is sooner
   bool digest_logits = false;
@@ -52,7 +53,6 @@ class TokenOrder {
   Put put(const Token& token, uint32_t ahead_max);
   std::optional<Token> next();  // the next in order, if it is here
   uint32_t next_index() const { return next_index_; }
-  bool started() const { return next_index_ > 0 || !ahead_.empty(); }
 
  private:
   uint32_t next_index_ = 0;
@@ -83,6 +83,7 @@ struct GatewayRequest {
   std::vector<uint64_t> prefix;  // prefix_chain() of the prompt
   Waterfall waterfall;           // as far as known
   TimePoint first_token_at{};
+  std::optional<TokenId> first_token{};   // is out, of the present attempt or of one that was refused since
   std::optional<RunningAttempt> running;  // otherwise it waits in the queue
   bool led = false;                       // its followers wait no more
   bool held = false;                      // or for its leader, before it comes into the queue
@@ -93,8 +94,9 @@ struct GatewayRequest {
 TenantId tenant_id(const TenantKey& tenant);
 
 // The requests under way and the one queue, fair among tenants: a request costs its prompt tokens and twice its output
-// tokens (the weights of FairQueue's paper), paid in advance for as much output as requests have of late. A record's
-// address is stable until erase(). Loop thread.
+// tokens (the weights of FairQueue's paper), paid in advance for as much output as requests have of late. Of a further
+// choice's prompt only what its leader's blocks do not hold costs. A record's address is stable until erase(). Loop
+// thread.
 class RequestTable {
  public:
   GatewayRequest* find(RequestId request);
@@ -104,13 +106,17 @@ class RequestTable {
   GatewayRequest* queue_head();  // nullptr: nobody waits
   // Who has to leave a queue that `newcomer` overfilled, maybe itself. REQUIRES: `newcomer` waits.
   GatewayRequest& least_deserving(const GatewayRequest& newcomer);
+  // The same for those that wait for their leader, which are in no order yet: the last of the tenant with most of them,
+  // of `newcomer`'s own where it has as many. REQUIRES: `newcomer` is held.
+  GatewayRequest& last_held_of_most(const GatewayRequest& newcomer);
   // REQUIRES: `request` is the head and waits.
   RunningAttempt& start_head(const RunningAttempt& attempt);
   void requeue(GatewayRequest& request);  // to its tenant's head. REQUIRES: running
-  void erase(GatewayRequest& request);
+  // Followers that wait for it come into the queue, until `followers_until`.
+  void erase(GatewayRequest& request, TimePoint followers_until);
 
-  // Those that wait for `leader` need not any more: they come into the queue.
-  void release(RequestId leader, const std::optional<Disaggregate>& beside);
+  // Those that wait for `leader` need not any more: they come into the queue, and wait there until `queue_until`.
+  void release(RequestId leader, const std::optional<Disaggregate>& beside, TimePoint queue_until);
 
   uint32_t held() const { return held_; }
   uint32_t queued() const { return static_cast<uint32_t>(queue_.size()) + held_; }

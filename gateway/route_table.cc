@@ -12,7 +12,7 @@ constexpr RouteRule kRoutes[] = {
     {"/v1/chat/completions", Route::kChatCompletions, "ChatCompletion", "the assistant's turn in a chat"},
     {"/v1/models", {}, "ModelList", "what this server answers for"},
     {kModelRoute, {}, "Model", "one of its names; `/` may be written `%2F`"},
-    {"/tokenize", Route::kTokenize, "Tokens", "the token ids that a completion would compute"},
+    {"/tokenize", Route::kTokenize, "Tokens", "the token ids of a text, or those of a chat"},
     {"/detokenize", Route::kDetokenize, "Text", "the text of token ids, special tokens spelled"},
     {"/version", {}, "Version", "of the build"},
     {"/health/live", {}, "Health", "200 while the event loop answers"},

@@ -20,23 +20,15 @@ std::string draw_marker() {
   return fmt::format("m{:016x}{:016x}m", value[0], value[1]);
 }
 
-// Replaces each spelled special token of `text` by `marker`, and notes what it replaced.
-std::string mask_specials(std::string_view text, std::span<const std::string> specials, std::string_view marker,
+// Replaces each special token that `text` spells by `marker`, and notes what it replaced: views into `text`.
+std::string mask_specials(std::string_view text, const SpecialTokenMatcher& specials, std::string_view marker,
                           std::vector<std::string_view>& masked) {
   std::string out;
   size_t begin = 0;
-  for (size_t at = 0; at < text.size();) {
-    const auto special = std::find_if(specials.begin(), specials.end(), [&](const std::string& candidate) {
-      return text.substr(at, candidate.size()) == candidate;
-    });
-    if (special == specials.end()) {
-      ++at;
-      continue;
-    }
-    out.append(text.substr(begin, at - begin)).append(marker);
-    masked.push_back(*special);
-    at += special->size();
-    begin = at;
+  while (const auto found = specials.find(text, begin)) {
+    out.append(text.substr(begin, found->begin - begin)).append(marker);
+    masked.push_back(text.substr(found->begin, found->length));
+    begin = found->begin + found->length;
   }
   return out.append(text.substr(begin));
 }
@@ -50,14 +42,16 @@ ServedModel::ServedModel(const Tokenizer& tokenizer, Settings settings)
   for (TokenId token = 0; token < tokenizer.vocab_size(); ++token) {
     const std::string_view bytes = tokenizer.token_bytes(token);
     token_bytes_max_ = std::max(token_bytes_max_, bytes.size());
-    if (tokenizer.is_special(token) && !bytes.empty()) special_texts_.emplace_back(bytes);
+    if (tokenizer.is_special(token)) specials_.add(bytes, token);
   }
-  std::sort(special_texts_.begin(), special_texts_.end(),
-            [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
 }
 
 Result<ServedModel> ServedModel::from_gguf(const GgufFile& file, const Tokenizer& tokenizer, Settings settings) {
-  settings.stop_tokens = {tokenizer.end_of_sequence()};
+  const std::span<const TokenId> ends = tokenizer.end_of_generation();
+  if (ends.size() > kStopTokensMax)
+    return fail(ErrorCode::kUnsupported,
+                fmt::format("{} tokens end generation: supported are up to {}", ends.size(), kStopTokensMax));
+  settings.stop_tokens.assign(ends.begin(), ends.end());
   if (file.contains("tokenizer.chat_template")) {
     const auto source = file.get_string("tokenizer.chat_template");
     if (!source) return tl::unexpected(source.error());
@@ -77,44 +71,42 @@ size_t ServedModel::tokens_at_least(size_t text_bytes) const {
 }
 
 Result<std::vector<TokenId>> ServedModel::encode_prompt(std::string_view text) const {
+  return tokenizer_.encode_prompt(text, SpecialTokens::kParse);
+}
+
+Result<std::vector<TokenId>> ServedModel::encode_text(std::string_view text) const {
   return tokenizer_.encode(text, SpecialTokens::kParse);
 }
 
-Result<std::vector<TokenId>> ServedModel::encode_chat(const std::vector<ChatMessage>& messages) const {
+Result<std::vector<TokenId>> ServedModel::encode_chat(const std::vector<ChatMessage>& messages, AnswerTurn turn) const {
   CHECK(has_chat());
   const std::string marker = draw_marker();
   std::vector<std::string_view> masked;
   ChatTemplate::Inputs inputs;
-  inputs.add_generation_prompt = true;
-  inputs.bos_token = tokenizer_.token_bytes(tokenizer_.begin_of_sequence());
+  inputs.add_generation_prompt = turn == AnswerTurn::kBegun;
+  if (const auto begin = tokenizer_.begin_of_sequence()) inputs.bos_token = tokenizer_.token_bytes(*begin);
   inputs.eos_token = tokenizer_.token_bytes(tokenizer_.end_of_sequence());
+  inputs.now = ChatTemplate::local_time();
   for (const ChatMessage& message : messages)
-    inputs.messages.push_back({message.role, mask_specials(message.content, special_texts_, marker, masked)});
+    inputs.messages.push_back({message.role, mask_specials(message.content, specials_, marker, masked)});
   const Result<std::string> rendered = settings_.chat_template->render(inputs);
   if (!rendered) return tl::unexpected(rendered.error());
-  if (masked.empty()) return tokenizer_.encode(*rendered, SpecialTokens::kParse);
 
-  std::vector<TokenId> tokens;
-  const auto append = [&](std::string_view text, SpecialTokens special) -> Result<void> {
-    auto piece = tokenizer_.encode(text, special);
-    if (!piece) return tl::unexpected(piece.error());
-    tokens.insert(tokens.end(), piece->begin(), piece->end());
-    return {};
-  };
+  std::vector<TextPart> parts;
   std::string_view rest = *rendered;
   for (const std::string_view special : masked) {
     const size_t at = rest.find(marker);
     // A template may leave a message out, or show it twice: then which marker stands for what is unknown.
     if (at == std::string_view::npos)
       return fail(ErrorCode::kUnsupported, "the chat template drops a message that spells a special token");
-    if (auto done = append(rest.substr(0, at), SpecialTokens::kParse); !done) return tl::unexpected(done.error());
-    if (auto done = append(special, SpecialTokens::kAsText); !done) return tl::unexpected(done.error());
+    parts.push_back({rest.substr(0, at), SpecialTokens::kParse});
+    parts.push_back({special, SpecialTokens::kAsText});
     rest.remove_prefix(at + marker.size());
   }
   if (rest.find(marker) != std::string_view::npos)
     return fail(ErrorCode::kUnsupported, "the chat template repeats a message that spells a special token");
-  if (auto done = append(rest, SpecialTokens::kParse); !done) return tl::unexpected(done.error());
-  return tokens;
+  parts.push_back({rest, SpecialTokens::kParse});
+  return tokenizer_.encode_prompt(parts);
 }
 
 }  // namespace spillway

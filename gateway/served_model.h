@@ -13,6 +13,7 @@
 #include "formats/gguf.h"
 #include "kv/block.h"
 #include "text/chat_template.h"
+#include "text/special_token_matcher.h"
 #include "text/tokenizer.h"
 
 namespace spillway {
@@ -25,14 +26,15 @@ class ServedModel {
     std::vector<std::string> names;             // for `model` of requests; the first where one names none
     bool any_name = false;                      // requests may name any model
     std::optional<ChatTemplate> chat_template;  // absent: chat completions are refused
-    std::vector<TokenId> stop_tokens;           // end an answer; 1 to kStopTokensMax
+    std::vector<TokenId> stop_tokens;           // end an answer; 1 to kStopTokensMax, else refused by from_gguf()
     uint32_t max_model_len = 0;                 // prompt + output, tokens
     TenantKey tenant;                           // keys the prefix cache of those who show no API key
   };
   // REQUIRES: a name, max_model_len > 0 and a number of stop tokens within bounds (CHECK).
   ServedModel(const Tokenizer& tokenizer, Settings settings);
-  // Template and stop tokens from the file, the rest from `settings`. No `tokenizer.chat_template` is a model without
-  // chat; one that does not parse is the parser's error.
+  // Template and stop tokens (all that end generation) from the file, the rest from `settings`. No
+  // `tokenizer.chat_template` is a model without chat; one that does not parse is the parser's error. kUnsupported:
+  // more end tokens than kStopTokensMax.
   static Result<ServedModel> from_gguf(const GgufFile& file, const Tokenizer& tokenizer, Settings settings);
 
   const std::string& name() const { return settings_.names.front(); }
@@ -50,16 +52,22 @@ class ServedModel {
   // encoded.
   size_t tokens_at_least(size_t text_bytes) const;
   // A raw prompt. Special tokens written in it count as such: whoever sends raw prompts writes the template by hand.
+  // As with llama-server BOS comes in front where the model wants it, here unless the text begins with it.
   Result<std::vector<TokenId>> encode_prompt(std::string_view text) const;
-  // The conversation in the model's template, ready for the assistant's turn. Special tokens come from the template
-  // only; where a message spells one, it stays text, so no message can end its turn or fake another role's.
-  // REQUIRES: has_chat().
-  Result<std::vector<TokenId>> encode_chat(const std::vector<ChatMessage>& messages) const;
+  Result<std::vector<TokenId>> encode_text(std::string_view text) const;  // as encode_prompt(), never with BOS
+  // The conversation in the model's template, ready for the assistant's turn. Control tokens come from the template
+  // only; where a message spells one, it stays text, so no message can end its turn or fake another role's. Tokens that
+  // the file calls user-defined (Qwen3's <think>) count wherever they stand. BOS is in front once where the model wants
+  // it, whether its template writes it or not.
+  // kNone: without the words that begin the assistant's turn. REQUIRES: has_chat().
+  enum class AnswerTurn : uint8_t { kBegun, kNone };
+  Result<std::vector<TokenId>> encode_chat(const std::vector<ChatMessage>& messages,
+                                           AnswerTurn turn = AnswerTurn::kBegun) const;
 
  private:
   const Tokenizer& tokenizer_;
   Settings settings_;
-  std::vector<std::string> special_texts_;  // longest first
+  SpecialTokenMatcher specials_;
   size_t token_bytes_max_ = 1;
 };
 

@@ -7,8 +7,9 @@
 
 namespace spillway {
 
-inline constexpr size_t kStopStringsMax = 4;  // of one request, as in OpenAI's API
-inline constexpr size_t kStopBytesMax = 256;  // of one of them
+inline constexpr size_t kStopStringsMax = 4;                     // of one request, as in OpenAI's API
+inline constexpr size_t kStopCharactersMax = 256;                // of one of them
+inline constexpr size_t kStopBytesMax = 4 * kStopCharactersMax;  // so of UTF-8
 
 // Cuts a text that comes in pieces before the stop string that is complete first (of those that end at one place, the
 // longest). What may be the beginning of one waits, less than kStopBytesMax bytes. The result does not depend on where

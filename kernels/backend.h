@@ -30,21 +30,34 @@ class Backend {
 
   // Start-up only; memory lives as long as the Backend. Throws SetupError naming bytes asked and bytes free.
   virtual std::span<std::byte> allocate(size_t bytes) = 0;  // 4096-aligned, zeroed
-  // Into this device's own order. REQUIRES equal cols; throws SetupError when a shape is not supported.
-  virtual Weight pack(std::span<const FileTensor> tensors, PackOrder order) = 0;
+  // Into this device's own order, at `into`: host memory, 64-aligned and zeroed, that stays until the Backend's last
+  // operation. REQUIRES equal cols and into.size() == packed_bytes(tensors, order); throws SetupError when a shape is
+  // not supported.
+  virtual Weight pack(std::span<const FileTensor> tensors, PackOrder order, std::span<std::byte> into) = 0;
+  Weight pack(std::span<const FileTensor> tensors, PackOrder order) {  // into memory of this Backend
+    return pack(tensors, order, allocate(packed_bytes(tensors, order)));
+  }
   // Names the packed order: under one name pack() leaves the same bytes for the same tensors, on any machine and with
   // any thread count, and adopt() takes them back. Letters, digits and dashes.
   virtual std::string_view pack_format() const = 0;
   virtual size_t packed_bytes(std::span<const FileTensor> tensors, PackOrder order) const = 0;
-  // The Weight that pack() would make, over host memory where it left its bytes before (64-aligned; outlives the
-  // Backend). REQUIRES packed.size() == packed_bytes(tensors, order); throws as pack().
+  // The Weight that pack() would make, over host memory where it left its bytes before (64-aligned; stays until the
+  // Backend's last operation). REQUIRES packed.size() == packed_bytes(tensors, order); throws as pack().
   virtual Weight adopt(std::span<const FileTensor> tensors, PackOrder order, std::span<const std::byte> packed) = 0;
+
+  // Threads that may share an operation, and how many do from here on, at first all: which is fastest depends on the
+  // step (StepThreads), no bit of a result does. A device that shares out its work itself has one.
+  // REQUIRES 1 <= count <= threads().
+  virtual uint32_t threads() const = 0;
+  virtual void use_threads(uint32_t count) = 0;
+  // By the thread that calls the operations from then on: it runs where this backend's threads shall.
+  virtual void enter_compute_thread() = 0;
 
   virtual Ticket record() = 0;              // after all that was enqueued so far
   virtual bool reached(Ticket ticket) = 0;  // CPU: always
 
   virtual NumericsClass numerics() const = 0;
-  virtual std::string_view name() const = 0;  // "cpu/scalar", "cpu/avx512bf16"
+  virtual std::string_view name() const = 0;  // "cpu/scalar", "cpu/avx2", "cpu/avx512bf16"
   virtual const OpCounters& counters() const = 0;
   virtual void reset_counters() = 0;
 

@@ -2,22 +2,17 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <sched.h>
 
 #include <algorithm>
 
 #include "common/check.h"
+#include "common/cores.h"
 #include "kernels/cpu/cpu_backend.h"
 
 namespace spillway {
 namespace {
 
-// Cores that this process may run on, which containers and taskset limit (sched_getaffinity(2)).
-uint32_t usable_cores() {
-  cpu_set_t cores;
-  if (::sched_getaffinity(0, sizeof cores, &cores) != 0) return 1;
-  return static_cast<uint32_t>(std::max(1, CPU_COUNT(&cores)));
-}
+static_assert(kBackendThreadsMax == cpu::WorkerPool::kThreadsMax);
 
 }  // namespace
 
@@ -29,12 +24,10 @@ std::unique_ptr<Backend> make_backend(const BackendConfig& config) {
     throw SetupError(
         fmt::format("--isa {}: this machine has {} (or auto)", config.isa, fmt::join(available_isa_levels(), ", ")));
   }
-  constexpr uint32_t kMax = cpu::WorkerPool::kThreadsMax;
-  if (config.threads > kMax) {
-    throw SetupError(fmt::format("--threads {}: at most {} are supported", config.threads, kMax));
-  }
-  const uint32_t threads = config.threads > 0 ? config.threads : std::min(usable_cores(), kMax);
-  return std::make_unique<cpu::CpuBackend>(config.isa == "auto" ? levels.back() : *chosen, threads);
+  if (config.threads > kBackendThreadsMax)
+    throw SetupError(fmt::format("--threads {}: at most {} are supported", config.threads, kBackendThreadsMax));
+  const uint32_t threads = config.threads > 0 ? config.threads : std::min(available_cores(), kBackendThreadsMax);
+  return std::make_unique<cpu::CpuBackend>(config.isa == "auto" ? levels.back() : *chosen, threads, config.cpus);
 }
 
 std::vector<std::string> available_isa_levels() {

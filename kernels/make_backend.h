@@ -5,19 +5,23 @@
 #include <string>
 #include <vector>
 
+#include "common/cpu_list.h"
 #include "kernels/backend.h"
 
 namespace spillway {
 
+inline constexpr uint32_t kBackendThreadsMax = 256;
+
 struct BackendConfig {
-  std::string isa = "auto";  // auto, scalar, avx512bf16
-  uint32_t threads = 0;      // 0: one per core this process may run on
+  std::string isa = "auto";  // auto, scalar, avx2, avx512bf16
+  uint32_t threads = 0;      // 0: one per core (available_cores())
+  CpuList cpus{};            // as many as threads: each runs on one of them; else ignored
 };
 
-// Throws SetupError naming the levels this machine has when `isa` is none of them.
+// Throws SetupError naming the levels this machine has when `isa` is none of them, and where a thread cannot be had.
 std::unique_ptr<Backend> make_backend(const BackendConfig& config);
 
-// Levels that this machine can run, slowest first ("scalar", "avx512bf16").
+// Levels that this machine can run, slowest first ("scalar", "avx2", "avx512bf16").
 std::vector<std::string> available_isa_levels();
 
 }  // namespace spillway

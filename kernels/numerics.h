@@ -6,7 +6,9 @@
 // change need a new id: an old block or peer must never pass for the same class.
 namespace spillway {
 
-inline constexpr NumericsClass kNumericsCpuScalarRev1{1};
+// 1 and 3 were cpu/scalar and cpu/avx2 rev 1.
 inline constexpr NumericsClass kNumericsCpuAvx512Bf16Rev1{2};
+inline constexpr NumericsClass kNumericsCpuScalarRev2{4};
+inline constexpr NumericsClass kNumericsCpuAvx2Rev2{5};
 
 }  // namespace spillway

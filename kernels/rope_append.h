@@ -9,10 +9,12 @@
 
 namespace spillway {
 
-// Rotates interleaved pairs (2i, 2i+1) of q and k by position * theta_base^(-2i/head_dim) (Su et al. 2021, in the pair
-// order of GGUF "llama"), rounds to bf16, and writes k, v into the open blocks. Angles are computed in f64 and rounded
-// once. Writing token row 0 of a block first zeroes that block's part, so unused rows are always zero. Appending again
-// leaves the same bytes, but nobody may read the block meanwhile.
+// Finishes the rows of a QKV product: adds the bias; normalises every head of q and of k (RMSNorm over head_dim,
+// summed as rms_norm sums); turns interleaved pairs (2i, 2i+1) of q and k by the row of rope_table at their position
+// (Su et al. 2021); rounds to bf16; and writes k, v into the open blocks. All of it in f32 up to that one rounding.
+// Bias and norms are a model's own: where it has none their step is skipped. Writing token row 0 of a block first
+// zeroes that block's part, so unused rows are always zero. Appending again leaves the same bytes, but nobody may read
+// the block meanwhile. REQUIRES head_dim even, at most kHeadDimMax.
 struct RopeAppendArgs {
   TensorView qkv;          // f32 [rows, (heads + 2 * kv_heads) * head_dim]
   TensorView block_table;  // u32 [sequences, blocks_max]
@@ -22,9 +24,10 @@ struct RopeAppendArgs {
   uint16_t heads = 0;
   TensorView rope_table;  // f32 [positions_max, head_dim]: cos, sin per pair (fill_rope_table)
   TensorView q_out;       // bf16 [rows, heads, head_dim]
+  TensorView bias{};      // f32 [(heads + 2 * kv_heads) * head_dim], or no data
+  TensorView q_norm{};    // f32 [head_dim], or no data
+  TensorView k_norm{};    // as q_norm: both or neither
+  float norm_epsilon = 0.0f;
 };
-
-// Fills a rope_table of table.size() / head_dim positions. Any thread. REQUIRES head_dim even, table whole positions.
-void fill_rope_table(double theta_base, uint32_t head_dim, std::span<float> table);
 
 }  // namespace spillway

@@ -16,7 +16,8 @@ enum class SlotId : uint32_t {};  // a place for one block in one arena
 
 inline constexpr size_t kPageBytes = 4096;
 
-// HMAC-SHA-256(tenant key, parent key | token ids | ModelId), first 128 bits. The parent of a first block is all zero.
+// HMAC-SHA-256(tenant or public key, parent key | token ids | ModelId), first 128 bits. The parent of a first block is
+// all zero.
 struct BlockKey {
   std::array<std::byte, 16> bytes{};
   auto operator<=>(const BlockKey&) const = default;
@@ -33,6 +34,14 @@ struct ModelId {
 struct TenantKey {
   std::array<std::byte, 32> bytes{};
   auto operator<=>(const TenantKey&) const = default;
+};
+
+// The beginning of a prompt that every tenant may share, as its operator said. Blocks that lie wholly inside are keyed
+// with `key` instead of the tenant's; travels with the request.
+struct PublicPrefix {
+  TenantKey key;
+  uint32_t tokens = 0;  // of the prompt, from its first; 0: nothing is public
+  auto operator<=>(const PublicPrefix&) const = default;
 };
 
 struct LayerRange {

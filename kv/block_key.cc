@@ -48,14 +48,16 @@ BlockKey block_key(const TenantKey& tenant, const ModelId& model, const BlockKey
   return key;
 }
 
-std::vector<BlockKey> block_keys(const TenantKey& tenant, const ModelId& model, uint32_t block_tokens,
-                                 std::span<const TokenId> tokens) {
-  CHECK(block_tokens > 0);
+std::vector<BlockKey> block_keys(const TenantKey& tenant, const PublicPrefix& shared, const ModelId& model,
+                                 uint32_t block_tokens, std::span<const TokenId> tokens) {
+  CHECK(block_tokens > 0 && shared.tokens <= tokens.size());
+  const size_t public_blocks = shared.tokens / block_tokens;
   std::vector<BlockKey> keys;
   keys.reserve(tokens.size() / block_tokens);
   BlockKey parent;
   for (; tokens.size() >= block_tokens; tokens = tokens.subspan(block_tokens)) {
-    parent = block_key(tenant, model, parent, tokens.first(block_tokens));
+    const TenantKey& owner = keys.size() < public_blocks ? shared.key : tenant;
+    parent = block_key(owner, model, parent, tokens.first(block_tokens));
     keys.push_back(parent);
   }
   return keys;

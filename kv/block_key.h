@@ -20,9 +20,10 @@ namespace spillway {
 BlockKey block_key(const TenantKey& tenant, const ModelId& model, const BlockKey& parent,
                    std::span<const TokenId> tokens);
 
-// Keys of all full blocks of `tokens`, in order; a partial last block has none.
-std::vector<BlockKey> block_keys(const TenantKey& tenant, const ModelId& model, uint32_t block_tokens,
-                                 std::span<const TokenId> tokens);
+// Keys of all full blocks of `tokens`, in order; a partial last block has none. Those wholly inside `shared` are the
+// same for all tenants, every other one is the tenant's own. REQUIRES shared.tokens <= tokens.size().
+std::vector<BlockKey> block_keys(const TenantKey& tenant, const PublicPrefix& shared, const ModelId& model,
+                                 uint32_t block_tokens, std::span<const TokenId> tokens);
 
 // HKDF-SHA-256 (RFC 5869) of `secret` with salt "spillway.tenant.1" and the tenant's name as info; 32 bytes.
 // REQUIRES: secret not empty.

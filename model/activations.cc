@@ -1,7 +1,7 @@
 #include "model/activations.h"
 
 #include "common/check.h"
-#include "kernels/rope_append.h"
+#include "kernels/rope_table.h"
 
 namespace spillway {
 namespace {
@@ -55,7 +55,7 @@ Activations::Activations(std::byte* base, const ModelConfig& config, const Forwa
 Activations Activations::allocate(Backend& backend, const ModelConfig& config, const ForwardLimits& limits) {
   const size_t bytes = Activations(nullptr, config, limits).bytes;
   const Activations activations(backend.allocate(bytes).data(), config, limits);
-  fill_rope_table(config.rope_theta, config.head_dim,
+  fill_rope_table(config.rope, config.head_dim,
                   {activations.rope_table.as<float>(), size_t{limits.positions_max} * config.head_dim});
   return activations;
 }

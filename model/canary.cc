@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "common/check.h"
-#include "kernels/rope_append.h"
+#include "kernels/rope_table.h"
 #include "model/layer_gate.h"
 
 namespace spillway {
@@ -18,7 +18,7 @@ constexpr uint64_t kStride = 7919;  // a prime: spreads the prompt over the voca
 
 uint64_t rope_digest(const ModelConfig& config, uint64_t seed) {
   std::vector<float> table(size_t{std::min(config.context_max, kRopePositionsMax)} * config.head_dim);
-  fill_rope_table(config.rope_theta, config.head_dim, table);
+  fill_rope_table(config.rope, config.head_dim, table);
   return XXH3_64bits_withSeed(table.data(), table.size() * sizeof(float), seed);
 }
 

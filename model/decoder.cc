@@ -13,7 +13,8 @@ Decoder::Decoder(Backend& backend, const ModelConfig& config, const Weights& wei
       config_(config),
       weights_(weights),
       limits_{.rows_max = rows_max, .logit_rows_max = logit_rows_max, .positions_max = positions_max},
-      activations_(Activations::allocate(backend, config, limits_)) {
+      activations_(Activations::allocate(backend, config, limits_)),
+      step_threads_(backend.threads()) {
   CHECK(rows_max > 0 && logit_rows_max > 0 && logit_rows_max <= rows_max && positions_max > 0);
   CHECK(weights.layers.size() == config.layer_count);
   logit_runs_.reserve(logit_rows_max);
@@ -74,6 +75,7 @@ std::optional<TensorView> Decoder::forward(const TokenBatch& batch, const SlotAr
                                            LastLayer last_layer) {
   check(batch);
   find_logit_runs(batch);
+  backend_.use_threads(step_threads_.of(static_cast<uint32_t>(batch.tokens.size())));
   const RowRun all_rows{.first = 0, .count = static_cast<uint32_t>(batch.tokens.size())};
   backend_.embed({.tokens = batch.tokens,
                   .table = &weights_.embedding,
@@ -110,7 +112,11 @@ void Decoder::append(const TokenBatch& batch, const SlotArena& kv, uint16_t laye
                         .spans = batch.spans,
                         .heads = config_.heads,
                         .rope_table = activations_.rope_table,
-                        .q_out = row_range(activations_.q, 0, rows)});
+                        .q_out = row_range(activations_.q, 0, rows),
+                        .bias = weights.qkv_bias,
+                        .q_norm = weights.q_norm,
+                        .k_norm = weights.k_norm,
+                        .norm_epsilon = config_.rms_epsilon});
 }
 
 void Decoder::attend(const TokenBatch& batch, const SlotArena& kv, uint16_t layer, std::span<const TokenSpan> spans) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kernels/attention.h"
@@ -11,13 +12,15 @@
 #include "model/activations.h"
 #include "model/layer_gate.h"
 #include "model/model_config.h"
+#include "model/step_threads.h"
 #include "model/token_batch.h"
 #include "model/weights.h"
 
 namespace spillway {
 
 // The Llama-family forward pass over paged KV (Touvron et al. 2023): embed, layers of {norm, qkv, rope + append,
-// attention, out + residual, norm, SwiGLU, down + residual}, norm, classifier. bf16 activations, f32 residual stream.
+// attention, out + residual, norm, SwiGLU, down + residual}, norm, classifier. Biases and norms of Q and K that an
+// Architecture has are part of "rope + append". bf16 activations, f32 residual stream.
 // Compute thread.
 class Decoder {
  public:
@@ -44,6 +47,10 @@ class Decoder {
   // call.
   TensorView logits_from(uint32_t first);
 
+  // At first each step is shared by all threads of the backend.
+  void use_step_threads(StepThreads threads) { step_threads_ = std::move(threads); }
+  const StepThreads& step_threads() const { return step_threads_; }
+
   const ModelConfig& config() const { return config_; }
   uint32_t rows_max() const { return limits_.rows_max; }
   uint32_t logit_rows_max() const { return limits_.logit_rows_max; }
@@ -67,6 +74,7 @@ class Decoder {
   const Weights& weights_;
   const ForwardLimits limits_;
   const Activations activations_;
+  StepThreads step_threads_;
   // Of the batch at hand: rows that need logits as runs, and as spans for the last layer's attention.
   std::vector<RowRun> logit_runs_;
   std::vector<TokenSpan> logit_spans_;

@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <memory>
+#include <span>
 
 #include "common/check.h"
 #include "model/model_config.h"
@@ -28,8 +29,8 @@ class Sha256 {
     for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(value >> (8 * i));
     add(bytes);
   }
-  std::array<std::byte, 32> finish() {
-    std::array<std::byte, 32> digest{};
+  FileDigest finish() {
+    FileDigest digest{};
     CHECK(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr) == 1);
     return digest;
   }
@@ -40,16 +41,33 @@ class Sha256 {
 
 }  // namespace
 
-ModelId compute_model_id(const GgufFile& file, const ModelConfig& config, uint16_t block_tokens) {
+FileDigest digest_of(const GgufFile& file) {
+  constexpr size_t kStep = size_t{4} << 20;
   Sha256 hash;
-  hash.add(file.bytes());
+  for (std::span<const std::byte> left = file.bytes(); !left.empty();) {
+    const std::span<const std::byte> part = left.first(std::min(left.size(), kStep));
+    hash.add(part);
+    file.release(part);
+    left = left.subspan(part.size());
+  }
+  return hash.finish();
+}
+
+ModelId compute_model_id(const FileDigest& file, const ModelConfig& config, uint16_t block_tokens) {
+  Sha256 hash;
+  hash.add(file);
   for (const uint64_t value :
        {uint64_t{config.layer_count}, uint64_t{config.heads}, uint64_t{config.kv_heads}, uint64_t{config.head_dim},
         uint64_t{config.hidden}, uint64_t{config.feed_forward}, uint64_t{config.vocab}, uint64_t{config.context_max},
-        uint64_t{std::bit_cast<uint32_t>(config.rms_epsilon)}, std::bit_cast<uint64_t>(config.rope_theta),
-        uint64_t{block_tokens}})
+        uint64_t{config.sliding_window}, uint64_t{std::bit_cast<uint32_t>(config.rms_epsilon)},
+        std::bit_cast<uint64_t>(config.rope.theta_base), std::bit_cast<uint64_t>(config.rope.position_scale),
+        std::bit_cast<uint64_t>(config.rope.magnitude), uint64_t{config.rope.divisors.size()}, uint64_t{block_tokens},
+        uint64_t{config.architecture.qkv_bias}, uint64_t{config.architecture.qk_norm},
+        uint64_t{static_cast<uint8_t>(config.architecture.rope_order)}})
     hash.add(value);
-  const std::array<std::byte, 32> digest = hash.finish();
+  for (const float divisor : config.rope.divisors) hash.add(uint64_t{std::bit_cast<uint32_t>(divisor)});
+  hash.add(std::as_bytes(std::span(config.architecture.name)));
+  const FileDigest digest = hash.finish();
   ModelId id;
   std::copy_n(digest.begin(), id.bytes.size(), id.bytes.begin());
   return id;

@@ -2,171 +2,146 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <xxhash.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
-#include <memory>
 #include <utility>
 
 #include "common/check.h"
-#include "common/leftover_files.h"
+#include "common/clock.h"
 #include "common/log.h"
-#include "common/unique_fd.h"
+#include "common/memory.h"
+#include "common/thread.h"
 
 namespace spillway {
 namespace {
 
-struct Header {
-  std::array<char, 16> magic{};
-  ModelId model;
-  std::array<char, 48> pack_format{};
-  uint64_t bytes = 0;   // after the header page
-  uint64_t digest = 0;  // XXH3-64 of them
-};
-static_assert(sizeof(Header) <= kPageBytes && std::is_trivially_copyable_v<Header>);
-constexpr std::array<char, 16> kMagic{"spillway-pack-1"};
-constexpr std::array<std::byte, kPageBytes> kZeroes{};
+constexpr Duration kSayEvery = std::chrono::seconds(1);
+constexpr double kMiB = 1 << 20;
 
-// All that can be known before the matrices are.
-Header header_of(const ModelId& model, std::string_view pack_format) {
-  Header header{.magic = kMagic, .model = model};
-  CHECK(pack_format.size() < header.pack_format.size());
-  std::ranges::copy(pack_format, header.pack_format.begin());
-  return header;
+std::vector<PackJob> jobs_of(const GgufFile& file, const ModelConfig& config, Backend& backend) {
+  Result<std::vector<PackJob>> jobs = pack_jobs(file, config, backend);
+  if (!jobs) throw SetupError(jobs.error().detail);
+  return std::move(*jobs);
 }
 
-struct FreeDigest {
-  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-};
+std::optional<PackedKey> key_of(const GgufFile& file, const Backend& backend) {
+  const std::optional<FileFacts> facts = file.facts();
+  if (!facts) return std::nullopt;
+  return PackedKey{*facts, std::string(backend.pack_format())};
+}
 
-// Writes a new file and keeps the digest of what was written; removes it unless renamed.
-class NewFile {
+// Writable memory of a file, as long as it lives.
+class WritableMapping {
  public:
-  explicit NewFile(const std::string& path) : path_(path), digest_(XXH3_createState()) {
-    CHECK(digest_ != nullptr && XXH3_64bits_reset(digest_.get()) == XXH_OK);
-    struct stat facts {};
-    while (facts.st_nlink == 0) {  // someone may have taken it for a leftover before the lock
-      temporary_ = path_;
-      temporary_ += kUnfinishedSuffix;
-      file_ = UniqueFd(::mkostemp(temporary_.data(), O_CLOEXEC));
-      if (!file_ || ::flock(file_.get(), LOCK_EX) != 0 || ::fstat(file_.get(), &facts) != 0) give_up(errno);
-    }
-    end_ = kPageBytes;
+  WritableMapping(int file, size_t bytes)
+      : memory_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)), bytes_(bytes) {}
+  WritableMapping(const WritableMapping&) = delete;
+  WritableMapping& operator=(const WritableMapping&) = delete;
+  ~WritableMapping() {
+    if (memory_ != MAP_FAILED) ::munmap(memory_, bytes_);
   }
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-  ~NewFile() { ::unlink(temporary_.c_str()); }  // gone already where it was renamed
-
-  void append(std::span<const std::byte> bytes) {
-    write_at(end_, bytes);
-    CHECK(XXH3_64bits_update(digest_.get(), bytes.data(), bytes.size()) == XXH_OK);
-    end_ += bytes.size();
-  }
-  void finish(Header header) {
-    header.bytes = end_ - kPageBytes;
-    header.digest = XXH3_64bits_digest(digest_.get());
-    write_at(0, std::as_bytes(std::span(&header, 1)));
-    // Its reader checks the digest: no fsync() needed for a file that a power cut may leave empty.
-    if (::fchmod(file_.get(), 0644) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0) give_up(errno);
-  }
+  explicit operator bool() const { return memory_ != MAP_FAILED; }
+  std::span<std::byte> bytes() const { return {static_cast<std::byte*>(memory_), bytes_}; }
 
  private:
-  [[noreturn]] void give_up(int cause) const {
-    throw SetupError(
-        fmt::format("cannot write {}: {}; make room, name another folder with --cache-dir, or leave the "
-                    "flag out to pack the weights in each process",
-                    path_, std::strerror(cause)));
-  }
-  void write_at(size_t offset, std::span<const std::byte> bytes) const {
-    while (!bytes.empty()) {
-      const ssize_t written = ::pwrite(file_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) give_up(written < 0 ? errno : ENOSPC);
-      offset += static_cast<size_t>(written);
-      bytes = bytes.subspan(static_cast<size_t>(written));
-    }
-  }
-
-  const std::string path_;
-  std::string temporary_;
-  std::unique_ptr<XXH3_state_t, FreeDigest> digest_;
-  UniqueFd file_;
-  size_t end_ = 0;
+  void* const memory_;
+  const size_t bytes_;
 };
 
 }  // namespace
 
-std::string PackedWeights::file_name(const ModelId& model, std::string_view pack_format) {
-  return fmt::format("{}.{}", model.hex(), pack_format);
+Result<PackedWeights> PackedWeights::map(UniqueFd file, const std::string& name, const PackedKey& key) {
+  Result<MappedFile> mapping = MappedFile::map(file.get(), name);
+  if (!mapping) return fail(ErrorCode::kCorrupt, std::move(mapping.error().detail));
+  Result<PackedHeader> header = read_header(mapping->bytes());
+  if (!header) return fail(header.error().code, fmt::format("{}: {}", name, header.error().detail));
+  if (header->key != key)
+    return fail(ErrorCode::kCorrupt, fmt::format("{}: it is of another model file or another packing", name));
+  return PackedWeights(std::move(file), std::move(*mapping), std::move(*header));
 }
 
-Result<PackedWeights> PackedWeights::map(const std::string& path, const ModelId& model, std::string_view pack_format) {
-  Result<MappedFile> file = MappedFile::open(path);
-  if (!file) return tl::unexpected<Error>(std::move(file.error()));
-  const auto corrupt = [&](const char* cause) { return fail(ErrorCode::kCorrupt, fmt::format("{}: {}", path, cause)); };
-  const std::span<const std::byte> bytes = file->bytes();
-  if (bytes.size() < kPageBytes) return corrupt("shorter than its header");
-  Header found;
-  std::memcpy(&found, bytes.data(), sizeof found);
-  const Header expected = header_of(model, pack_format);
-  if (found.magic != expected.magic) return corrupt("holds no packed weights");
-  if (found.model != model || found.pack_format != expected.pack_format)
-    return corrupt("holds another model or another packing");
-  const std::span<const std::byte> packed = bytes.subspan(kPageBytes);
-  if (found.bytes != packed.size()) return corrupt("its size is not the one in its header");
-  if (found.digest != XXH3_64bits(packed.data(), packed.size())) return corrupt("its digest does not match its bytes");
-  return PackedWeights(std::move(*file));
+Result<void> PackedWeights::intact() const {
+  const std::vector<PackedDigest> digests = digest_entries(header_, mapping_.bytes());
+  for (size_t i = 0; i < digests.size(); ++i)
+    if (digests[i] != header_.entries[i].digest)
+      return fail(ErrorCode::kCorrupt, fmt::format("matrix {} is damaged", header_.entries[i].name));
+  return {};
 }
 
-void PackedWeights::write(const std::string& path, const ModelId& model, std::string_view pack_format,
-                          const Weights& weights) {
-  NewFile file(path);
-  for (const Weight* const weight : weights.matrices()) {
-    file.append({weight->data, weight->bytes});
-    file.append(std::span(kZeroes).first(page_aligned(weight->bytes) - weight->bytes));
+std::vector<PackedMatrix> PackedWeights::matrices() const {
+  std::vector<PackedMatrix> all;
+  for (const PackedEntry& entry : header_.entries)
+    all.push_back({entry.name, mapping_.bytes().subspan(entry.offset, entry.bytes)});
+  return all;
+}
+
+UniqueFd PackedWeights::unmap() && {
+  mapping_ = MappedFile();
+  return std::move(file_);
+}
+
+WeightPacker::WeightPacker(const GgufFile& file, const ModelConfig& config, Backend& backend)
+    : file_(file),
+      backend_(backend),
+      jobs_(jobs_of(file, config, backend)),
+      key_(key_of(file, backend)),
+      header_(lay_out(key_.value_or(PackedKey{{}, std::string(backend.pack_format())}), jobs_, backend)) {}
+
+void WeightPacker::pack_jobs_into(std::span<std::byte> memory, const std::string& name) {
+  TimePoint say_at = steady_now() + kSayEvery;
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    const PackedEntry& entry = header_.entries[i];
+    const std::span<std::byte> matrix = memory.subspan(entry.offset, entry.bytes);
+    ::madvise(matrix.data(), matrix.size(), MADV_POPULATE_WRITE);  // half of what a fault for each page costs
+    backend_.pack(jobs_[i].tensors, jobs_[i].order, matrix);
+    for (const FileTensor& tensor : jobs_[i].tensors) file_.release(tensor.bytes);
+    const size_t done = entry.offset + entry.bytes;
+    write_progress(memory, done);
+    if (const TimePoint now = steady_now(); now >= say_at) {
+      spdlog::info("packing weights: {:.0f} % of {:.0f} MiB into={}",
+                   100 * static_cast<double>(done) / static_cast<double>(memory.size()),
+                   static_cast<double>(memory.size()) / kMiB, name);
+      say_at = now + kSayEvery;
+    }
   }
-  file.finish(header_of(model, pack_format));
 }
 
-PackedWeights PackedWeights::find_or_make(const std::string& folder, const GgufFile& file, const ModelConfig& config,
-                                          const ModelId& model, const BackendConfig& backend) {
-  if (folder.empty()) return {};
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error)
-    throw SetupError(fmt::format(
-        "cannot make --cache-dir {}: {}; name another folder, or leave the flag out to pack the weights in each "
-        "process",
-        folder, error.message()));
-  const std::unique_ptr<Backend> packer = make_backend(backend);
-  const std::string path = fmt::format("{}/{}", folder, file_name(model, packer->pack_format()));
-  remove_leftover_files(path);
-  Result<PackedWeights> mapped = map(path, model, packer->pack_format());
-  if (!mapped) {
-    spdlog::info("packing weights into={} reason=\"{}\"", path, mapped.error().detail);
-    const Result<Weights> weights = load_weights(file, config, *packer);
-    if (!weights) throw SetupError(weights.error().detail);
-    write(path, model, packer->pack_format(), *weights);
-    mapped = map(path, model, packer->pack_format());
+Result<void> WeightPacker::pack(int file, const std::string& name) {
+  const WritableMapping mapping(file, bytes());
+  if (!mapping) return fail(ErrorCode::kNoSpace, fmt::format("cannot map {}: {}", name, std::strerror(errno)));
+  {
+    const Thread hashing("hash", [this] { header_.model_digest = digest_of(file_); });
+    pack_jobs_into(mapping.bytes(), name);
   }
-  if (!mapped) throw SetupError(mapped.error().detail);
+  const std::vector<PackedDigest> digests = digest_entries(header_, mapping.bytes());
+  for (size_t i = 0; i < digests.size(); ++i) header_.entries[i].digest = digests[i];
+  write_header(header_, mapping.bytes());
+  return {};
+}
+
+PackedWeights WeightPacker::pack_in_memory() {
+  const auto cannot = [&](const char* cause) {
+    return SetupError(
+        fmt::format("cannot hold the packed weights in memory: {}; {} bytes are needed, {} available: free memory, "
+                    "raise the limits (ulimit -f, ulimit -v), or pack into a folder with --cache-dir",
+                    cause, bytes(), available_memory_bytes()));
+  };
+  if (bytes() > available_memory_bytes()) throw cannot("more than is available");
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && bytes() > limit.rlim_cur) throw cannot(std::strerror(EFBIG));
+  UniqueFd file(::memfd_create("spillway-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file) throw cannot(std::strerror(errno));
+  if (const int error = ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes())); error != 0)
+    throw cannot(std::strerror(error));
+  if (const Result<void> packed = pack(file.get(), "memory"); !packed) throw cannot(packed.error().detail.c_str());
+  if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) != 0)
+    throw cannot(std::strerror(errno));
+  Result<PackedWeights> mapped = PackedWeights::map(std::move(file), "packed weights in memory", header_.key);
+  if (!mapped) throw cannot(mapped.error().detail.c_str());
   return std::move(*mapped);
-}
-
-std::vector<std::string> PackedWeights::leftovers(const std::string& folder, const ModelId& model,
-                                                  const BackendConfig& backend) {
-  return leftover_files(fmt::format("{}/{}", folder, file_name(model, make_backend(backend)->pack_format())));
-}
-
-std::span<const std::byte> PackedWeights::bytes() const {
-  return file_.bytes().empty() ? file_.bytes() : file_.bytes().subspan(kPageBytes);
 }
 
 }  // namespace spillway

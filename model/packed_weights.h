@@ -1,50 +1,65 @@
 #pragma once
 
-#include <cstddef>
-#include <span>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "common/result.h"
+#include "common/unique_fd.h"
 #include "formats/gguf.h"
-#include "formats/mapped_file.h"
-#include "kernels/make_backend.h"
-#include "kv/block.h"
-#include "model/model_config.h"
-#include "model/weights.h"
+#include "kernels/backend.h"
+#include "model/packed_file.h"
 
 namespace spillway {
 
-// A model's matrices as Backend::pack() leaves them, in a file that every process of a machine maps: packed once, one
-// copy in memory. A page of header, then the matrices in the order of Weights::matrices(), each from a page border. The
-// header holds model, pack format, size and an XXH3 digest of all that follows, which guard against damage, not against
-// an author: whoever may write the folder may choose the weights. Immutable; written aside, then renamed into place.
+// A model's packed matrices (model/packed_file.h), mapped read-only: all processes that map the same file hold one
+// copy. Moves only. As long as it or a copy of its descriptor lives, a shared flock(2) says that the file is in use.
 class PackedWeights {
  public:
-  PackedWeights() = default;  // none: load_weights() packs
+  PackedWeights() = default;  // none
+  // Maps what `file` holds; it becomes this object's. `name` is for the errors. kCorrupt: it cannot be mapped,
+  // read_header() refuses it, or it is of another model file or packing than `key`. Digests are not read: see intact().
+  static Result<PackedWeights> map(UniqueFd file, const std::string& name, const PackedKey& key);
+  // Reads all of it and compares digests. kCorrupt names the first matrix that is damaged.
+  Result<void> intact() const;
 
-  static std::string file_name(const ModelId& model, std::string_view pack_format);
-  // Reads the whole file once. kInvalidArgument: not there or not readable; kCorrupt: cut, changed, or of another model
-  // or format.
-  static Result<PackedWeights> map(const std::string& path, const ModelId& model, std::string_view pack_format);
-  // Throws SetupError naming path and cause (no space, no right); leaves no partial file at `path`.
-  static void write(const std::string& path, const ModelId& model, std::string_view pack_format,
-                    const Weights& weights);
-  // The file of `folder` (made if need be), written first where it is missing or damaged: takes a Backend's packing
-  // time and memory until it is written. An empty folder: none. Throws SetupError; any number of processes may call at
-  // once.
-  static PackedWeights find_or_make(const std::string& folder, const GgufFile& file, const ModelConfig& config,
-                                    const ModelId& model, const BackendConfig& backend);
-
-  // What killed writers left of that file; the next find_or_make() removes it.
-  static std::vector<std::string> leftovers(const std::string& folder, const ModelId& model,
-                                            const BackendConfig& backend);
-
-  std::span<const std::byte> bytes() const;  // what load_weights() takes; lives as long as this
+  std::vector<PackedMatrix> matrices() const;  // for load_weights(); they live as long as this
+  const FileDigest& model_digest() const { return header_.model_digest; }
+  int fd() const { return file_.get(); }
+  // The descriptor alone: what a process keeps that hands it on and computes nothing.
+  UniqueFd unmap() &&;
 
  private:
-  explicit PackedWeights(MappedFile file) : file_(std::move(file)) {}
-  MappedFile file_;
+  PackedWeights(UniqueFd file, MappedFile mapping, PackedHeader header)
+      : file_(std::move(file)), mapping_(std::move(mapping)), header_(std::move(header)) {}
+  UniqueFd file_;
+  MappedFile mapping_;
+  PackedHeader header_;
+};
+
+// Packs one model into a file, in one of many places. Used once, by the thread that owns the backend.
+class WeightPacker {
+ public:
+  // Throws SetupError where load_weights() would fail or throw. All must outlive this.
+  WeightPacker(const GgufFile& file, const ModelConfig& config, Backend& backend);
+  // Nothing where the model is no file, so that no other process can ask for it.
+  const std::optional<PackedKey>& key() const { return key_; }
+  size_t bytes() const { return header_.file_bytes(); }
+
+  // Writes to `file`, which has bytes() zeroed bytes with room for them behind. All threads of the backend pack, one
+  // hashes the model file; of that, no more than one matrix and a few MiB are in this process's memory at once. What
+  // takes longer than a second is logged each second, as going into `name`.
+  Result<void> pack(int file, const std::string& name);
+  // Into sealed shared memory without a name. Throws SetupError: not enough of it.
+  PackedWeights pack_in_memory();
+
+ private:
+  void pack_jobs_into(std::span<std::byte> memory, const std::string& name);
+
+  const GgufFile& file_;
+  Backend& backend_;
+  const std::vector<PackJob> jobs_;
+  const std::optional<PackedKey> key_;
+  PackedHeader header_;
 };
 
 }  // namespace spillway

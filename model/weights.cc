@@ -5,12 +5,14 @@
 
 #include <array>
 #include <cstring>
+#include <initializer_list>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "common/check.h"
 #include "common/quote.h"
+#include "model/rope_config.h"
 
 namespace spillway {
 namespace {
@@ -18,9 +20,16 @@ namespace {
 std::optional<StoredType> stored_type(GgufType type) {
   switch (type) {
     case GgufType::kF32: return StoredType::kF32;
+    case GgufType::kF16: return StoredType::kF16;
     case GgufType::kBf16: return StoredType::kBf16;
     case GgufType::kQ8_0: return StoredType::kQ8_0;
+    case GgufType::kQ4_0: return StoredType::kQ4_0;
     case GgufType::kQ4_1: return StoredType::kQ4_1;
+    case GgufType::kQ5_0: return StoredType::kQ5_0;
+    case GgufType::kQ5_1: return StoredType::kQ5_1;
+    case GgufType::kQ4_K: return StoredType::kQ4_K;
+    case GgufType::kQ5_K: return StoredType::kQ5_K;
+    case GgufType::kQ6_K: return StoredType::kQ6_K;
   }
   return std::nullopt;
 }
@@ -28,9 +37,10 @@ std::optional<StoredType> stored_type(GgufType type) {
 // Takes tensors out of the file by name and checks their shapes; remembers the first error and the names taken.
 class Loader {
  public:
-  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend, std::span<const std::byte> packed,
-         std::span<std::byte> norms)
-      : file_(file), config_(config), backend_(backend), norms_(norms), has_packed_(!packed.empty()), packed_(packed) {}
+  // With `jobs`, packs nothing and says there what it would pack.
+  Loader(const GgufFile& file, const ModelConfig& config, Backend& backend, std::span<const PackedMatrix> packed,
+         std::vector<PackJob>* jobs, std::span<float> vectors)
+      : file_(file), config_(config), backend_(backend), packed_(packed), jobs_(jobs), vectors_(vectors) {}
 
   FileTensor matrix(const std::string& name, uint32_t rows, uint32_t cols) {
     const GgufTensor* tensor = take(name, {cols, rows});
@@ -43,36 +53,52 @@ class Loader {
     return {.name = name, .type = *type, .rows = rows, .cols = cols, .bytes = tensor->bytes};
   }
 
-  // Copied next to the other norms in the backend's memory.
-  TensorView norm(const std::string& name) {
-    const GgufTensor* tensor = take(name, {config_.hidden});
-    if (tensor == nullptr) return {};
-    const size_t bytes = size_t{config_.hidden} * sizeof(float);
-    if (tensor->type != GgufType::kF32 || tensor->bytes.size() != bytes) {
-      set_error(ErrorCode::kUnsupported, fmt::format("norm {} is not stored as F32, which is what is supported", name));
-      return {};
+  // A matrix of whole heads of Q or K.
+  FileTensor heads(const std::string& name, uint32_t rows, uint32_t cols) {
+    FileTensor tensor = matrix(name, rows, cols);
+    tensor.half_split_rows = half_split();
+    return tensor;
+  }
+
+  // One vector of these tensors in a row, next to the other vectors in the backend's memory.
+  struct Part {
+    std::string name;
+    uint32_t count = 0;
+    bool heads = false;  // in the order of heads()
+  };
+  TensorView vector(std::initializer_list<Part> parts) {
+    uint32_t count = 0;
+    for (const Part& part : parts) count += part.count;
+    CHECK(vectors_.size() >= count);
+    const std::span<float> values = vectors_.first(count);
+    uint32_t at = 0;
+    for (const Part& part : parts) {
+      copy(part, values.subspan(at, part.count));
+      at += part.count;
     }
-    CHECK(norms_.size() >= bytes);
-    const TensorView view{.data = norms_.data(), .type = DataType::kF32, .shape = {config_.hidden, 1, 1}};
-    std::memcpy(view.data, tensor->bytes.data(), bytes);
-    norms_ = norms_.subspan(bytes);
-    return view;
+    vectors_ = vectors_.subspan(count);
+    return {.data = std::as_writable_bytes(values).data(), .type = DataType::kF32, .shape = {count, 1, 1}};
   }
 
   template <size_t N>
   Weight pack(const std::array<FileTensor, N>& tensors, PackOrder order) {
     if (error_) return {};  // a shape that failed must not reach the backend
-    if (!has_packed_) return backend_.pack(tensors, order);
-    const size_t bytes = backend_.packed_bytes(tensors, order);
-    if (page_aligned(bytes) > packed_.size()) {
-      set_error(ErrorCode::kCorrupt, fmt::format("packed weights end before tensor {}", tensors[0].name));
+    const size_t index = matrices_++;
+    if (jobs_ != nullptr) {
+      jobs_->push_back({{tensors.begin(), tensors.end()}, order});
       return {};
     }
-    const std::span<const std::byte> matrix = packed_.first(bytes);
-    packed_ = packed_.subspan(page_aligned(bytes));
-    return backend_.adopt(tensors, order, matrix);
+    if (packed_.empty()) return backend_.pack(tensors, order);
+    const size_t bytes = backend_.packed_bytes(tensors, order);
+    if (index >= packed_.size() || packed_[index].name != tensors[0].name || packed_[index].bytes.size() != bytes) {
+      set_error(ErrorCode::kCorrupt,
+                fmt::format("packed weights: matrix {} is not the {} bytes of {}", index, bytes, tensors[0].name));
+      return {};
+    }
+    return backend_.adopt(tensors, order, packed_[index].bytes);
   }
 
+  void mark_taken(const std::string& name) { taken_.insert(name); }  // read elsewhere
   bool has(const std::string& name) const { return file_.tensor(name).has_value(); }
   bool failed() const { return error_.has_value(); }
 
@@ -81,12 +107,13 @@ class Loader {
       if (error_) break;
       if (!taken_.contains(tensor.name))
         set_error(ErrorCode::kUnsupported,
-                  fmt::format("tensor {} has no place in the Llama forward pass: this model needs something that is "
-                              "not supported (bias, expert, RoPE factors, another architecture)",
-                              quote_foreign(tensor.name)));
+                  fmt::format("tensor {} has no place in the forward pass of {}: this model needs something that is "
+                              "not supported (another bias, an expert)",
+                              quote_foreign(tensor.name), config_.architecture.name));
     }
-    if (!packed_.empty())
-      set_error(ErrorCode::kCorrupt, fmt::format("packed weights hold {} bytes too many", packed_.size()));
+    if (!packed_.empty() && packed_.size() != matrices_)
+      set_error(ErrorCode::kCorrupt,
+                fmt::format("packed weights hold {} matrices, this model has {}", packed_.size(), matrices_));
     return error_;
   }
 
@@ -109,25 +136,55 @@ class Loader {
     return *tensor;
   }
 
+  uint32_t half_split() const { return config_.architecture.rope_order == RopeOrder::kHalves ? config_.head_dim : 0u; }
+  void copy(const Part& part, std::span<float> out) {
+    const GgufTensor* tensor = take(part.name, {part.count});
+    if (tensor == nullptr) return;
+    if (tensor->type != GgufType::kF32 || tensor->bytes.size() != out.size_bytes())
+      return set_error(ErrorCode::kUnsupported,
+                       fmt::format("vector {} is not stored as F32, which is what is supported", part.name));
+    const uint32_t run = part.heads ? half_split() : 0;
+    for (uint32_t i = 0; i < part.count; ++i) {
+      const uint32_t source = run == 0 ? i : half_split_source(i, run);
+      std::memcpy(&out[i], tensor->bytes.data() + size_t{source} * sizeof(float), sizeof(float));
+    }
+  }
+
   const GgufFile& file_;
   const ModelConfig& config_;
   Backend& backend_;
-  std::span<std::byte> norms_;  // what is left of the norms' memory
-  const bool has_packed_;
-  std::span<const std::byte> packed_;  // what is left of it
+  const std::span<const PackedMatrix> packed_;
+  std::vector<PackJob>* const jobs_;
+  std::span<float> vectors_;  // what is left of their memory
+  size_t matrices_ = 0;       // asked for so far
   std::set<std::string> taken_;
   std::optional<Error> error_;
 };
 
+// Values of all norms and biases.
+size_t vector_values(const ModelConfig& config) {
+  const size_t layer = 2 * size_t{config.hidden} + (config.architecture.qkv_bias ? config.qkv_features() : 0) +
+                       (config.architecture.qk_norm ? 2 * size_t{config.head_dim} : 0);
+  return config.layer_count * layer + config.hidden;
+}
+
 LayerWeights load_layer(Loader& loader, const ModelConfig& config, uint16_t layer) {
   const auto name = [&](const char* what) { return fmt::format("blk.{}.{}.weight", layer, what); };
+  const auto bias = [&](const char* what) { return fmt::format("blk.{}.{}.bias", layer, what); };
   const uint32_t q_rows = config.attention_features();
   const uint32_t kv_rows = uint32_t{config.kv_heads} * config.head_dim;
   LayerWeights weights;
-  weights.attention_norm = loader.norm(name("attn_norm"));
-  weights.mlp_norm = loader.norm(name("ffn_norm"));
+  weights.attention_norm = loader.vector({{name("attn_norm"), config.hidden}});
+  weights.mlp_norm = loader.vector({{name("ffn_norm"), config.hidden}});
+  if (config.architecture.qkv_bias)
+    weights.qkv_bias = loader.vector(
+        {{bias("attn_q"), q_rows, true}, {bias("attn_k"), kv_rows, true}, {bias("attn_v"), kv_rows, false}});
+  if (config.architecture.qk_norm) {
+    weights.q_norm = loader.vector({{name("attn_q_norm"), config.head_dim, true}});
+    weights.k_norm = loader.vector({{name("attn_k_norm"), config.head_dim, true}});
+  }
   weights.qkv = loader.pack<3>(
-      {loader.matrix(name("attn_q"), q_rows, config.hidden), loader.matrix(name("attn_k"), kv_rows, config.hidden),
+      {loader.heads(name("attn_q"), q_rows, config.hidden), loader.heads(name("attn_k"), kv_rows, config.hidden),
        loader.matrix(name("attn_v"), kv_rows, config.hidden)},
       PackOrder::kRows);
   weights.attention_out = loader.pack<1>({loader.matrix(name("attn_output"), config.hidden, q_rows)}, PackOrder::kRows);
@@ -155,24 +212,42 @@ size_t Weights::packed_bytes() const {
   return sum;
 }
 
-Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, Backend& backend,
-                             std::span<const std::byte> packed) {
-  const size_t norm_bytes = (2 * size_t{config.layer_count} + 1) * config.hidden * sizeof(float);
-  if (norm_bytes > file.bytes().size())  // before that memory is asked for
-    return fail(ErrorCode::kCorrupt,
-                fmt::format("{} layers of {} features have {} bytes of norms, the file has {} bytes",
-                            config.layer_count, config.hidden, norm_bytes, file.bytes().size()));
-  Loader loader(file, config, backend, packed, backend.allocate(norm_bytes));
+namespace {
+
+Result<Weights> load(const GgufFile& file, const ModelConfig& config, Backend& backend,
+                     std::span<const PackedMatrix> packed, std::vector<PackJob>* jobs) {
+  const size_t bytes = vector_values(config) * sizeof(float);
+  if (bytes > file.bytes().size())  // before that memory is asked for
+    return fail(ErrorCode::kCorrupt, fmt::format("{} layers of {} features have {} bytes of norms and biases, the file "
+                                                 "has {} bytes",
+                                                 config.layer_count, config.hidden, bytes, file.bytes().size()));
+  const std::span<std::byte> memory = backend.allocate(bytes);
+  Loader loader(file, config, backend, packed, jobs, {reinterpret_cast<float*>(memory.data()), vector_values(config)});
+  if (!config.rope.divisors.empty()) loader.mark_taken(kRopeFactorsTensor);
   Weights weights;
   weights.embedding = loader.matrix("token_embd.weight", config.vocab, config.hidden);
   for (uint16_t layer = 0; layer < config.layer_count && !loader.failed(); ++layer)
     weights.layers.push_back(load_layer(loader, config, layer));
-  weights.final_norm = loader.norm("output_norm.weight");
+  weights.final_norm = loader.vector({{"output_norm.weight", config.hidden}});
   weights.classifier = loader.pack<1>(
       {loader.has("output.weight") ? loader.matrix("output.weight", config.vocab, config.hidden) : weights.embedding},
       PackOrder::kRows);
   if (std::optional<Error> error = loader.finish()) return tl::unexpected<Error>(std::move(*error));
   return weights;
+}
+
+}  // namespace
+
+Result<Weights> load_weights(const GgufFile& file, const ModelConfig& config, Backend& backend,
+                             std::span<const PackedMatrix> packed) {
+  return load(file, config, backend, packed, nullptr);
+}
+
+Result<std::vector<PackJob>> pack_jobs(const GgufFile& file, const ModelConfig& config, Backend& backend) {
+  std::vector<PackJob> jobs;
+  if (Result<Weights> weights = load(file, config, backend, {}, &jobs); !weights)
+    return tl::unexpected<Error>(std::move(weights.error()));
+  return jobs;
 }
 
 }  // namespace spillway

@@ -21,6 +21,7 @@ void PrefillNode::on_message(PeerId from, const Prefill& prefill, Turn& turn) {
       requests_.find(attempt.transfer) != nullptr || sender_.knows(attempt.transfer)
           ? fail(ErrorCode::kInvalidArgument, "the transfer id is in use by another request")
           : open(prefill.work);
+  peers_.placed(from, attempt.transfer, sequence.has_value());
   if (sequence) {
     start(from, prefill, *sequence, turn);
     return;
@@ -57,6 +58,7 @@ Result<SequenceId> PrefillNode::open(const Work& work) {
                        .sampling = work.sampling,
                        .stop_tokens = work.stop_tokens,
                        .tenant = work.tenant,
+                       .public_prefix = work.public_prefix,
                        .digest_logits = work.digest_logits,
                        .logprob_count = work.logprob_count,
                        .score_prompt = work.score_prompt});
@@ -217,6 +219,12 @@ void PrefillNode::on_message(PeerId from, const Committed& committed, Turn&) {
 }
 
 void PrefillNode::on_message(PeerId from, const Cancel& cancel, Turn&) { end_by_gateway(from, cancel.attempt); }
+
+void PrefillNode::on_message(PeerId from, const Yield& yield, Turn& turn) {
+  PrefillRequest* const request = requests_.find(yield.attempt);
+  if (request == nullptr || request->holding() || !peers_.is_process(from, request->decode)) return;
+  fail_both(*request, {ErrorCode::kNoSpace, "the decode node needs its blocks for what decodes there"}, turn);
+}
 
 void PrefillNode::on_message(PeerId from, const Failed& failed, Turn&) {
   const Attempt& attempt = failed.attempt;

@@ -19,20 +19,25 @@ PrefillNode::PrefillNode(const PrefillConfig& config, Engine& engine, KvSender& 
     : config_(config),
       engine_(engine),
       sender_(sender),
-      peers_({.peers_max = config.peers_max, .bulk_role = Role::kDecode, .bulk_retry = config.bulk_retry}),
+      peers_({.peers_max = config.peers_max,
+              .bulk_role = Role::kDecode,
+              .bulk_retry = config.bulk_retry,
+              .blocks_total = engine.cache().config().slot_count}),
       requests_(config.requests_max),
       ended_(config.requests_max * kEndedPerRequest),
-      watch_(config.stall_after) {
+      watch_(config.stall_after),
+      transfer_watch_(config.stall_after) {
   CHECK(config.vocab > 0 && config.vocab <= engine.config().vocab);
   CHECK(config.lease > Duration{4} && config.hold_max > Duration{0});
 }
 
 size_t PrefillNode::effects_max() const {
-  // Per request a Lease and two messages (both ends told), per peer one Load and one bulk job, the sends, one step.
+  // Per request a Lease and two messages (both ends told), per peer one Load and one bulk job, the sends, one step,
+  // one probe.
   // A step's scores leave in pieces, of which each share may have one that is not full.
   const BatchLimits& step = engine_.config().limits;
   return size_t{step.tokens_max} / kScoredTokensMax + step.sequences_max + size_t{3} * config_.requests_max +
-         size_t{2} * config_.peers_max + sender_.config().sends_max + 4;
+         size_t{2} * config_.peers_max + sender_.config().sends_max + 5;
 }
 
 void PrefillNode::on(const PrefillEvent& event, TimePoint now, BoundedVector<PrefillEffect>& effects) {
@@ -67,6 +72,7 @@ void PrefillNode::on_deadline(TimePoint now, BoundedVector<PrefillEffect>& effec
     emit(DisconnectBulk{peer}, turn);
     fail_streaming(peer, silent, turn);
   }
+  peers_.end_wants(turn.now);
   std::vector<ConnectBulk> links;
   peers_.retry_bulk(now, links);
   for (ConnectBulk& link : links) emit(std::move(link), turn);
@@ -74,7 +80,8 @@ void PrefillNode::on_deadline(TimePoint now, BoundedVector<PrefillEffect>& effec
 }
 
 TimePoint PrefillNode::next_deadline() const {
-  TimePoint earliest = std::min({peers_.next_deadline(), sender_.next_deadline(), watch_.next_deadline()});
+  TimePoint earliest = std::min(
+      {peers_.next_deadline(), sender_.next_deadline(), watch_.next_deadline(), transfer_watch_.next_deadline()});
   if (!early_grants_.empty()) earliest = std::min(earliest, early_grants_.front().expires);
   for (const auto& [id, request] : requests_.records()) {
     earliest = std::min({earliest, request.lease_due, request.hold_until, request.link_until});
@@ -99,6 +106,8 @@ void PrefillNode::finish_turn(Turn& turn) {
     emit(std::move(*plan), turn);
   }
   watch_.look(turn.now);
+  const bool moves_blocks = sender_.open_transfers() > 0 || sender_.sends_in_flight() > 0;
+  if (transfer_watch_.look(turn.now, moves_blocks)) emit(TransferProbe{}, turn);
   const uint32_t available = engine_.cache().available();
   const Load load{.blocks_free = available,
                   .running_sequences = engine_.open_sequences(),
@@ -106,8 +115,10 @@ void PrefillNode::finish_turn(Turn& turn) {
                   .blocks_cached = available - engine_.cache().pool().free_count(),
                   .totals = totals_,
                   .stalled_ms = watch_.stalled_ms(),
-                  .draining = draining_};
-  for (const PeerId gateway : peers_.gateways_to_tell(load)) send(gateway, load, turn);
+                  .draining = draining_,
+                  .transfer_stalled_ms = transfer_watch_.stalled_ms()};
+  const uint32_t sequences_free = std::min(engine_.sequences_free(), config_.requests_max - requests_.size());
+  for (const auto& [gateway, theirs] : peers_.loads_to_tell(load, sequences_free)) send(gateway, theirs, turn);
 }
 
 void PrefillNode::handle(const PeerUp& up, Turn& turn) {
@@ -157,6 +168,7 @@ void PrefillNode::handle(const StepDone& done, Turn& turn) {
 }
 
 void PrefillNode::handle(const PartsSent& sent, Turn& turn) {
+  transfer_watch_.heard(turn.now);
   const std::optional<KvSender::Outcome> outcome = sender_.on(sent);
   if (!outcome || outcome->status == TransferStatus::kOk) return;
   PrefillRequest* const request = requests_.find(outcome->transfer);
@@ -168,7 +180,8 @@ void PrefillNode::handle(const PartsSent& sent, Turn& turn) {
             turn);
 }
 
-void PrefillNode::handle(const BulkReady& ready, Turn&) {
+void PrefillNode::handle(const BulkReady& ready, Turn& turn) {
+  transfer_watch_.heard(turn.now);
   peers_.on(ready);
   const auto waits = [&](const PrefillRequest& one) {
     return one.first_block && !one.streaming && !one.ended && peers_.is_process(ready.peer, one.decode);
@@ -177,6 +190,7 @@ void PrefillNode::handle(const BulkReady& ready, Turn&) {
 }
 
 void PrefillNode::handle(const BulkLost& lost, Turn& turn) {
+  transfer_watch_.heard(turn.now);
   if (!peers_.on(lost, turn.now)) return;
   fail_streaming(lost.peer, {ErrorCode::kPeerLost, "the bulk link to the decode node broke"}, turn);
 }

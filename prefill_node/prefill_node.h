@@ -19,6 +19,7 @@
 #include "transfer/messages.h"
 #include "transfer/peer_table.h"
 #include "transfer/transfer_job.h"
+#include "transfer/transfer_watch.h"
 
 namespace spillway {
 
@@ -29,12 +30,14 @@ struct PrefillConfig {
   uint32_t vocab = 0;                            // prompt ids are below it; at most EngineConfig::vocab
   uint32_t peers_max = kPeersMax;
   Duration bulk_retry = std::chrono::milliseconds(250);  // a lost bulk link of a living peer is tried again after this
-  Duration stall_after = std::chrono::seconds(5);  // a step without a sign of life for so long: announced as stalled
+  Duration stall_after =
+      std::chrono::seconds(5);  // a thread at work without a sign of life for so long: announced as stalled
 };
 
-using PrefillEvent =
-    std::variant<PeerUp, PeerMessage, PeerGone, LayerDone, StepDone, PartsSent, BulkReady, BulkLost, DrainRequested>;
-using PrefillEffect = std::variant<SendMessage, ConnectPeer, ConnectBulk, DisconnectBulk, SendParts, StepPlan>;
+using PrefillEvent = std::variant<PeerUp, PeerMessage, PeerGone, LayerDone, StepDone, PartsSent, BulkReady, BulkLost,
+                                  TransferAlive, DrainRequested>;
+using PrefillEffect =
+    std::variant<SendMessage, ConnectPeer, ConnectBulk, DisconnectBulk, SendParts, TransferProbe, StepPlan>;
 
 // What a prefill node decides: reserve a prompt, compute it in chunks, send each part once it is complete, sample token
 // 0, hold until committed. Loop thread. No clock, socket, thread or payload byte: the same events give the same
@@ -72,6 +75,7 @@ class PrefillNode {
   void handle(const PartsSent& sent, Turn& turn);
   void handle(const BulkReady& ready, Turn& turn);
   void handle(const BulkLost& lost, Turn& turn);
+  void handle(const TransferAlive&, Turn& turn) { transfer_watch_.answered(turn.now); }
   void handle(const DrainRequested&, Turn&) { draining_ = true; }
   void finish_turn(Turn& turn);
 
@@ -80,8 +84,10 @@ class PrefillNode {
   void on_message(PeerId from, const Grant& grant, Turn& turn);
   void on_message(PeerId from, const Committed& committed, Turn& turn);
   void on_message(PeerId from, const Cancel& cancel, Turn& turn);
+  void on_message(PeerId from, const Yield& yield, Turn& turn);
   void on_message(PeerId from, const Failed& failed, Turn& turn);
   void on_message(PeerId from, const MayLeave&, Turn&) { peers_.may_leave(from); }
+  void on_message(PeerId from, const Want& want, Turn& turn) { peers_.on(from, want, turn.now); }
   template <class Other>
   void on_message(PeerId, const Other&, Turn&) {}  // not for a prefill node
 
@@ -112,6 +118,7 @@ class PrefillNode {
   AttemptTable<PrefillRequest> requests_;
   EndedAttempts ended_;
   StepWatch watch_;
+  TransferWatch transfer_watch_;
   bool draining_ = false;
   NodeTotals totals_;
   std::deque<EarlyGrant> early_grants_;  // by expiry; at most requests_max

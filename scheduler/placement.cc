@@ -27,10 +27,24 @@ bool fits(const NodeView& node, const Demand& demand) {
   return node.sequences_max > 0 && blocks_for(node, tokens) <= node.blocks_total;
 }
 
+uint64_t blocks_at_first(const NodeView& node, const Demand& demand) {
+  return blocks_for(node, tokens_at_first(demand.prompt_tokens, demand.output_tokens, node.growth_margin));
+}
+
 bool has_room(const NodeView& node, const Demand& demand) {
-  const uint64_t tokens = tokens_at_first(demand.prompt_tokens, demand.output_tokens, node.growth_margin);
   return fits(node, demand) && node.running_sequences < node.sequences_max &&
-         blocks_for(node, tokens) <= blocks_left(node);
+         blocks_at_first(node, demand) <= blocks_left(node);
+}
+
+uint64_t blocks_left_in_all(const NodeView& node) {
+  const uint64_t free = uint64_t{node.blocks_free} + node.blocks_of_others;
+  return free > node.blocks_promised ? free - node.blocks_promised : 0;
+}
+
+// Would have room if all that is free were ours.
+bool has_room_in_all(const NodeView& node, const Demand& demand) {
+  return node.running_sequences < uint64_t{node.sequences_max} + node.sequences_of_others &&
+         blocks_at_first(node, demand) <= blocks_left_in_all(node);
 }
 
 // Tokens, of any node more than zero: the last token of a prompt is computed always.
@@ -62,7 +76,41 @@ Choice choose(std::span<const NodeView> nodes, bool NodeView::*role, const Deman
   return choice;
 }
 
+// The nodes of one role that are worth asking.
+void ask(std::span<const NodeView> nodes, bool NodeView::*role, const Demand& demand, std::span<const PeerId> asked,
+         std::vector<RoomWanted>& wanted) {
+  const size_t before = wanted.size();
+  const NodeView* most = nullptr;
+  for (const NodeView& node : nodes) {
+    if (!(node.*role) || node.has_enough || !fits(node, demand)) continue;
+    if (has_room_in_all(node, demand) || std::ranges::find(asked, node.node) != asked.end())
+      wanted.push_back({node.node, checked_cast<uint32_t>(blocks_at_first(node, demand))});
+    if (most == nullptr || blocks_left_in_all(node) > blocks_left_in_all(*most)) most = &node;
+  }
+  if (wanted.size() == before && most != nullptr)
+    wanted.push_back({most->node, checked_cast<uint32_t>(blocks_at_first(*most, demand))});
+}
+
 }  // namespace
+
+std::vector<RoomWanted> room_to_ask_for(const PlacementQuery& query, std::span<const PeerId> asked) {
+  const Demand at_decode{query.prompt_tokens, query.output_tokens_max}, at_prefill{query.prompt_tokens, 0};
+  const auto any_has_room = [&](bool NodeView::*role, const Demand& demand) {
+    return std::ranges::any_of(query.nodes, [&](const NodeView& node) { return node.*role && has_room(node, demand); });
+  };
+  std::vector<RoomWanted> wanted;
+  if (!any_has_room(&NodeView::takes_decode, at_decode)) {
+    ask(query.nodes, &NodeView::takes_decode, at_decode, asked, wanted);
+    return wanted;
+  }
+  for (const NodeView& node : query.nodes) {  // what one holds for us it goes on to hold
+    if (node.takes_decode && fits(node, at_decode) && std::ranges::find(asked, node.node) != asked.end())
+      wanted.push_back({node.node, checked_cast<uint32_t>(blocks_at_first(node, at_decode))});
+  }
+  if (!any_has_room(&NodeView::takes_prefill, at_prefill))
+    ask(query.nodes, &NodeView::takes_prefill, at_prefill, asked, wanted);
+  return wanted;
+}
 
 Placement place_least_loaded(const PlacementQuery& query) {
   CHECK(query.prompt_tokens > 0);

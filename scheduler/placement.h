@@ -5,13 +5,14 @@
 #include <optional>
 #include <span>
 #include <variant>
+#include <vector>
 
 #include "common/ids.h"
 
 namespace spillway {
 
 // Where one request runs. Pure: the gateway and the simulator call the same functions.
-struct NodeView {  // as last announced, corrected by what was sent to it since
+struct NodeView {  // as last announced, corrected by what was sent to it since; what is free is ours to promise
   PeerId node{};
   bool takes_prefill = false, takes_decode = false;
   uint32_t queued_prompt_tokens = 0, running_sequences = 0, sequences_max = 0;
@@ -20,6 +21,9 @@ struct NodeView {  // as last announced, corrected by what was sent to it since
   uint32_t growth_margin =
       std::numeric_limits<uint32_t>::max();  // output tokens that a decode node makes room for first
   uint32_t cached_tokens = 0;                // of this prompt, probably
+  // Free as well, but other gateways' to promise.
+  uint32_t blocks_of_others = 0, sequences_of_others = 0;
+  bool has_enough = false;  // prompts of ours, for now: more room there would not help
 };
 // Tokens that a node makes room for before it begins.
 inline uint64_t tokens_at_first(uint32_t prompt_tokens, uint32_t output_tokens_max, uint32_t growth_margin) {
@@ -47,5 +51,18 @@ using Placement = std::variant<Disaggregate, Wait, Refuse>;
 // by more than affinity_tokens_max. Ties go to the lower PeerId. Refuse: no node of a role, or none of a role could
 // hold it even when idle. Wait: some could, but no pair has room now.
 Placement place_least_loaded(const PlacementQuery& query);
+
+// Whom to ask for more room for a request that has to wait, and for how many blocks; `asked` are those that were asked
+// for it already. Of the nodes that would hold it when idle: those asked, for a place in their line is worth more than
+// a new one; those with room enough now, were it not others' to promise; and if there is none of these, the one with
+// most of it. One at least, so it has its turn; seldom more, for a node that waits for room for one takes nothing of
+// others. Prefill nodes are asked only while a decode node has room: gateways that hold what they were given on one
+// role and wait for the other do it in one order, so no two wait for each other.
+struct RoomWanted {
+  PeerId node{};
+  uint32_t blocks = 0;
+  bool operator==(const RoomWanted&) const = default;
+};
+std::vector<RoomWanted> room_to_ask_for(const PlacementQuery& query, std::span<const PeerId> asked);
 
 }  // namespace spillway

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string_view>
 
 #include "simulator/attempt_of.h"
@@ -68,10 +69,20 @@ void Coverage::sent(ProcessId from, Role role, const Message& message) {
     Load& before = loads_[from];
     preemptions_ += load->preemptions - before.preemptions;
     recomputed_tokens_ += load->recomputed_tokens - before.recomputed_tokens;
+    stalls_ += load->stalled_ms > 0 && before.stalled_ms == 0 ? 1 : 0;
+    transfer_stalls_ += load->transfer_stalled_ms > 0 && before.transfer_stalled_ms == 0 ? 1 : 0;
     before = *load;
   }
+  yields_ += std::holds_alternative<Yield>(message) ? 1 : 0;
   const Attempt* const attempt = attempt_of(message);
   if (attempt != nullptr) state(from, *attempt) = after_sending(role, state(from, *attempt), message);
+}
+
+void Coverage::between_gateways(const Message& sent) {
+  const auto* const failed = std::get_if<Failed>(&sent);
+  refusals_ += failed != nullptr && failed->code == ErrorCode::kNoSpace ? 1 : 0;
+  const auto* const prefill = std::get_if<Prefill>(&sent);
+  if (prefill != nullptr) attempts_most_ = std::max(attempts_most_, static_cast<uint32_t>(prefill->work.attempt.epoch));
 }
 
 void Coverage::forget(ProcessId process) {
@@ -82,6 +93,13 @@ void Coverage::forget(ProcessId process) {
 void Coverage::add(const Coverage& other) {
   preemptions_ += other.preemptions_;
   recomputed_tokens_ += other.recomputed_tokens_;
+  wants(other.wants_made_, other.wants_met_);
+  refusals_ += other.refusals_;
+  attempts_most_ = std::max(attempts_most_, other.attempts_most_);
+  left_ += other.left_;
+  stalls_ += other.stalls_;
+  transfer_stalls_ += other.transfer_stalls_;
+  yields_ += other.yields_;
   for (const auto& [row, counts] : other.counts_) {
     for (size_t column = 0; column < kStates; ++column) counts_[row][column] += counts[column];
   }
@@ -99,7 +117,11 @@ std::string Coverage::table() const {
     text += fmt::format("\n{:24}", fmt::format("{} -> {}", row.second, role_name(row.first)));
     for (const uint64_t count : counts) text += fmt::format("{:>13}", count);
   }
-  return text + fmt::format("\n{} preemptions, {} tokens computed again\n", preemptions_, recomputed_tokens_);
+  return text + fmt::format(
+                    "\n{} preemptions, {} tokens computed again; {} wants, {} met; {} refusals between gateways, "
+                    "{} attempts at most; {} drains, {} stalls of steps and {} of transfers, {} yields\n",
+                    preemptions_, recomputed_tokens_, wants_made_, wants_met_, refusals_, attempts_most_, left_,
+                    stalls_, transfer_stalls_, yields_);
 }
 
 }  // namespace spillway

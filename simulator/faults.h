@@ -25,6 +25,7 @@ enum class MessageFault : uint8_t {
 struct ClientArrives {
   GenerateRequest work;
   bool too_long = false;  // fits no node
+  uint32_t gateway = 0;   // index
 };
 struct ClientLeaves {
   RequestId request;
@@ -55,7 +56,15 @@ struct TransferHangs {  // a node's transfer thread does nothing for so long; it
   ProcessId process{};
   Duration duration{};
 };
+struct StepStalls {  // a node's compute thread does nothing for so long; its loop goes on
+  ProcessId process{};
+  Duration duration{};
+};
+struct NodeDrains {  // is asked to leave in order; once it has, it comes back after so long
+  ProcessId process{};
+  Duration away{};
+};
 using Happening = std::variant<ClientArrives, ClientLeaves, ProcessDies, ProcessStarts, ConnectionBreaks, BulkBreaks,
-                               BulkCorrupts, BulkStalls, BulkResumes, TransferHangs>;
+                               BulkCorrupts, BulkStalls, BulkResumes, TransferHangs, StepStalls, NodeDrains>;
 
 }  // namespace spillway

@@ -20,10 +20,11 @@ void Oracle::breach(std::string what) {
   if (!breach_) breach_ = std::move(what);
 }
 
-void Oracle::arrived(const GenerateRequest& work, bool too_long) {
+void Oracle::arrived(const GenerateRequest& work, bool too_long, ProcessId gateway) {
   Request request;
   request.work = work;
   request.too_long = too_long;
+  request.gateway = gateway;
   if (!too_long) request.expected = reference_answer(model_, work);
   CHECK(requests_.emplace(work.request, std::move(request)).second);
   ++open_;
@@ -76,6 +77,7 @@ void Oracle::ended(const StreamEnd& end) {
 void Oracle::failed(const StreamError& error) {
   Request* const request = open_request(error.request, "an error");
   if (request == nullptr) return;
+  share_leaders_fate(*request);
   close(*request, Outcome::kFailed);
   const ErrorCode code = error.error.code;
   const bool always_wrong = code == ErrorCode::kInternal || code == ErrorCode::kInvalidArgument ||
@@ -87,14 +89,23 @@ void Oracle::failed(const StreamError& error) {
                      error_name(code), error.error.detail, request->touched_by));
 }
 
+// A choice that waits for the first one of its prompt fails with it.
+void Oracle::share_leaders_fate(Request& request) {
+  if (!request.work.leader || !request.nodes.empty()) return;
+  const auto leader = requests_.find(*request.work.leader);
+  if (leader == requests_.end() || leader->second.outcome != Outcome::kFailed) return;
+  touch(request, leader->second.touched_by);
+  request.corrupted |= leader->second.corrupted;
+}
+
 void Oracle::left(RequestId request) {
   const auto entry = requests_.find(request);
   if (entry != requests_.end() && entry->second.outcome == Outcome::kOpen) close(entry->second, Outcome::kLeft);
 }
 
-void Oracle::gateway_died() {
+void Oracle::gateway_died(ProcessId gateway) {
   for (auto& [id, request] : requests_) {
-    if (request.outcome == Outcome::kOpen) close(request, Outcome::kGatewayDied);
+    if (request.outcome == Outcome::kOpen && request.gateway == gateway) close(request, Outcome::kGatewayDied);
   }
 }
 
@@ -121,8 +132,9 @@ void Oracle::touch(TransferId transfer, const std::string& by) {
   touch(request, by);
 }
 
-void Oracle::touch_on(const std::vector<ProcessId>& nodes, const std::string& by) {
+void Oracle::touch_on(const std::vector<ProcessId>& nodes, std::optional<ProcessId> gateway, const std::string& by) {
   for (auto& [id, request] : requests_) {
+    if (gateway && request.gateway != *gateway) continue;
     if (std::ranges::all_of(nodes, [&](ProcessId node) { return request.nodes.contains(node); })) touch(request, by);
   }
 }
@@ -143,10 +155,36 @@ void Oracle::cancelled(ProcessId node, const Attempt& attempt, TimePoint now) {
 void Oracle::said(ProcessId node, const Message& message, TimePoint now) {
   const auto* const token = std::get_if<Token>(&message);
   if (token == nullptr) return;
+  reused(node, token->attempt, token->timings.cached_tokens);
   const auto cancelled = cancelled_.find({node, token->attempt});
   if (cancelled == cancelled_.end() || now - cancelled->second > kCancelMemory) return;
   breach(fmt::format("process {} computed token {} of request {} after it was cancelled there",
                      static_cast<uint32_t>(node), token->index, token->attempt.request.counter));
+}
+
+// What a node found in its cache is public, or its own tenant left it there.
+void Oracle::reused(ProcessId node, const Attempt& attempt, uint32_t cached_tokens) {
+  const auto entry = requests_.find(attempt.request);
+  if (cached_tokens == 0 || entry == requests_.end()) return;
+  const Request& request = entry->second;
+  if (request.outcome != Outcome::kOpen || had_before(node, request, attempt, cached_tokens)) return;
+  ++public_hits_;
+  const uint32_t shared = request.work.public_prefix.tokens;
+  if (cached_tokens <= shared) return;
+  breach(fmt::format("request {} found {} tokens of another tenant on process {}, and {} are public",
+                     attempt.request.counter, cached_tokens, static_cast<uint32_t>(node), shared));
+}
+
+bool Oracle::had_before(ProcessId node, const Request& request, const Attempt& attempt, uint32_t cached_tokens) const {
+  const std::vector<TokenId>& prompt = request.work.prompt;
+  return std::ranges::any_of(requests_, [&](const auto& entry) {
+    const Request& other = entry.second;
+    if (other.work.tenant != request.work.tenant || !other.nodes.contains(node)) return false;
+    if (&other == &request) return attempt.epoch > Epoch{1};
+    std::vector<TokenId> left = other.work.prompt;
+    left.insert(left.end(), other.expected.tokens.begin(), other.expected.tokens.end());
+    return std::ranges::mismatch(prompt, left).in1 - prompt.begin() >= cached_tokens;
+  });
 }
 
 std::string Oracle::unanswered() const {
@@ -159,6 +197,7 @@ std::string Oracle::unanswered() const {
 
 Oracle::Totals Oracle::totals() const {
   Totals totals;
+  totals.public_hits = public_hits_;
   for (const auto& [id, request] : requests_) {
     ++totals.requests;
     totals.ended += request.outcome == Outcome::kEnded;

@@ -3,16 +3,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <set>
 #include <utility>
 #include <vector>
+
+#include "gateway/public_prefixes.h"
 
 namespace spillway {
 namespace {
 
 using namespace std::chrono_literals;
 
-constexpr Duration kRestWithin = 600s;     // virtual; every wait and lease is shorter
+constexpr Duration kRestWithin = 600s;  // virtual; every wait and lease is shorter
+constexpr uint32_t kPublicTokens = 40;  // of the first beginning: two blocks, and half of one
+constexpr std::array<std::byte, 1> kSecret{std::byte{1}};
 constexpr uint64_t kCalmFirst = 1000;      // request ids of the calm afterwards
 constexpr uint32_t kFaultyMessages = 250;  // message faults fall among the first of so many
 
@@ -71,7 +77,11 @@ class Drawing {
     node.model.layout = tiny_layout();
     node.slots = random_.between(12, 32);
     node.limits = {.tokens_max = 64, .chunk_tokens = random_.between(8, 48), .sequences_max = 6};
-    node.requests_max = random_.between(4, 8);  // fewer than announced: nodes refuse with kNoSpace
+    node.requests_max = random_.between(4, 8);
+    if (random_.one_in(4)) {  // many attempts, so that old ones are about
+      node.transfers_max = random_.between(2, 3);
+      config_.gateway.attempts_max = 1000;
+    }
     node.max_model_len = 160;
     node.growth_margin = std::vector<uint32_t>{0, 8, 160}[random_.below(3)];
     if (random_.one_in(4)) {  // answers outgrow the pool, and preempt each other
@@ -82,7 +92,7 @@ class Drawing {
     node.send_window = random_.between(1, 8);
     node.layers_per_frame = random_.between(1, 3);
     config_.bulk_delay_max = std::vector<Duration>{100us, 1ms, 10ms}[random_.below(3)];
-    config_.gateway.attempts_max = 200;
+    config_.gateways = std::vector<uint32_t>{1, 1, 2, 3}[random_.below(4)];
     draw_clients();
     draw_message_faults();
     for (uint32_t fault = random_.between(1, 4); fault > 0; --fault) draw_happening();
@@ -92,27 +102,34 @@ class Drawing {
 
  private:
   Duration some_time() { return random_.between(Duration(5ms), clients_until_); }
-  ProcessId some_process(uint32_t first) { return ProcessId{random_.between(first, config_.prefill + config_.decode)}; }
-  ProcessId some_prefill() { return ProcessId{random_.between(1, config_.prefill)}; }
-  ProcessId some_decode() { return some_process(config_.prefill + 1); }
+  ProcessId some_gateway() { return ProcessId{random_.between(0, config_.gateways - 1)}; }
+  ProcessId some_prefill() { return some_of(config_.gateways, config_.prefill); }
+  ProcessId some_decode() { return some_of(config_.gateways + config_.prefill, config_.decode); }
+  ProcessId some_node() { return some_of(config_.gateways, config_.prefill + config_.decode); }
+  ProcessId some_of(uint32_t first, uint32_t count) { return ProcessId{random_.between(first, first + count - 1)}; }
   void at(Duration time, Happening what) { config_.happenings.emplace(time, std::move(what)); }
 
   void draw_clients() {
     std::vector<std::vector<TokenId>> beginnings;
     for (int count = 0; count < 3; ++count) beginnings.push_back(draw_tokens(random_, 70));
+    const PublicPrefixes shared({{beginnings[0].begin(), beginnings[0].begin() + kPublicTokens}, beginnings[1]},
+                                kSecret);
     clients_ = random_.between(kScenarioRequestsMin, 30);
     const Duration gap_max = std::vector<Duration>{2ms, 10ms, 30ms}[random_.below(3)];
     Duration time = 5ms;
     ClientArrives previous{{}, true};
     for (uint32_t client = 1; client <= clients_; ++client) {
       ClientArrives arrival{draw_request(random_, config_.node.model, beginnings, long_answers_), false};
+      arrival.gateway = random_.between(0, config_.gateways - 1);
       if (random_.one_in(40)) {
         arrival.too_long = true;
         arrival.work.prompt = draw_tokens(random_, config_.node.max_model_len);
       }
+      arrival.work.public_prefix = shared.of(arrival.work.prompt);
       if (client % 3 == 0 && !arrival.too_long && !previous.too_long) {  // one more choice of the same prompt
         arrival.work = previous.work;
         arrival.work.leader = previous.work.request;
+        arrival.gateway = previous.gateway;
         arrival.work.sampling.choice = 1;
       }
       arrival.work.request = {BootId{~config_.seed}, client};
@@ -149,23 +166,26 @@ class Drawing {
   }
   void draw_happening() {
     const Duration time = some_time();
-    switch (random_.below(8)) {
+    switch (random_.below(10)) {
       case 0:
       case 1: {
-        const ProcessId process = some_process(random_.one_in(4) ? 0 : 1);
+        const ProcessId process = random_.one_in(config_.gateways > 1 ? 3 : 8) ? some_gateway() : some_node();
         at(time, ProcessDies{process});
         at(time + random_.between(Duration(1ms), Duration(2s)), ProcessStarts{process});
         return;
       }
       case 2: {
-        const ProcessId node = some_process(1);
-        const ProcessId other{random_.below(2) == 0 ? 0 : config_.prefill + 1};
-        at(time, ConnectionBreaks{node, node == other ? ProcessId{1} : other});
-        return;
+        const bool with_gateway = random_.one_in(2);
+        const ProcessId node = with_gateway ? some_node() : some_prefill();
+        return at(time, ConnectionBreaks{node, with_gateway ? some_gateway() : some_decode()});
       }
-      case 3: return at(time, BulkBreaks{some_process(1)});
-      case 4: return at(time, TransferHangs{some_process(1), random_.between(Duration(100ms), Duration(9s))});
+      case 3: return at(time, BulkBreaks{some_node()});
+      case 4: return at(time, TransferHangs{some_node(), random_.between(Duration(100ms), Duration(9s))});
       case 5: return at(time, ClientLeaves{{BootId{~config_.seed}, random_.between(1, clients_)}});
+      case 6: return at(time, StepStalls{some_node(), random_.between(Duration(5500ms), Duration(9s))});
+      case 7:  // and comes back soon, or when the queue had to do without it
+        return at(time, NodeDrains{some_node(),
+                                   random_.between(Duration(1ms), random_.one_in(3) ? Duration(60s) : Duration(2s))});
       default: return at(time, BulkCorrupts{some_prefill()});
     }
   }
@@ -178,22 +198,23 @@ class Drawing {
   Duration clients_until_{};
 };
 
-// After all faults: unlike prompts at once, one per pair of nodes. Each must end well, and each node take part.
+// After all faults: unlike prompts at once, one per pair of nodes and two per gateway at least. Each must end well, and
+// each node take part.
 void calm_after(World& world, const WorldConfig& config) {
   world.pass(10s);  // the gateway may just have learnt of a refusal, seconds late, and let that node rest
   Random random(config.seed);
-  const uint32_t pairs = config.prefill * config.decode;
+  const uint32_t requests = std::max(config.prefill * config.decode, 2 * config.gateways);
   std::set<ProcessId> nodes;
-  for (uint32_t pair = 0; pair < pairs; ++pair) {
+  for (uint32_t index = 0; index < requests; ++index) {
     GenerateRequest work;
-    work.request = {BootId{~config.seed}, kCalmFirst + pair};
-    work.prompt = draw_tokens(random, 40 + pair);
+    work.request = {BootId{~config.seed}, kCalmFirst + index};
+    work.prompt = draw_tokens(random, 40 + index);
     work.output_tokens_max = 5;
-    world.happen(ClientArrives{work, false});
+    world.happen(ClientArrives{work, false, index % config.gateways});
   }
   if (world.run(kRestWithin)) world.check_at_rest();
-  for (uint32_t pair = 0; pair < pairs && !world.oracle().first_breach(); ++pair) {
-    const RequestId request{BootId{~config.seed}, kCalmFirst + pair};
+  for (uint32_t index = 0; index < requests && !world.oracle().first_breach(); ++index) {
+    const RequestId request{BootId{~config.seed}, kCalmFirst + index};
     nodes.merge(std::set(world.oracle().nodes_of(request)));
     if (world.oracle().outcome(request) == Oracle::Outcome::kEnded) continue;
     world.breach(fmt::format("request {} of the calm after all faults did not end well", request.counter));

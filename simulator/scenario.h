@@ -11,8 +11,8 @@
 
 namespace spillway {
 
-// A random run of 2 prefill and 2 decode nodes, drawn from its seed: small pools, many shared prefixes, more requests
-// than fit at once, and a mix of faults.
+// A random run of 1 to 3 gateways, 2 prefill and 2 decode nodes, drawn from its seed: small pools, many shared
+// prefixes, more requests than fit at once, and a mix of faults.
 WorldConfig draw_scenario(uint64_t seed);
 inline constexpr uint32_t kScenarioRequestsMin = 20;
 
@@ -23,7 +23,7 @@ struct ScenarioResult {
   uint64_t faults = 0;
   Coverage coverage;
 };
-// Runs it to rest, then one request per pair of nodes without any fault, which must succeed.
+// Runs it to rest, then a few requests without any fault, which must succeed.
 ScenarioResult run_scenario(uint64_t seed, Interceptor& interceptor);
 
 }  // namespace spillway

@@ -1,5 +1,6 @@
 #include "simulator/simulated_executor.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/check.h"
@@ -23,7 +24,7 @@ TimePoint SimulatedExecutor::next_event() const {
   if (!plan_) return kNever;
   // The classifier and the sampler take a layer's time.
   const int64_t shares = plan_->announce_layers ? layers_done_ + 1 : model_.layout.layer_count + 1;
-  return started_ + elapsed_ * shares / (model_.layout.layer_count + 1);
+  return std::max(started_ + elapsed_ * shares / (model_.layout.layer_count + 1), stalled_until_);
 }
 
 ComputeEvent SimulatedExecutor::advance() {

@@ -20,8 +20,9 @@ class SimulatedExecutor {
     Duration per_token = std::chrono::microseconds(20);
   };
   SimulatedExecutor(const SyntheticModel& model, const SlotArena& arena, const Speed& speed);
-  void start(StepPlan plan, TimePoint now);  // REQUIRES: idle
-  TimePoint next_event() const;              // kNever: idle
+  void start(StepPlan plan, TimePoint now);                // REQUIRES: idle
+  TimePoint next_event() const;                            // kNever: idle
+  void stall(TimePoint until) { stalled_until_ = until; }  // nothing is done before
   // What is due at next_event(). REQUIRES: a step is in flight.
   ComputeEvent advance();
 
@@ -34,7 +35,7 @@ class SimulatedExecutor {
   const SlotArena arena_;
   const Speed speed_;
   std::optional<StepPlan> plan_;
-  TimePoint started_{};
+  TimePoint started_{}, stalled_until_{};
   Duration elapsed_{};
   uint16_t layers_done_ = 0;
 };

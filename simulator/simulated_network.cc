@@ -37,7 +37,7 @@ void SimulatedNetwork::start(ProcessId process, const Hello& hello, TimePoint no
   }
 }
 
-void SimulatedNetwork::stop(ProcessId process, TimePoint now) {
+void SimulatedNetwork::stop(ProcessId process, TimePoint now, bool in_order) {
   Process& stopping = processes_.at(process);
   CHECK(stopping.running);
   stopping.running = false;
@@ -46,7 +46,7 @@ void SimulatedNetwork::stop(ProcessId process, TimePoint now) {
     for (int end = 0; end < 2; ++end) {
       if (connection.ends[end].process != process || connection.ends[end].closed) continue;
       connection.ends[end].closed = true;
-      break_connection(id, "silent", now);
+      break_connection(id, in_order ? "hung up" : "silent", now, in_order);
     }
   }
 }
@@ -92,15 +92,15 @@ void SimulatedNetwork::break_connections(ProcessId a, ProcessId b, TimePoint now
 }
 
 // Each end notices by itself; until then it hears what was under way, and what it sends is lost.
-void SimulatedNetwork::break_connection(uint64_t id, const std::string& reason, TimePoint now) {
+void SimulatedNetwork::break_connection(uint64_t id, const std::string& reason, TimePoint now, bool in_order) {
   Connection& connection = connections_.at(id);
   if (connection.broken) return;
   connection.broken = true;
   TimePoint noticed = now;
   for (int end = 0; end < 2; ++end) {
     if (connection.ends[end].closed) continue;
-    const TimePoint at =
-        std::max(now + random_.between(Duration(1us), delays_.silence_max), connection.ends[end].up_at);
+    const TimePoint heard = in_order ? connection.ends[end].last_at : connection.ends[end].up_at;
+    const TimePoint at = std::max(now + random_.between(Duration(1us), delays_.silence_max), heard);
     schedule(at, {id, end, Gone{reason}});
     noticed = std::max(noticed, at);
   }
@@ -108,7 +108,9 @@ void SimulatedNetwork::break_connection(uint64_t id, const std::string& reason, 
 }
 
 std::optional<MessageFault> SimulatedNetwork::fault_of(const Message& message) {
-  if (std::holds_alternative<Load>(message) || std::holds_alternative<PeerInfo>(message)) return std::nullopt;
+  const bool spared = std::holds_alternative<Load>(message) || std::holds_alternative<PeerInfo>(message) ||
+                      std::holds_alternative<MayLeave>(message);
+  if (spared) return std::nullopt;
   const auto planned = message_faults_.find(messages_++);
   if (planned == message_faults_.end()) return std::nullopt;
   ++faults_met_;
@@ -187,6 +189,17 @@ std::optional<SimulatedNetwork::Delivery> SimulatedNetwork::advance() {
     delivery.event = PeerGone{end.peer, std::get<Gone>(pending.what).reason};
   }
   return delivery;
+}
+
+std::vector<std::pair<ProcessId, PeerId>> SimulatedNetwork::peers_of(ProcessId process) const {
+  std::vector<std::pair<ProcessId, PeerId>> found;
+  for (const auto& [id, connection] : connections_) {
+    for (int end = 0; end < 2; ++end) {
+      const End& other = connection.ends[1 - end];
+      if (connection.ends[end].process == process && !connection.broken) found.emplace_back(other.process, other.peer);
+    }
+  }
+  return found;
 }
 
 std::optional<ProcessId> SimulatedNetwork::process_of(ProcessId owner, PeerId peer) const {

@@ -19,8 +19,8 @@
 namespace spillway {
 
 // The control channels of all processes in virtual time. Per connection and direction first in, first out, except where
-// a planned fault says otherwise; every message takes the real codec. Load and PeerInfo are snapshots without a repeat
-// and suffer no fault of their own: over one ZeroMQ connection they are lost only with it.
+// a planned fault says otherwise; every message takes the real codec. Load, PeerInfo and MayLeave have no repeat and
+// suffer no fault of their own: over one ZeroMQ connection they are lost only with it.
 class SimulatedNetwork {
  public:
   struct Delays {
@@ -33,7 +33,10 @@ class SimulatedNetwork {
   static std::string endpoint(ProcessId process);
   // A new incarnation that accepts at endpoint(process). REQUIRES: not running.
   void start(ProcessId process, const Hello& hello, TimePoint now);
-  void stop(ProcessId process, TimePoint now);  // REQUIRES: running
+  // `in_order`: what it sent before is heard first. REQUIRES: running.
+  void stop(ProcessId process, TimePoint now, bool in_order);
+  // Who knows it, and as whom.
+  std::vector<std::pair<ProcessId, PeerId>> peers_of(ProcessId process) const;
   // Holds until this incarnation ends: connects again whenever both run.
   void connect(ProcessId from, const std::string& endpoint, TimePoint now);
   void break_connections(ProcessId a, ProcessId b, TimePoint now);
@@ -95,7 +98,7 @@ class SimulatedNetwork {
   void schedule(TimePoint at, Pending pending) { pending_.emplace(std::pair{at, order_++}, std::move(pending)); }
   void try_connect(ProcessId from, ProcessId to, TimePoint now);
   bool connected(ProcessId from, ProcessId to) const;
-  void break_connection(uint64_t id, const std::string& reason, TimePoint now);
+  void break_connection(uint64_t id, const std::string& reason, TimePoint now, bool in_order = false);
   std::optional<MessageFault> fault_of(const Message& message);
   void disturb(const Message& message) { disturbed_.push_back(message); }
 

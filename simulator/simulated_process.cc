@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <concepts>
 #include <utility>
 
@@ -47,6 +48,8 @@ class GatewayProcess final : public SimulatedProcess {
   }
   void on_compute(const ComputeEvent&, TimePoint) override { CHECK(false); }
   void on_transfer(const TransferEvent&, TimePoint) override { CHECK(false); }
+  void on_drain(TimePoint) override { CHECK(false); }
+  bool drained() const override { return false; }
   NodeParts* parts() override { return nullptr; }
 
  private:
@@ -80,6 +83,11 @@ class NodeProcess final : public SimulatedProcess {
   void on_compute(const ComputeEvent& event, TimePoint now) override { feed(event, now); }
   void on_transfer(const TransferEvent& event, TimePoint now) override { feed(event, now); }
   void on_client(const GatewayEvent&, TimePoint) override { CHECK(false); }
+  void on_drain(TimePoint now) override {
+    core_.on(DrainRequested{}, now, core_effects_);
+    take();
+  }
+  bool drained() const override { return core_.drained(); }
   void on_deadline(TimePoint now) override {
     core_.on_deadline(now, core_effects_);
     take();
@@ -138,7 +146,7 @@ NodeParts::NodeParts(const SimulatedNodeConfig& config, bool announce_layers, st
       cache({config.model.layout, ModelId{}, BlockEncoding{}, config.slots}),
       engine({config.limits, config.max_model_len, announce_layers, SyntheticModel::kVocab, config.growth_margin},
              cache),
-      executor(config.model, arena, {}),
+      executor(config.model, arena, config.speed),
       worker(std::move(transport), arena, {8 * config.requests_max, 4096}) {}
 
 std::unique_ptr<SimulatedProcess> make_simulated_gateway(const GatewayConfig& config, BootId boot) {
@@ -166,7 +174,8 @@ std::unique_ptr<SimulatedProcess> make_simulated_decode(const SimulatedNodeConfi
   core.requests_max = config.requests_max;
   core.lease = config.lease;
   core.vocab = SyntheticModel::kVocab;
-  const KvReceiver::Config receiver{config.model.layout.layer_count, 2 * config.requests_max};
+  const KvReceiver::Config receiver{config.model.layout.layer_count,
+                                    std::min(config.transfers_max, 2 * config.requests_max)};
   return std::make_unique<DecodeProcess>(config, core, receiver, false, std::move(transport));
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <set>
@@ -25,9 +26,14 @@ struct SimulatedNodeConfig {
   uint32_t slots = 0;
   BatchLimits limits;
   uint32_t requests_max = 0;  // attempts held at once
+  // Received at once by a decode node, at most twice that. It is not announced: with fewer, nodes refuse what was
+  // within their gateway's share.
+  uint32_t transfers_max = std::numeric_limits<uint32_t>::max();
+  bool refuses_within_shares() const { return transfers_max < 2 * requests_max; }
   uint32_t max_model_len = 0;
   uint32_t growth_margin = 0;  // of decode nodes
   uint32_t send_window = 8, layers_per_frame = 2;
+  SimulatedExecutor::Speed speed;
   Duration lease = std::chrono::seconds(5), hold_max = std::chrono::seconds(10);
 };
 
@@ -61,7 +67,9 @@ class SimulatedProcess {
   // A node's; the gateway is asked for none (CHECK).
   virtual void on_compute(const ComputeEvent& event, TimePoint now) = 0;
   virtual void on_transfer(const TransferEvent& event, TimePoint now) = 0;
-  virtual NodeParts* parts() = 0;  // nullptr: the gateway
+  virtual void on_drain(TimePoint now) = 0;
+  virtual bool drained() const = 0;  // it may leave
+  virtual NodeParts* parts() = 0;    // nullptr: the gateway
   // The gateway's; a node is told of none (CHECK).
   virtual void on_client(const GatewayEvent& event, TimePoint now) = 0;
 

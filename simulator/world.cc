@@ -24,10 +24,13 @@ World::World(const WorldConfig& config, Interceptor& interceptor)
       fabric_(config.seed, {}),
       network_(config.seed, config.delays, config.message_faults),
       oracle_(config.node.model) {
-  processes_.resize(1 + config.prefill + config.decode);
+  CHECK(config.gateways > 0);
+  processes_.resize(config.gateways + config.prefill + config.decode);
   for (uint32_t index = 0; index < processes_.size(); ++index) {
     processes_[index].id = ProcessId{index};
-    processes_[index].role = index == 0 ? Role::kGateway : index <= config.prefill ? Role::kPrefill : Role::kDecode;
+    processes_[index].role = index < config.gateways                    ? Role::kGateway
+                             : index < config.gateways + config.prefill ? Role::kPrefill
+                                                                        : Role::kDecode;
   }
   for (const Process& process : processes_) start(process.id);
   for (const auto& [after, what] : config.happenings) agenda_.emplace(now_ + after, what);
@@ -57,12 +60,14 @@ void World::start(ProcessId id) {
                                                      : make_simulated_decode(config_.node, std::move(transport));
   }
   network_.start(id, hello, now_);
-  if (process.role != Role::kGateway) network_.connect(id, SimulatedNetwork::endpoint(kGateway), now_);
+  for (uint32_t index = 0; process.role != Role::kGateway && index < config_.gateways; ++index)
+    network_.connect(id, SimulatedNetwork::endpoint(gateway(index)), now_);
   log(fmt::format("{} starts", hello.name));
 }
 
-void World::kill(Process& process) {
-  network_.stop(process.id, now_);
+void World::kill(Process& process, bool in_order) {
+  network_.stop(process.id, now_, in_order);
+  credits_.forget(process.id);
   Process dead;
   dead.id = process.id;
   dead.role = process.role;
@@ -99,7 +104,20 @@ void World::step() {
   } else {
     step(*std::ranges::find_if(processes_, [&](const Process& one) { return next_event_of(one) <= now_; }));
   }
+  leave_drained();
   touch_disturbed();
+}
+
+// Nobody's request may suffer from that: whoever loses sight of it is no sign of a fault.
+void World::leave_drained() {
+  for (Process& process : processes_) {
+    if (!process.away || !process.running->drained()) continue;
+    log(fmt::format("process {} leaves", static_cast<uint32_t>(process.id)));
+    coverage_.left();
+    agenda_.emplace(now_ + *process.away, ProcessStarts{process.id});
+    for (const auto& known : network_.peers_of(process.id)) left_.insert(known);
+    kill(process, true);
+  }
 }
 
 void World::step(Process& process) {
@@ -170,6 +188,7 @@ void World::deliver(const SimulatedNetwork::Delivery& delivery) {
                                                      static_cast<uint32_t>(attempt->epoch))));
     coverage_.delivered(delivery.to, process.role, message->message);
     if (std::holds_alternative<Cancel>(message->message)) oracle_.cancelled(delivery.to, *attempt, now_);
+    if (process.role == Role::kGateway) note_message(process, message->peer, message->message);
     std::vector<Message> passed;
     interceptor_.deliver(delivery.to, delivery.from, message->message, passed);
     for (Message& one : passed) {
@@ -180,7 +199,8 @@ void World::deliver(const SimulatedNetwork::Delivery& delivery) {
   }
   if (const auto* const gone = std::get_if<PeerGone>(&delivery.event)) {
     log(fmt::format("{} sees that {} is gone", to, from));
-    note_lost_peer(process, gone->peer, "the loss of a peer");
+    if (!left_.erase({process.id, gone->peer})) note_lost_peer(process, gone->peer, "the loss of a peer");
+    if (process.role == Role::kGateway) credits_.forget(process.id, gone->peer);
   } else {
     log(fmt::format("{} sees {}", to, from));
   }
@@ -188,14 +208,27 @@ void World::deliver(const SimulatedNetwork::Delivery& delivery) {
   carry_out(process);
 }
 
-// Both know each other no more: whatever ran on both may fail, and with the gateway whatever runs on the node.
+// Both know each other no more: whatever ran on both may fail; with a gateway whatever of its own runs on the node.
 void World::note_lost_peer(const Process& process, PeerId peer, const char* by) {
   const ProcessId other = network_.process_of(process.id, peer).value();
   std::vector<ProcessId> nodes;
+  std::optional<ProcessId> gateway;
   for (const ProcessId id : {process.id, other}) {
-    if (id != kGateway) nodes.push_back(id);
+    if (at(id).role == Role::kGateway) {
+      gateway = id;
+    } else {
+      nodes.push_back(id);
+    }
   }
-  oracle_.touch_on(nodes, by);
+  oracle_.touch_on(nodes, gateway, by);
+}
+
+void World::note_message(const Process& gateway, PeerId node, const Message& heard) {
+  if (const auto* const load = std::get_if<Load>(&heard)) {
+    credits_.told(gateway.id, node, *load);
+  } else if (const Attempt* const attempt = attempt_of(heard)) {
+    credits_.over(gateway.id, node, *attempt);  // it speaks of it, so it has counted it, or it refuses
+  }
 }
 
 void World::touch_disturbed() {
@@ -239,9 +272,16 @@ void World::check_at_rest() {
   if (!oracle_.all_answered()) oracle_.breach(fmt::format("never answered: requests{}", oracle_.unanswered()));
   for (Process& process : processes_) {
     std::string left = process.running->leftovers();
+    if (process.away) left += " the wish to leave";
     if (!process.open_transfers.empty()) left += fmt::format(" {} open transfers", process.open_transfers.size());
     if (!left.empty()) oracle_.breach(fmt::format("process {} still holds{}", static_cast<uint32_t>(process.id), left));
   }
+}
+
+Coverage World::coverage() const {
+  Coverage all = coverage_;
+  all.wants(credits_.wants_made(), credits_.wants_met());
+  return all;
 }
 
 void World::log(std::string text) {

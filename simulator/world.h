@@ -4,12 +4,15 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/clock.h"
 #include "simulator/coverage.h"
+#include "simulator/credit_watch.h"
 #include "simulator/faults.h"
 #include "simulator/faulty_transport.h"
 #include "simulator/interceptor.h"
@@ -23,7 +26,7 @@ namespace spillway {
 
 struct WorldConfig {
   uint64_t seed = 0;
-  uint32_t prefill = 2, decode = 2;
+  uint32_t gateways = 1, prefill = 2, decode = 2;
   GatewayConfig gateway;
   SimulatedNodeConfig node;
   SimulatedNetwork::Delays delays;
@@ -32,7 +35,7 @@ struct WorldConfig {
   std::multimap<Duration, Happening> happenings;  // from the start
 };
 
-// One gateway, prefill and decode processes, their network and their clients on one thread with a virtual clock. The
+// Gateways, prefill and decode processes, their network and their clients on one thread with a virtual clock. The
 // processes are the real cores on real ledgers and transfer workers; clock, network and arithmetic are simulated. The
 // same config gives the same run. After each event everything that the event touched is checked (CHECK), and the oracle
 // judges what it can see; run() ends at its first breach.
@@ -41,9 +44,8 @@ class World {
   // `interceptor` and what it refers to outlive the world.
   World(const WorldConfig& config, Interceptor& interceptor);
 
-  static constexpr ProcessId kGateway{0};
-  ProcessId prefill(uint32_t index) const { return ProcessId{1 + index}; }
-  ProcessId decode(uint32_t index) const { return ProcessId{1 + config_.prefill + index}; }
+  // Gateways come first in the list of processes, then prefill nodes, then decode nodes.
+  static constexpr ProcessId gateway(uint32_t index) { return ProcessId{index}; }
 
   void happen(const Happening& what);
   // Until nothing is under way and nobody waits. False: a breach, or still restless after `limit`.
@@ -56,7 +58,7 @@ class World {
   void breach(std::string what) { oracle_.breach(std::move(what)); }  // found by whoever drives the world
 
   const Oracle& oracle() const { return oracle_; }
-  const Coverage& coverage() const { return coverage_; }
+  Coverage coverage() const;
   uint64_t faults_met() const { return faults_met_ + network_.faults_met(); }
   TimePoint now() const { return now_; }
   std::string log_tail() const;  // the last events
@@ -72,10 +74,12 @@ class World {
     std::multimap<TimePoint, TransferJob> late_jobs;
     std::deque<TransferEvent> answers;              // of the interceptor, due at once
     std::map<TransferId, uint32_t> open_transfers;  // OpenTransfer posted, TransferClosed not yet back
+    std::optional<Duration> away;                   // it drains, leaves, and comes back after so long
   };
 
   void start(ProcessId id);
-  void kill(Process& process);
+  void kill(Process& process, bool in_order);
+  void leave_drained();
   Process& at(ProcessId id) { return processes_[static_cast<size_t>(id)]; }
   TimePoint next_event_of(const Process& process) const;
   TimePoint next_event() const;
@@ -97,6 +101,8 @@ class World {
   void happens(const BulkStalls& what);
   void happens(const BulkResumes& what);
   void happens(const TransferHangs& what);
+  void happens(const StepStalls& what);
+  void happens(const NodeDrains& what);
 
   void carry_out(Process& process);
   void effect(Process& process, SendMessage& effect);
@@ -109,6 +115,7 @@ class World {
   void effect(Process& process, StreamError& effect);
   void post(Process& process, TransferJob job);
   void note_placement(Process& gateway, const SendMessage& sent);
+  void note_message(const Process& gateway, PeerId node, const Message& heard);
   void note_lost_peer(const Process& process, PeerId peer, const char* by);
   void touch_disturbed();
   void log(std::string text);
@@ -121,8 +128,11 @@ class World {
   SimulatedNetwork network_;
   Oracle oracle_;
   Coverage coverage_;
+  CreditWatch credits_;
   std::vector<Process> processes_;
   std::multimap<TimePoint, Happening> agenda_;
+  std::map<RequestId, ProcessId> clients_;       // of which gateway
+  std::set<std::pair<ProcessId, PeerId>> left_;  // who knew a node that left in order, and as whom
   std::deque<std::string> log_;
   uint64_t boots_ = 0, faults_met_ = 0;
 };

@@ -20,21 +20,23 @@ void World::happen(const Happening& what) {
 }
 
 void World::happens(const ClientArrives& what) {
-  const Process& gateway = at(kGateway);
+  Process& gateway = at(World::gateway(what.gateway));
   if (gateway.running == nullptr) {  // connection refused: it tries again
     agenda_.emplace(now_ + kClientRetry, what);
     return;
   }
   log(fmt::format("request {} arrives, {} prompt tokens", what.work.request.counter, what.work.prompt.size()));
-  oracle_.arrived(what.work, what.too_long);
+  oracle_.arrived(what.work, what.too_long, gateway.id);
+  clients_.emplace(what.work.request, gateway.id);
   gateway.running->on_client(RequestArrived{what.work}, now_);
-  carry_out(at(kGateway));
+  carry_out(gateway);
 }
 
 void World::happens(const ClientLeaves& what) {
-  Process& gateway = at(kGateway);
   log(fmt::format("the client of request {} leaves", what.request.counter));
-  if (gateway.running == nullptr) return;
+  const auto client = clients_.find(what.request);
+  if (client == clients_.end() || at(client->second).running == nullptr) return;
+  Process& gateway = at(client->second);
   ++faults_met_;
   oracle_.left(what.request);
   gateway.running->on_client(ClientGone{what.request}, now_);
@@ -46,12 +48,12 @@ void World::happens(const ProcessDies& what) {
   if (process.running == nullptr) return;
   ++faults_met_;
   log(fmt::format("process {} dies", static_cast<uint32_t>(what.process)));
-  if (what.process == kGateway) {
-    oracle_.gateway_died();
+  if (process.role == Role::kGateway) {
+    oracle_.gateway_died(process.id);
   } else {
-    oracle_.touch_on({what.process}, "the death of a node");
+    oracle_.touch_on({process.id}, std::nullopt, "the death of a node");
   }
-  kill(process);
+  kill(process, false);
 }
 
 void World::happens(const ProcessStarts& what) {
@@ -102,9 +104,26 @@ void World::happens(const TransferHangs& what) {
   if (process.running == nullptr) return;
   ++faults_met_;
   log(fmt::format("the transfer thread of {} hangs", static_cast<uint32_t>(what.process)));
-  oracle_.touch_on({what.process}, "a transfer thread that hangs");
+  oracle_.touch_on({what.process}, std::nullopt, "a transfer thread that hangs");
   process.hangs_until = now_ + what.duration;
   if (process.bulk_at != kNever) process.bulk_at = std::max(process.bulk_at, process.hangs_until);
+}
+
+// No request may suffer: the loop keeps all leases, and the stall ends before anyone's patience.
+void World::happens(const StepStalls& what) {
+  const Process& process = at(what.process);
+  if (process.running == nullptr) return;
+  log(fmt::format("the compute thread of {} stalls", static_cast<uint32_t>(what.process)));
+  process.running->parts()->executor.stall(now_ + what.duration);
+}
+
+void World::happens(const NodeDrains& what) {
+  Process& process = at(what.process);
+  if (process.running == nullptr || process.away) return;
+  log(fmt::format("process {} is asked to leave", static_cast<uint32_t>(what.process)));
+  process.away = what.away;
+  process.running->on_drain(now_);
+  carry_out(process);
 }
 
 void World::carry_out(Process& process) {
@@ -122,15 +141,26 @@ void World::carry_out(Process& process) {
 
 void World::effect(Process& process, SendMessage& effect) {
   coverage_.sent(process.id, process.role, effect.message);
+  if (config_.gateways > 1 && !config_.node.refuses_within_shares()) coverage_.between_gateways(effect.message);
   oracle_.said(process.id, effect.message, now_);
   if (process.role == Role::kGateway) note_placement(process, effect);
   network_.send(process.id, effect.to, effect.message, now_);
 }
 
 void World::note_placement(Process& gateway, const SendMessage& sent) {
-  const bool places = std::holds_alternative<Prefill>(sent.message) || std::holds_alternative<Reserve>(sent.message);
-  if (!places) return;
-  const Attempt& attempt = *attempt_of(sent.message);
+  if (const auto* const want = std::get_if<Want>(&sent.message)) return credits_.wanted(gateway.id, sent.to, *want);
+  if (std::holds_alternative<Cancel>(sent.message)) credits_.over(gateway.id, sent.to, *attempt_of(sent.message));
+  const auto* const prefill = std::get_if<Prefill>(&sent.message);
+  const auto* const reserve = std::get_if<Reserve>(&sent.message);
+  if (prefill == nullptr && reserve == nullptr) return;
+  const Work& work = prefill != nullptr ? prefill->work : reserve->work;
+  const auto prompt_tokens = static_cast<uint32_t>(work.prompt.size());
+  const uint64_t tokens = prefill != nullptr
+                              ? prompt_tokens
+                              : tokens_at_first(prompt_tokens, work.output_tokens_max, config_.node.growth_margin);
+  const Attempt& attempt = work.attempt;
+  const uint32_t blocks = config_.node.model.layout.blocks_for(static_cast<uint32_t>(tokens));
+  if (auto wrong = credits_.placed(gateway.id, sent.to, attempt, blocks)) oracle_.breach(std::move(*wrong));
   const ProcessId node = network_.process_of(gateway.id, sent.to).value();
   oracle_.placed(attempt, node);
   if (at(node).hangs_until > now_) oracle_.touch(attempt, "a transfer thread that hangs");
@@ -168,9 +198,13 @@ void World::effect(Process&, StreamToken& effect) { oracle_.streamed(effect); }
 
 void World::effect(Process&, StreamScores&) {}  // no request of the simulation asks for them
 
-void World::effect(Process&, StreamEnd& effect) { oracle_.ended(effect); }
+void World::effect(Process& process, StreamEnd& effect) {
+  credits_.over(process.id, effect.request);
+  oracle_.ended(effect);
+}
 
-void World::effect(Process&, StreamError& effect) {
+void World::effect(Process& process, StreamError& effect) {
+  credits_.over(process.id, effect.request);
   log(fmt::format("request {} fails: {}", effect.request.counter, effect.error.detail));
   oracle_.failed(effect);
 }

@@ -12,10 +12,6 @@ uint64_t high_low(uint32_t high, uint32_t low) { return uint64_t{high} << 32 | l
 
 }  // namespace
 
-void BpeMerger::add_rule(TokenId left, TokenId right, TokenId merged) {
-  rules_.emplace(high_low(left, right), Rule{checked_cast<uint32_t>(rules_.size()), merged});
-}
-
 // Looks up the rule for the symbol at `index` and its next, and queues it.
 void BpeMerger::offer(Workspace& workspace, uint32_t index) const {
   Workspace::Symbol& symbol = workspace.symbols[index];

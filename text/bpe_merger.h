@@ -14,16 +14,16 @@ namespace spillway {
 class BpeMerger {
  public:
   struct Workspace;
-  // Rules in ascending rank. A pair that has a rule keeps it.
-  void add_rule(TokenId left, TokenId right, TokenId merged);
-  // Appends to `tokens` what `symbols` (the word's single-byte tokens) merge to.
+  struct Rule {
+    uint32_t rank;  // below UINT32_MAX; rules may share one
+    TokenId merged;
+  };
+  // A pair that has a rule keeps it.
+  void add_rule(TokenId left, TokenId right, Rule rule) { rules_.emplace(uint64_t{left} << 32 | right, rule); }
+  // Appends to `tokens` what `symbols` (the word's smallest tokens, in order) merge to.
   void merge(const std::vector<TokenId>& symbols, Workspace& workspace, std::vector<TokenId>& tokens) const;
 
  private:
-  struct Rule {
-    uint32_t rank;
-    TokenId merged;
-  };
   void offer(Workspace& workspace, uint32_t index) const;
   boost::unordered_flat_map<uint64_t, Rule> rules_;  // by left << 32 | right
 };

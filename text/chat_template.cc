@@ -25,6 +25,13 @@ Result<ChatTemplate> ChatTemplate::parse(std::string_view source) {
   return ChatTemplate(std::make_unique<Program>(Program{std::move(*body)}));
 }
 
+std::tm ChatTemplate::local_time() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  return local;
+}
+
 Result<std::string> ChatTemplate::render(const Inputs& inputs) const {
   TemplateList messages;
   std::vector<TemplateDict> entries;
@@ -43,7 +50,8 @@ Result<std::string> ChatTemplate::render(const Inputs& inputs) const {
                           {"eos_token", {std::string_view(inputs.eos_token)}},
                           {"tools", {TemplateNone{}}},
                           {"documents", {TemplateNone{}}}};
-  TemplateRun run;
+  if (inputs.now) globals.emplace_back("strftime_now", TemplateValue{TemplateFunction{"strftime_now"}});
+  TemplateRun run(inputs.now ? &*inputs.now : nullptr);
   TemplateEvaluator evaluator(run, std::move(globals));
   evaluator.execute(program_->body);
   if (run.failed()) return tl::unexpected<Error>(run.error());

@@ -1,7 +1,5 @@
 #include "text/detokenizer.h"
 
-#include <string_view>
-
 #include "text/utf8.h"
 
 namespace spillway {
@@ -13,7 +11,11 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
 std::string Detokenizer::push(TokenId token) {
   if (token >= tokenizer_.vocab_size() || tokenizer_.is_special(token)) return {};
-  pending_ += tokenizer_.token_bytes(token);
+  return push_bytes(tokenizer_.token_bytes(token));
+}
+
+std::string Detokenizer::push_bytes(std::string_view bytes) {
+  pending_ += bytes;
   std::string text;
   std::string_view left = pending_;
   while (!left.empty()) {

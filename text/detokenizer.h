@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "text/tokenizer.h"
 
@@ -15,6 +16,7 @@ class Detokenizer {
   explicit Detokenizer(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
   // Text that this token completed, possibly none.
   std::string push(TokenId token);
+  std::string push_bytes(std::string_view bytes);  // the same of bytes that some token stands for
   std::string finish();  // one U+FFFD if a character was left unfinished; the next push() begins anew
 
  private:

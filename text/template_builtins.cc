@@ -7,6 +7,8 @@
 #include <string>
 
 #include "text/python_string.h"
+#include "text/template_json.h"
+#include "text/template_sequences.h"
 
 namespace spillway {
 namespace {
@@ -84,6 +86,7 @@ TemplateValue end_item(const TemplateCall& call, bool first) {
 constexpr Names kCharacters = {"chars"};
 constexpr Names kDefault = {"default_value", "boolean"};
 constexpr Names kJoin = {"d"};
+constexpr Names kSelect = {"", ""}, kSelectAttribute = {"", "", ""}, kToJson = {"ensure_ascii", "indent"};
 constexpr TemplateBuiltin kFilters[] = {
     {"trim", kCharacters, 0, [](const TemplateCall& call) { return strip(call, value_text(call), StripSides::kBoth); }},
     {"upper", {}, 0, [](const TemplateCall& call) { return change_case(call, value_text(call), "upper", 'a', 'z'); }},
@@ -96,6 +99,15 @@ constexpr TemplateBuiltin kFilters[] = {
     {"first", {}, 0, [](const TemplateCall& call) { return end_item(call, true); }},
     {"last", {}, 0, [](const TemplateCall& call) { return end_item(call, false); }},
     {"string", {}, 0, [](const TemplateCall& call) { return TemplateValue{value_text(call)}; }},
+    {"list", {}, 0, template_list},
+    {"items", {}, 0, template_pairs},
+    {"select", kSelect, 0, [](const TemplateCall& call) { return select_items(call, SelectBy::kItem, true); }},
+    {"reject", kSelect, 0, [](const TemplateCall& call) { return select_items(call, SelectBy::kItem, false); }},
+    {"selectattr", kSelectAttribute, 1,
+     [](const TemplateCall& call) { return select_items(call, SelectBy::kAttribute, true); }},
+    {"rejectattr", kSelectAttribute, 1,
+     [](const TemplateCall& call) { return select_items(call, SelectBy::kAttribute, false); }},
+    {"tojson", kToJson, 0, template_to_json},
 };
 
 // The value modulo an integer, with Python's sign; nothing after a failure.
@@ -113,6 +125,11 @@ std::optional<int64_t> modulo(const TemplateCall& call, const TemplateValue& div
 
 TemplateValue is_equal(const TemplateCall& call) {
   return of_flag(call.run.equal(call.position, call.value, *call.arguments[0]));
+}
+
+TemplateValue is_iterable(const TemplateCall& call) {
+  return of_flag(call.value.is_undefined() || call.value.text() != nullptr || call.value.list() != nullptr ||
+                 call.value.dict() != nullptr);
 }
 
 constexpr Names kOne = {""};
@@ -137,20 +154,8 @@ constexpr TemplateBuiltin kTests[] = {
        return of_flag(call.value.as_integer(number));
      }},
     // jinja2 asks for len() or iter(), which its undefined has.
-    {"sequence",
-     {},
-     0,
-     [](const TemplateCall& call) {
-       int64_t number = 0;
-       return of_flag(!call.value.is_none() && !call.value.as_integer(number));
-     }},
-    {"iterable",
-     {},
-     0,
-     [](const TemplateCall& call) {
-       int64_t number = 0;
-       return of_flag(!call.value.is_none() && !call.value.as_integer(number));
-     }},
+    {"sequence", {}, 0, is_iterable},
+    {"iterable", {}, 0, is_iterable},
     {"odd", {}, 0, [](const TemplateCall& call) { return of_flag(modulo(call, {int64_t{2}}) == 1); }},
     {"even", {}, 0, [](const TemplateCall& call) { return of_flag(modulo(call, {int64_t{2}}) == 0); }},
     {"divisibleby", kOne, 1, [](const TemplateCall& call) { return of_flag(modulo(call, *call.arguments[0]) == 0); }},
@@ -192,7 +197,7 @@ TemplateValue has_affix(const TemplateCall& call, bool at_start) {
 }
 
 constexpr Names kSplit = {"sep", "maxsplit"};
-// The evaluator calls these on texts only.
+// The evaluator calls these on what they are of only.
 constexpr TemplateBuiltin kMethods[] = {
     {"strip", kOne, 0, [](const TemplateCall& call) { return strip(call, *call.value.text(), StripSides::kBoth); }},
     {"lstrip", kOne, 0, [](const TemplateCall& call) { return strip(call, *call.value.text(), StripSides::kLeft); }},
@@ -202,7 +207,32 @@ constexpr TemplateBuiltin kMethods[] = {
     {"split", kSplit, 0, split},
     {"startswith", kOne, 1, [](const TemplateCall& call) { return has_affix(call, true); }},
     {"endswith", kOne, 1, [](const TemplateCall& call) { return has_affix(call, false); }},
+    {"items", {}, 0, template_pairs, true},
 };
+
+// transformers' function: the local time, in C's names of days and months.
+TemplateValue strftime_now(const TemplateCall& call) {
+  constexpr std::string_view kDirectives = "aAbBdHIjmMpSyY%";
+  if (call.run.now() == nullptr)
+    return call.run.fail(call.position, ErrorCode::kInvalidArgument, "\"strftime_now\" is undefined");
+  const std::string_view* const format = call.arguments[0]->text();
+  if (format == nullptr) return fail_on_type(call.run, call.position, *call.arguments[0], "be a format of time");
+  std::string text;
+  for (size_t at = 0; at < format->size(); ++at) {
+    if ((*format)[at] != '%') {
+      text += (*format)[at];
+      continue;
+    }
+    const char directive = ++at < format->size() ? (*format)[at] : '\0';
+    if (kDirectives.find(directive) == std::string_view::npos)
+      return call.run.fail(call.position, ErrorCode::kUnsupported, "this format of strftime_now()");
+    const char pattern[] = {'%', directive, '\0'};
+    char part[32];
+    text.append(part, std::strftime(part, sizeof part, pattern, call.run.now()));
+  }
+  return call.run.keep(call.position, std::move(text));
+}
+constexpr TemplateBuiltin kFunctions[] = {{"strftime_now", kOne, 1, strftime_now}};
 
 const TemplateBuiltin* find_builtin(std::span<const TemplateBuiltin> builtins, std::string_view name) {
   const auto found = std::ranges::find(builtins, name, &TemplateBuiltin::name);
@@ -214,6 +244,7 @@ const TemplateBuiltin* find_builtin(std::span<const TemplateBuiltin> builtins, s
 const TemplateBuiltin* find_template_filter(std::string_view name) { return find_builtin(kFilters, name); }
 const TemplateBuiltin* find_template_test(std::string_view name) { return find_builtin(kTests, name); }
 const TemplateBuiltin* find_template_method(std::string_view name) { return find_builtin(kMethods, name); }
+const TemplateBuiltin* find_template_function(std::string_view name) { return find_builtin(kFunctions, name); }
 
 bool template_contains(TemplateRun& run, TemplatePosition position, const TemplateValue& container,
                        const TemplateValue& item) {
@@ -244,6 +275,23 @@ const TemplateList* template_items(TemplateRun& run, TemplatePosition position, 
     return nullptr;
   }
   return run.keep(position, std::move(items)).list();
+}
+
+TemplateValue template_attribute(TemplateRun& run, TemplatePosition position, const TemplateValue& value,
+                                 std::string_view name) {
+  const TemplateDict* const entries = value.space() != nullptr ? &value.space()->attributes : value.dict();
+  if (entries != nullptr && run.spend(position, entries->size() / 16))
+    if (const TemplateValue* const found = find_key(*entries, name)) return *found;
+  return missing_attribute(run, position, value, name);
+}
+
+TemplateValue missing_attribute(TemplateRun& run, TemplatePosition position, const TemplateValue& value,
+                                std::string_view name) {
+  if (value.is_undefined()) return fail_on_type(run, position, value, fmt::format("have {:?}", name));
+  if (is_python_attribute(value, name))
+    return run.fail(position, ErrorCode::kUnsupported,
+                    fmt::format("the attribute {:?} of a {}", name, value.type_name()));
+  return {TemplateUndefined{name}};
 }
 
 TemplateValue fail_on_type(TemplateRun& run, TemplatePosition position, const TemplateValue& value,

@@ -28,7 +28,9 @@ void TemplateEvaluator::execute(const TemplateStatement& statement) {
       return write(statement.position, run_.to_text(statement.position, evaluate(*statement.expressions[0])));
     case TemplateStatement::Kind::kIf: return execute_if(statement);
     case TemplateStatement::Kind::kFor: return execute_for(statement);
-    case TemplateStatement::Kind::kSet: return assign(statement.text, evaluate(*statement.expressions[0]));
+    case TemplateStatement::Kind::kSet:
+      if (!statement.more.empty()) return set_attribute(statement);
+      return assign(statement.text, evaluate(*statement.expressions[0]));
   }
 }
 
@@ -47,7 +49,7 @@ void TemplateEvaluator::execute_for(const TemplateStatement& statement) {
   const TemplateList& items = statement.expressions[1] != nullptr ? chosen : *all;
   for (size_t index = 0; index < items.size() && run_.spend(statement.position, 1); ++index) {
     const TemplateValue loop = run_.keep(statement.position, loop_state(items, index));
-    scopes_.push_back({{statement.text, items[index]}, {"loop", loop}});
+    scopes_.push_back(loop_scope(statement, items[index], loop));
     execute(statement.bodies[0]);
     scopes_.pop_back();
   }
@@ -62,11 +64,29 @@ TemplateList TemplateEvaluator::filtered(const TemplateStatement& loop, const Te
   TemplateList chosen;
   for (const TemplateValue& item : items) {
     if (!run_.spend(loop.position, 1)) break;
-    scopes_.push_back({{loop.text, item}, {"loop", {TemplateUndefined{"\"loop\" in the condition of a loop"}}}});
+    scopes_.push_back(loop_scope(loop, item, {TemplateUndefined{"\"loop\" in the condition of a loop"}}));
     if (evaluate(*loop.expressions[1]).is_true()) chosen.push_back(item);
     scopes_.pop_back();
   }
   return chosen;
+}
+
+TemplateDict TemplateEvaluator::loop_scope(const TemplateStatement& statement, const TemplateValue& item,
+                                           const TemplateValue& loop) {
+  if (statement.more.empty()) return {{statement.text, item}, {"loop", loop}};
+  TemplateDict scope;
+  const TemplateList* const parts = template_items(run_, statement.position, item);
+  if (parts == nullptr) return scope;
+  if (parts->size() != statement.more.size() + 1) {
+    run_.fail(statement.position, ErrorCode::kInvalidArgument,
+              fmt::format("{} values for {} names", parts->size(), statement.more.size() + 1));
+    return scope;
+  }
+  scope.emplace_back(statement.text, parts->front());
+  for (size_t place = 0; place < statement.more.size(); ++place)
+    scope.emplace_back(statement.more[place], (*parts)[place + 1]);
+  scope.emplace_back("loop", loop);
+  return scope;
 }
 
 TemplateDict TemplateEvaluator::loop_state(const TemplateList& items, size_t index) const {
@@ -105,12 +125,24 @@ void TemplateEvaluator::assign(std::string_view name, TemplateValue value) {
   }
 }
 
-TemplateValue TemplateEvaluator::look_up(const Expression& name) {
-  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-    run_.spend(name.position, scope->size() / 16);  // a template of 64 KiB may set thousands of names
-    if (const TemplateValue* const value = find_key(*scope, name.text)) return *value;
+void TemplateEvaluator::set_attribute(const TemplateStatement& statement) {
+  const TemplateValue value = evaluate(*statement.expressions[0]);
+  TemplateNamespace* const space = look_up(statement.position, statement.text).space();
+  if (run_.failed()) return;
+  if (space == nullptr) {
+    run_.fail(statement.position, ErrorCode::kInvalidArgument,
+              fmt::format("{:?} is no namespace: its attributes cannot be set", statement.text));
+    return;
   }
-  return {TemplateUndefined{name.text}};
+  run_.set(statement.position, *space, statement.more[0], value);
+}
+
+TemplateValue TemplateEvaluator::look_up(TemplatePosition position, std::string_view name) {
+  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+    run_.spend(position, scope->size() / 16);  // a template of 64 KiB may set thousands of names
+    if (const TemplateValue* const value = find_key(*scope, name)) return *value;
+  }
+  return {TemplateUndefined{name}};
 }
 
 TemplateValue TemplateEvaluator::evaluate(const Expression& expression) {
@@ -118,7 +150,7 @@ TemplateValue TemplateEvaluator::evaluate(const Expression& expression) {
   if (!run_.spend(expression.position, 1)) return {};
   switch (expression.kind) {
     case Kind::kLiteral: return expression.literal;
-    case Kind::kName: return look_up(expression);
+    case Kind::kName: return look_up(expression.position, expression.text);
     case Kind::kList: return evaluate_list(expression);
     case Kind::kNot: return of_flag(!evaluate(*expression.operands[0]).is_true());
     case Kind::kAnd:
@@ -136,7 +168,9 @@ TemplateValue TemplateEvaluator::evaluate(const Expression& expression) {
     case Kind::kSlice: return evaluate_slice(expression);
     case Kind::kFilter:
     case Kind::kTest:
+    case Kind::kFunction:
     case Kind::kMethod: return evaluate_call(expression);
+    case Kind::kNamespace: return evaluate_namespace(expression);
     case Kind::kNegatedTest: return of_flag(!evaluate_call(expression).is_true());
     case Kind::kRaise: {
       const std::string_view reason = run_.to_text(expression.position, evaluate(*expression.operands[0]));
@@ -256,28 +290,28 @@ TemplateValue TemplateEvaluator::evaluate_list(const Expression& expression) {
   return run_.keep(expression.position, std::move(items));
 }
 
+TemplateValue TemplateEvaluator::evaluate_namespace(const Expression& expression) {
+  TemplateNamespace space;
+  for (size_t place = 0; place < expression.operands.size(); ++place)
+    space.attributes.emplace_back(expression.operators[place], evaluate(*expression.operands[place]));
+  return run_.keep(expression.position, std::move(space));
+}
+
 TemplateValue TemplateEvaluator::evaluate_attribute(const Expression& expression) {
-  const TemplateValue value = evaluate(*expression.operands[0]);
-  if (value.dict() != nullptr)
-    if (const TemplateValue* const found = find_key(*value.dict(), expression.text)) return *found;
-  return missing(expression.position, value, expression.text);
+  return template_attribute(run_, expression.position, evaluate(*expression.operands[0]), expression.text);
 }
 
 TemplateValue TemplateEvaluator::evaluate_item(const Expression& expression) {
   const TemplateValue value = evaluate(*expression.operands[0]), key = evaluate(*expression.operands[1]);
   int64_t index = 0;
-  if (key.text() != nullptr) {
-    if (value.dict() != nullptr)
-      if (const TemplateValue* const found = find_key(*value.dict(), *key.text())) return *found;
-    return missing(expression.position, value, *key.text());
-  }
+  if (key.text() != nullptr) return template_attribute(run_, expression.position, value, *key.text());
   if ((value.list() != nullptr || value.text() != nullptr) && key.as_integer(index)) {
     const TemplateList* const items = template_items(run_, expression.position, value);
     if (items == nullptr) return {};
     const auto count = static_cast<int64_t>(items->size());
     if (index >= -count && index < count) return (*items)[static_cast<size_t>(index < 0 ? index + count : index)];
   }
-  return missing(expression.position, value, "this item");
+  return missing_attribute(run_, expression.position, value, "this item");
 }
 
 TemplateValue TemplateEvaluator::evaluate_slice(const Expression& expression) {
@@ -318,18 +352,10 @@ TemplateValue TemplateEvaluator::evaluate_call(const Expression& expression) {
     arguments.push_back(operand == nullptr ? nullptr : &values.back());
   }
   if (run_.failed()) return {};
-  if (expression.kind == Expression::Kind::kMethod && values[0].text() == nullptr)
+  const bool fits = expression.builtin->of_dict ? values[0].dict() != nullptr : values[0].text() != nullptr;
+  if (expression.kind == Expression::Kind::kMethod && !fits)
     return fail_on_type(run_, expression.position, values[0], fmt::format("do {}()", expression.builtin->name));
   return expression.builtin->call({run_, expression.position, values[0], std::span(arguments).subspan(1)});
-}
-
-// What is not there is undefined; but not where Python would find one of its methods, and not of undefined itself.
-TemplateValue TemplateEvaluator::missing(TemplatePosition position, const TemplateValue& from, std::string_view name) {
-  if (from.is_undefined()) return fail_on_type(run_, position, from, fmt::format("have {:?}", name));
-  if (is_python_attribute(from, name))
-    return run_.fail(position, ErrorCode::kUnsupported,
-                     fmt::format("the attribute {:?} of a {}", name, from.type_name()));
-  return {TemplateUndefined{name}};
 }
 
 }  // namespace spillway

@@ -29,7 +29,10 @@ class TemplateEvaluator {
   TemplateDict loop_state(const TemplateList& items, size_t index) const;
   void write(TemplatePosition position, std::string_view text);
   void assign(std::string_view name, TemplateValue value);
-  TemplateValue look_up(const Expression& name);
+  void set_attribute(const TemplateStatement& statement);
+  // What a pass of a loop begins with: the item under the loop's names, and `loop`.
+  TemplateDict loop_scope(const TemplateStatement& statement, const TemplateValue& item, const TemplateValue& loop);
+  TemplateValue look_up(TemplatePosition position, std::string_view name);
 
   TemplateValue evaluate(const Expression& expression);
   TemplateValue evaluate_logic(const Expression& expression);
@@ -40,11 +43,11 @@ class TemplateEvaluator {
   TemplateValue add(TemplatePosition position, const TemplateValue& left, const TemplateValue& right);
   TemplateValue evaluate_concatenation(const Expression& expression);
   TemplateValue evaluate_list(const Expression& expression);
+  TemplateValue evaluate_namespace(const Expression& expression);
   TemplateValue evaluate_attribute(const Expression& expression);
   TemplateValue evaluate_item(const Expression& expression);
   TemplateValue evaluate_slice(const Expression& expression);
   TemplateValue evaluate_call(const Expression& expression);
-  TemplateValue missing(TemplatePosition position, const TemplateValue& from, std::string_view name);
 
   TemplateRun& run_;
   std::vector<TemplateDict> scopes_;  // the last is the innermost

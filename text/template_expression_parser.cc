@@ -158,7 +158,8 @@ Ptr TemplateExpressionParser::parse_primary() {
     case TokenKind::kName: {
       tokens_.take();
       if (token.text == "raise_exception" && tokens_.at_operator("(")) return parse_raise(token);
-      if (tokens_.at_operator("(")) return unsupported(token.position, fmt::format("the function \"{}\"", token.text));
+      if (token.text == "namespace" && tokens_.at_operator("(")) return parse_namespace(token);
+      if (tokens_.at_operator("(")) return parse_function(token);
       const bool is_true = token.text == "true" || token.text == "True";
       const bool is_flag = is_true || token.text == "false" || token.text == "False";
       const bool is_none = token.text == "none" || token.text == "None";
@@ -306,6 +307,31 @@ Ptr TemplateExpressionParser::parse_raise(const TemplateToken& name) {
     return nullptr;
   }
   return make(Kind::kRaise, name.position, list_of(std::move(arguments[0].value)));
+}
+
+Ptr TemplateExpressionParser::parse_function(const TemplateToken& name) {
+  const TemplateBuiltin* const function = find_template_function(name.text);
+  if (function == nullptr) return unsupported(name.position, fmt::format("the function \"{}\"", name.text));
+  Ptr none = make(Kind::kLiteral, name.position, {});
+  none->literal = {TemplateNone{}};
+  return call(Kind::kFunction, name, function, std::move(none), parse_arguments());
+}
+
+Ptr TemplateExpressionParser::parse_namespace(const TemplateToken& name) {
+  std::vector<Ptr> values;
+  std::vector<std::string> names;
+  for (Argument& argument : parse_arguments()) {
+    if (argument.keyword.empty()) return unsupported(argument.position, "an argument of namespace() without a name");
+    if (std::ranges::count(names, argument.keyword) > 0) {
+      tokens_.fail(ErrorCode::kInvalidArgument, argument.position, "an argument is given twice");
+      return nullptr;
+    }
+    values.push_back(std::move(argument.value));
+    names.push_back(std::move(argument.keyword));
+  }
+  Ptr node = make(Kind::kNamespace, name.position, std::move(values));
+  node->operators = std::move(names);
+  return node;
 }
 
 std::vector<TemplateExpressionParser::Argument> TemplateExpressionParser::parse_arguments() {

@@ -44,6 +44,8 @@ class TemplateExpressionParser {
   TemplateExpressionPtr parse_filter(TemplateExpressionPtr value);
   TemplateExpressionPtr parse_test(TemplateExpressionPtr value);
   TemplateExpressionPtr parse_raise(const TemplateToken& name);
+  TemplateExpressionPtr parse_function(const TemplateToken& name);
+  TemplateExpressionPtr parse_namespace(const TemplateToken& name);
   std::vector<Argument> parse_arguments();  // from "(" to ")"
   TemplateExpressionPtr call(Kind kind, const TemplateToken& name, const TemplateBuiltin* builtin,
                              TemplateExpressionPtr value, std::vector<Argument> arguments);

@@ -114,6 +114,7 @@ Statement TemplateParser::parse_if(TemplatePosition position) {
 
 Statement TemplateParser::parse_for(TemplatePosition position) {
   Statement statement{Statement::Kind::kFor, position, parse_target(), {}, {}};
+  while (tokens_.take_operator(",")) statement.more.push_back(parse_target());
   if (!tokens_.take_name("in")) tokens_.fail_syntax("\"in\"");
   statement.expressions.push_back(expressions_.parse_or());
   reject_tuple();
@@ -133,8 +134,12 @@ Statement TemplateParser::parse_for(TemplatePosition position) {
 
 Statement TemplateParser::parse_set(TemplatePosition position) {
   Statement statement{Statement::Kind::kSet, position, parse_target(), {}, {}};
-  if (tokens_.at_operator("."))
-    tokens_.fail(ErrorCode::kUnsupported, tokens_.current().position, "setting an attribute");
+  reject_tuple();
+  if (tokens_.take_operator(".")) {
+    statement.more.push_back(tokens_.current().text);
+    tokens_.expect(TokenKind::kName);
+    reject_tuple();
+  }
   if (tokens_.at(TokenKind::kBlockEnd) || tokens_.at_operator("|"))
     tokens_.fail(ErrorCode::kUnsupported, position, "a set block");
   tokens_.expect_operator("=");
@@ -152,7 +157,6 @@ std::string TemplateParser::parse_target() {
   tokens_.expect(TokenKind::kName);
   if (std::ranges::count(kReserved, name.text) > 0)
     tokens_.fail(ErrorCode::kInvalidArgument, name.position, fmt::format("\"{}\" cannot be assigned to", name.text));
-  reject_tuple();
   return name.text;
 }
 

@@ -38,6 +38,22 @@ TemplateValue TemplateRun::keep(TemplatePosition position, TemplateDict dict) {
   return {&std::as_const(dicts_.emplace_back(std::move(dict)))};
 }
 
+TemplateValue TemplateRun::keep(TemplatePosition position, TemplateNamespace space) {
+  if (!take_memory(position, sizeof space + space.attributes.size() * sizeof(TemplateDict::value_type))) return {};
+  return {&spaces_.emplace_back(std::move(space))};
+}
+
+void TemplateRun::set(TemplatePosition position, TemplateNamespace& space, std::string_view name,
+                      const TemplateValue& value) {
+  if (!spend(position, 1 + space.attributes.size() / 16)) return;
+  for (auto& [known, held] : space.attributes) {
+    if (known != name) continue;
+    held = value;
+    return;
+  }
+  if (take_memory(position, sizeof(TemplateDict::value_type))) space.attributes.emplace_back(name, value);
+}
+
 TemplateValue TemplateRun::fail(TemplatePosition position, ErrorCode code, std::string_view what) {
   return fail(template_error(code, position, what));
 }
@@ -60,8 +76,15 @@ std::string_view TemplateRun::to_text(TemplatePosition position, const TemplateV
   return "";
 }
 
-bool TemplateRun::equal(TemplatePosition position, const TemplateValue& left, const TemplateValue& right) {
-  if (!spend(position, 1)) return false;
+bool TemplateRun::check_depth(TemplatePosition position, uint32_t depth) {
+  if (depth < kTemplateDepthMax) return !failed();
+  fail(position, ErrorCode::kInvalidArgument, fmt::format("lists nested more than {} deep", kTemplateDepthMax));
+  return false;
+}
+
+bool TemplateRun::equal(TemplatePosition position, const TemplateValue& left, const TemplateValue& right,
+                        uint32_t depth) {
+  if (!spend(position, 1) || !check_depth(position, depth)) return false;
   int64_t left_number = 0, right_number = 0;
   if (left.as_integer(left_number) && right.as_integer(right_number)) return left_number == right_number;
   if (left.data.index() != right.data.index()) return false;
@@ -71,14 +94,19 @@ bool TemplateRun::equal(TemplatePosition position, const TemplateValue& left, co
     const TemplateList& others = *right.list();
     bool same = items->size() == others.size();
     for (size_t index = 0; same && index < items->size(); ++index)
-      same = equal(position, (*items)[index], others[index]);
+      same = equal(position, (*items)[index], others[index], depth + 1);
     return same;
+  }
+  if (left.dict() == nullptr) {  // functions and namespaces are only themselves
+    const auto* const function = std::get_if<TemplateFunction>(&left.data);
+    return function != nullptr ? function->name == std::get<TemplateFunction>(right.data).name
+                               : left.space() == right.space();
   }
   const TemplateDict &entries = *left.dict(), &others = *right.dict();
   bool same = entries.size() == others.size();
   for (size_t index = 0; same && index < entries.size(); ++index) {
     const TemplateValue* const other = find_key(others, entries[index].first);
-    same = other != nullptr && equal(position, entries[index].second, *other);
+    same = other != nullptr && equal(position, entries[index].second, *other, depth + 1);
   }
   return same;
 }

@@ -35,6 +35,8 @@ struct TemplateExpression {
     kTest,         // as kFilter
     kNegatedTest,  // as kFilter: `is not`
     kMethod,       // as kFilter
+    kFunction,     // as kFilter, operand 0 none
+    kNamespace,    // namespace(operators[i]=operand i, ...)
     kRaise,        // raise_exception(operand 0)
   };
   Kind kind{};
@@ -52,8 +54,9 @@ struct TemplateStatement {
     kText,    // `text`
     kOutput,  // expression 0
     kIf,      // expression i decides for body i; a last body without an expression is the else
-    kFor,     // for `text` in expression 0, if expression 1 (may be null): body 0; body 1, if there, when nothing was
-    kSet,     // `text` = expression 0
+    kFor,     // for `text` (and `more`) in expression 0, if expression 1 (may be null): body 0; body 1, if there, when
+              // nothing was
+    kSet,     // `text` = expression 0; with `more` the attribute more[0] of the namespace `text`
   };
   using Body = std::vector<TemplateStatement>;
   Kind kind{};
@@ -61,11 +64,12 @@ struct TemplateStatement {
   std::string text;
   std::vector<TemplateExpressionPtr> expressions;
   std::vector<Body> bodies;
+  std::vector<std::string> more{};
 };
 
-// Nesting of statements and brackets in the source, and depth of one expression's tree: parser and evaluator recurse as
-// deep.
-inline constexpr uint32_t kTemplateNestingMax = 64, kTemplateDepthMax = 256;
+// Nesting of statements and brackets in the source: parser and evaluator recurse as deep, and into one expression's
+// tree kTemplateDepthMax.
+inline constexpr uint32_t kTemplateNestingMax = 64;
 
 // kUnsupported names the construct, kInvalidArgument the broken syntax; both with line and column.
 Result<TemplateStatement::Body> parse_template(std::string_view source);

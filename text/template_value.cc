@@ -41,6 +41,11 @@ const TemplateDict* TemplateValue::dict() const {
   return held == nullptr ? nullptr : *held;
 }
 
+TemplateNamespace* TemplateValue::space() const {
+  const auto* const held = std::get_if<TemplateNamespace*>(&data);
+  return held == nullptr ? nullptr : *held;
+}
+
 bool TemplateValue::as_integer(int64_t& integer) const {
   if (const auto* const number = std::get_if<int64_t>(&data)) {
     integer = *number;
@@ -58,7 +63,8 @@ bool TemplateValue::is_true() const {
                                [](bool flag) { return flag; }, [](int64_t number) { return number != 0; },
                                [](std::string_view text) { return !text.empty(); },
                                [](const TemplateList* list) { return !list->empty(); },
-                               [](const TemplateDict* dict) { return !dict->empty(); }},
+                               [](const TemplateDict* dict) { return !dict->empty(); },
+                               [](TemplateFunction) { return true; }, [](TemplateNamespace*) { return true; }},
                     data);
 }
 
@@ -66,7 +72,8 @@ std::string_view TemplateValue::type_name() const {
   return std::visit(
       Overloaded{[](TemplateUndefined) { return "Undefined"; }, [](TemplateNone) { return "NoneType"; },
                  [](bool) { return "bool"; }, [](int64_t) { return "int"; }, [](std::string_view) { return "str"; },
-                 [](const TemplateList*) { return "list"; }, [](const TemplateDict*) { return "dict"; }},
+                 [](const TemplateList*) { return "list"; }, [](const TemplateDict*) { return "dict"; },
+                 [](TemplateFunction) { return "function"; }, [](TemplateNamespace*) { return "Namespace"; }},
       data);
 }
 
@@ -77,7 +84,8 @@ bool is_python_attribute(const TemplateValue& value, std::string_view name) {
                  [](bool) { return Names(kIntegerAttributes); }, [](int64_t) { return Names(kIntegerAttributes); },
                  [](std::string_view) { return Names(kTextAttributes); },
                  [](const TemplateList*) { return Names(kListAttributes); },
-                 [](const TemplateDict*) { return Names(kDictAttributes); }},
+                 [](const TemplateDict*) { return Names(kDictAttributes); }, [](TemplateFunction) { return Names(); },
+                 [](TemplateNamespace*) { return Names(); }},
       value.data);
   return std::ranges::count(names, name) > 0;
 }

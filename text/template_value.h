@@ -16,12 +16,16 @@ struct TemplateUndefined {
   std::string_view name;  // what was looked for
 };
 struct TemplateNone {};
+struct TemplateFunction {
+  std::string_view name;  // of one that templates may call; it can only be asked whether it is there
+};
+struct TemplateNamespace;
 
 // A value in a running template. Small and copied freely: texts, lists and dictionaries are borrowed from the template,
-// the inputs or the TemplateRun, and never change.
+// the inputs or the TemplateRun, and never change; namespaces are the TemplateRun's and do.
 struct TemplateValue {
   std::variant<TemplateUndefined, TemplateNone, bool, int64_t, std::string_view, const TemplateList*,
-               const TemplateDict*>
+               const TemplateDict*, TemplateFunction, TemplateNamespace*>
       data;
 
   bool is_undefined() const { return std::holds_alternative<TemplateUndefined>(data); }
@@ -30,11 +34,17 @@ struct TemplateValue {
   const std::string_view* text() const { return std::get_if<std::string_view>(&data); }
   const TemplateList* list() const;  // null when it is another type, as dict()
   const TemplateDict* dict() const;
+  TemplateNamespace* space() const;
   // An integer, or a boolean as 0 or 1, as in Python; false when it is neither.
   bool as_integer(int64_t& integer) const;
 
   bool is_true() const;                // Python's truth value
   std::string_view type_name() const;  // as Python calls it: "str", "NoneType", ...
+};
+
+// namespace(...): attributes that a template sets, whichever loop it is in.
+struct TemplateNamespace {
+  TemplateDict attributes;
 };
 
 // number mod by as Python has it: with the sign of `by`, never overflowing. REQUIRES: by != 0.

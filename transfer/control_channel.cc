@@ -20,6 +20,7 @@ using Route = ControlSockets::Route;
 constexpr TimePoint kAtOnce = TimePoint::min();
 // A hang-up may be reported a moment before sending to that connection fails.
 constexpr Duration kProbeDelay = std::chrono::milliseconds(5);
+constexpr uint32_t kPauseDoublings = 5;
 
 struct Peer {
   Route route;
@@ -32,7 +33,9 @@ struct Connection {  // one endpoint that we were told to connect to
   std::optional<DealerId> dealer = {};
   std::optional<PeerId> peer = {};
   TimePoint next_dial = kAtOnce, next_hello = kAtOnce;
-  bool hello_sent = false, refused = false, home = true;
+  bool hello_sent = false, given_up = false, home = true;
+  uint32_t refusals = 0;  // in a row; its present peer may not have refused us yet
+  std::string refused_for = {};
 };
 
 // Why two processes must not talk; empty if they may.
@@ -61,7 +64,8 @@ struct ControlChannel::State {
   void gone(PeerId id, const std::string& reason);
   void up(const Route& route, const Hello& hello, TimePoint now);
   void on(const ControlSockets::Received& received, TimePoint now);
-  void give_up(Connection& connection);  // until connect() names it again
+  void hang_up(Connection& connection);
+  void refused(Connection& connection, const std::string& reason, TimePoint now);
   void on_connected(Connection& connection, const Route& route, Envelope& envelope, TimePoint now);
   void on_accepted(const Route& route, Envelope& envelope, TimePoint now);
   void meet(const Route& route, const Hello& hello, TimePoint now);
@@ -81,7 +85,6 @@ struct ControlChannel::State {
   std::deque<ControlEvent> pending;               // one message, and at most one PeerUp and PeerGone per peer
   uint32_t next_peer = 1;
   bool drained = true, said_full = false;
-  std::string refused_reason;
   Counts counts;
 };
 
@@ -104,8 +107,8 @@ void ControlChannel::State::gone(PeerId id, const std::string& reason) {
   by_route.erase(peer.route);
   if (peer.route.dealer) {
     Connection& connection = *connection_of(*peer.route.dealer);
-    sockets.hang_up(*peer.route.dealer);
-    connection = Connection{.home = connection.home};
+    hang_up(connection);
+    connection.refusals = 0;
   }
   pending.push_back(PeerGone{id, reason});
 }
@@ -143,11 +146,10 @@ void ControlChannel::State::on_connected(Connection& connection, const Route& ro
   const bool stale = connection.peer && envelope.sender != peers.at(*connection.peer).boot;
   if (connection.peer && (refusal == nullptr || stale)) return deliver(*connection.peer, envelope, now);
   if (refusal != nullptr) {
-    log_event(spdlog::level::warn, "refused by a peer", {{"reason", refusal->reason}});
-    if (connection.home && refused_reason.empty())
-      refused_reason = refusal->reason.empty() ? "no reason given" : refusal->reason;
+    const uint32_t before = connection.refusals;
     if (connection.peer) gone(*connection.peer, "it refused this process");
-    return give_up(connection);
+    connection.refusals = before;
+    return refused(connection, refusal->reason.empty() ? "no reason given" : refusal->reason, now);
   }
   const auto* const hello = std::get_if<Hello>(&envelope.message);
   if (hello == nullptr || hello->boot != envelope.sender) {
@@ -157,14 +159,34 @@ void ControlChannel::State::on_connected(Connection& connection, const Route& ro
   const std::string reason = mismatch(*hello, self);
   if (reason.empty()) return up(route, *hello, now);
   // It took our Hello, so it compares less than we do: it is not to be talked to.
-  log_event(spdlog::level::warn, "peer refused", {{"reason", reason}});
-  give_up(connection);
+  refused(connection, reason, now);
 }
 
-void ControlChannel::State::give_up(Connection& connection) {
+// The next dial is a fresh socket, so that no answer of the old process is taken for one of the new.
+void ControlChannel::State::hang_up(Connection& connection) {
   if (connection.dealer) sockets.hang_up(*connection.dealer);
-  connection = Connection{.home = connection.home};
-  connection.refused = true;
+  connection.dealer.reset();
+  connection.peer.reset();
+  connection.next_dial = connection.next_hello = kAtOnce;
+  connection.hello_sent = false;
+}
+
+// Its endpoint may have another process by then, or that one another mind.
+void ControlChannel::State::refused(Connection& connection, const std::string& reason, TimePoint now) {
+  hang_up(connection);
+  const bool news = connection.refusals == 0 || connection.refused_for != reason;
+  const auto level = !news ? spdlog::level::debug : connection.home ? spdlog::level::err : spdlog::level::warn;
+  connection.refused_for = reason;
+  if (!connection.home) {
+    connection.given_up = true;
+    return log_event(level, "refused by a peer", {{"reason", reason}});
+  }
+  const Duration pause = std::min(config.refusal_pause * (1u << std::min(connection.refusals++, kPauseDoublings)),
+                                  config.refusal_pause_max);
+  connection.next_dial = now + pause;
+  const auto named = std::ranges::find_if(connections, [&](const auto& one) { return &one.second == &connection; });
+  log_event(level, "refused by a peer",
+            {{"endpoint", named->first}, {"reason", reason}, {"asks_again_s", static_cast<uint64_t>(seconds(pause))}});
 }
 
 // From a process that connected to us. Only a Hello makes it known; a refusal of ours ends nothing here.
@@ -228,9 +250,8 @@ void ControlChannel::State::on_hang_ups(TimePoint now) {
     CHECK(connection != nullptr);
     if (connection->peer) {
       gone(*connection->peer, "hung up");
-    } else {  // a fresh socket, so that no answer of the old process is taken for one of the new
-      sockets.hang_up(dealer);
-      *connection = Connection{.home = connection->home};
+    } else {
+      hang_up(*connection);
       connection->next_dial = now + config.heartbeat_interval;
     }
   }
@@ -241,7 +262,7 @@ void ControlChannel::State::on_hang_ups(TimePoint now) {
 
 void ControlChannel::State::dial_and_greet(TimePoint now) {
   for (auto& [endpoint, connection] : connections) {
-    if (connection.refused || connection.peer) continue;
+    if (connection.given_up || connection.peer) continue;
     if (!connection.dealer && now >= connection.next_dial) {
       const Result<DealerId> dealer = sockets.dial(endpoint);
       if (dealer) {
@@ -251,7 +272,7 @@ void ControlChannel::State::dial_and_greet(TimePoint now) {
         connection.next_dial = now + config.heartbeat_interval;
       } else {
         log_event(spdlog::level::warn, "control connection given up", {{"reason", dealer.error().detail}});
-        connection.refused = true;
+        connection.given_up = true;
       }
       drained = false;
     }
@@ -289,7 +310,7 @@ ControlChannel::~ControlChannel() = default;
 void ControlChannel::connect(const std::string& endpoint, Endpoint kind) {
   Connection& connection = state_->connections[endpoint];
   connection.home = kind == Endpoint::kHome;
-  connection.refused = false;  // a successor may stand there by now
+  connection.given_up = false;  // a successor may stand there by now
 }
 
 ControlChannel::SendStatus ControlChannel::send(PeerId peer, const Message& message) {
@@ -333,14 +354,22 @@ TimePoint ControlChannel::next_deadline() const {
   for (const auto& [id, peer] : state_->peers)
     next = std::min({next, peer.next_heartbeat, peer.last_heard + state_->config.silence_max + Duration(1)});
   for (const auto& [endpoint, connection] : state_->connections)
-    if (!connection.refused && !connection.peer)
+    if (!connection.given_up && !connection.peer)
       next = std::min(next, connection.dealer ? connection.next_hello : connection.next_dial);
   return next;
 }
 
 std::vector<int> ControlChannel::fds() const { return state_->sockets.fds(); }
 
-const std::string& ControlChannel::refused_reason() const { return state_->refused_reason; }
+std::string ControlChannel::refused_reason() const {
+  std::string reason;
+  for (const auto& [endpoint, connection] : state_->connections) {
+    if (!connection.home || connection.given_up) continue;
+    if (connection.peer || connection.refusals == 0) return {};
+    reason = connection.refused_for;
+  }
+  return reason;
+}
 
 ControlChannel::Counts ControlChannel::counts() const { return state_->counts; }
 

@@ -47,13 +47,16 @@ struct ControlConfig {
   uint32_t peers_max = kPeersMax;
   Duration heartbeat_interval = std::chrono::milliseconds(250);
   Duration silence_max = std::chrono::milliseconds(3000);  // then the peer is lost
-  uint32_t messages_queued_max = 4096;                     // per peer, each way (ZeroMQ high-water marks)
+  // A kHome endpoint that refused us is asked again after the first, after twice as long each time up to the second.
+  Duration refusal_pause = std::chrono::seconds(1), refusal_pause_max = std::chrono::seconds(30);
+  uint32_t messages_queued_max = 4096;  // per peer, each way (ZeroMQ high-water marks)
 };
 
 // Control messages between processes over ZeroMQ: one ROUTER that accepts, one DEALER per peer we connect to. Owns its
 // context and sockets; loop thread only. Nothing here blocks. The connector sends Hello until it is answered, the
-// acceptor answers with its own; another protocol version, ModelId or canary gets a HelloRefused that names both.
-// Messages whose boot id is not the peer's present one are dropped.
+// acceptor answers with its own; another protocol version, ModelId or canary gets a HelloRefused that names both. A
+// later HelloRefused of its role's core (a node table) ends a connection in the same way. Messages whose boot id is not
+// the peer's present one are dropped.
 class ControlChannel {
  public:
   // Throws SetupError when the endpoint cannot be bound (says by whom it may be held).
@@ -63,7 +66,7 @@ class ControlChannel {
   // Begins a connection; ends in PeerUp, or keeps trying (also after a PeerGone). Connecting twice to an endpoint is
   // one connection; what is not an endpoint is logged and forgotten. Two processes that connect to each other are two
   // peers.
-  // A refusal by a kHome endpoint is refused_reason(); one by kOther is logged and forgotten at the next connect().
+  // One that refused us is asked again after a pause where it is kHome, and at the next connect() where it is kOther.
   enum class Endpoint : uint8_t { kHome, kOther };
   void connect(const std::string& endpoint, Endpoint kind = Endpoint::kHome);
   enum class SendStatus : uint8_t { kSent, kPeerLost };  // kPeerLost: PeerGone follows at the next receive()
@@ -76,8 +79,9 @@ class ControlChannel {
   TimePoint next_deadline() const;
   // Descriptors to poll for input (edge-triggered: call receive() until it gives nothing before sleeping).
   std::vector<int> fds() const;
-  // Set once when a kHome peer refused us; the text names why.
-  const std::string& refused_reason() const;
+  // Why there is nobody to work for: all kHome endpoints refused us when they were last asked. Empty while one did not,
+  // be it only that it is not there yet.
+  std::string refused_reason() const;
   struct Counts {        // messages dropped since start
     uint64_t junk = 0;   // not decodable, or from nobody known
     uint64_t stale = 0;  // boot id other than the peer's present one

@@ -24,8 +24,8 @@ void ControlLoop::run() {
   for (;;) {
     const TimePoint now = steady_now();
     channel_.receive(now, events, kEventsPerTurn);
-    if (!channel_.refused_reason().empty())
-      throw SetupError("a peer refused to work with this process: " + channel_.refused_reason());
+    if (const std::string reason = channel_.refused_reason(); !reason.empty())
+      throw SetupError("a peer refused to work with this process: " + reason);
     for (const ControlEvent& event : events) role_.on_control(event, now);
     events.clear();
     // Every turn: a mailbox may have filled up since, whatever ended the sleep.

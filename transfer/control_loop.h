@@ -19,7 +19,7 @@ class ControlLoop {
     std::function<TimePoint()> next_deadline;
   };
   ControlLoop(ControlChannel& channel, EventFdWaker& waker, Role role);
-  // Runs until stop(); throws SetupError when a peer refused our Hello.
+  // Runs until stop(); throws SetupError when all that this process was to work for refuse it.
   void run();
   void stop();  // any thread, also from a signal handler
 

@@ -92,6 +92,12 @@ struct Decoder {
     require(out.logprob_count <= 1 + kLogprobsMax, "logprob_count", out.logprob_count, 1 + kLogprobsMax);
     out.score_prompt = value->score_prompt();
     if (out.score_prompt && out.logprob_count == 0 && wrong.empty()) wrong = "score_prompt without a logprob_count";
+    if (const wire::PublicPrefix* const shared = value->public_prefix()) {
+      std::memcpy(out.public_prefix.key.bytes.data(), &shared->key(), sizeof out.public_prefix.key.bytes);
+      out.public_prefix.tokens = shared->tokens();
+      require(shared->tokens() <= out.prompt.size(), "public prefix tokens", shared->tokens(), out.prompt.size());
+      if (shared->tokens() == 0 && wrong.empty()) wrong = "a public prefix of 0 tokens";
+    }
     return out;
   }
 
@@ -125,6 +131,7 @@ struct Decoder {
   }
   Message operator()(const wire::Load& value) {
     const wire::NodeTotals& sum = *value.totals();
+    require(value.blocks_share() <= value.blocks_free(), "blocks_share", value.blocks_share(), value.blocks_free());
     return Load{value.blocks_free(),
                 value.running_sequences(),
                 value.queued_prompt_tokens(),
@@ -135,7 +142,11 @@ struct Decoder {
                 {sum.steps(), sum.step_tokens(), sum.step_sequences(), sum.transfers(), sum.transfer_failures(),
                  sum.transfer_bytes()},
                 value.stalled_ms(),
-                value.draining()};
+                value.draining(),
+                value.blocks_share(),
+                value.sequences_share(),
+                value.newest_transfer(),
+                value.transfer_stalled_ms()};
   }
   Message operator()(const wire::PeerInfo& value) {
     return PeerInfo{BootId{value.boot()}, text(value.control_endpoint(), kEndpointBytesMax, "control endpoint bytes")};
@@ -170,12 +181,14 @@ struct Decoder {
                           logprobs(*value.logprobs(), value.logprob_count(), kScoredTokensMax)};
   }
   Message operator()(const wire::Cancel& value) { return Cancel{attempt(value.attempt())}; }
+  Message operator()(const wire::Yield& value) { return Yield{attempt(value.attempt())}; }
   Message operator()(const wire::Failed& value) {
     return Failed{attempt(value.attempt()), ranged(value.code(), ErrorCode::kInternal, "error code"),
                   text(value.detail(), kDetailBytesMax, "detail bytes")};
   }
   Message operator()(const wire::Heartbeat&) { return Heartbeat{}; }
   Message operator()(const wire::MayLeave&) { return MayLeave{}; }
+  Message operator()(const wire::Want& value) { return Want{value.blocks()}; }
 };
 
 // Nothing for a body type that this protocol version does not have.
@@ -198,6 +211,8 @@ std::optional<Message> decode_body(Decoder& decoder, const wire::Envelope& envel
     case wire::Body::PromptLogprobs: return decoder(*envelope.body_as_PromptLogprobs());
     case wire::Body::Heartbeat: return decoder(*envelope.body_as_Heartbeat());
     case wire::Body::MayLeave: return decoder(*envelope.body_as_MayLeave());
+    case wire::Body::Want: return decoder(*envelope.body_as_Want());
+    case wire::Body::Yield: return decoder(*envelope.body_as_Yield());
   }
   return std::nullopt;
 }

@@ -66,7 +66,7 @@ struct Encoder {
     return builder.CreateVectorOfStructs(entries);
   }
   Offset<wire::Work> work(const Work& value) {
-    CHECK(value.prompt.size() <= kPromptTokensMax);
+    CHECK(value.prompt.size() <= kPromptTokensMax && value.public_prefix.tokens <= value.prompt.size());
     CHECK(value.stop_tokens.size() <= kStopTokensMax);
     CHECK(value.logprob_count <= 1 + kLogprobsMax && (!value.score_prompt || value.logprob_count > 0));
     CHECK(value.output_tokens_max >= 1 && value.sampling.min_tokens <= value.output_tokens_max);
@@ -77,9 +77,11 @@ struct Encoder {
     CHECK(!value.trace || value.trace->valid());
     const TraceContext given = value.trace.value_or(TraceContext{});
     const wire::TraceContext trace(given.trace_high, given.trace_low, given.parent);
+    const wire::PublicPrefix shared(wire_bytes<wire::Bytes32>(value.public_prefix.key.bytes),
+                                    value.public_prefix.tokens);
     return wire::CreateWork(builder, &attempt, prompt, value.output_tokens_max, sampling(value.sampling), &tenant,
                             stop_tokens, value.digest_logits, value.trace ? &trace : nullptr, value.logprob_count,
-                            value.score_prompt);
+                            value.score_prompt, value.public_prefix.tokens > 0 ? &shared : nullptr);
   }
 
   Offset<wire::Hello> operator()(const Hello& value) {
@@ -104,9 +106,11 @@ struct Encoder {
     const NodeTotals& sum = value.totals;
     const wire::NodeTotals totals(sum.steps, sum.step_tokens, sum.step_sequences, sum.transfers, sum.transfer_failures,
                                   sum.transfer_bytes);
+    CHECK(value.blocks_share <= value.blocks_free);
     return wire::CreateLoad(builder, value.blocks_free, value.running_sequences, value.queued_prompt_tokens,
                             value.preempted_sequences, value.preemptions, value.recomputed_tokens, value.blocks_cached,
-                            &totals, value.stalled_ms, value.draining);
+                            &totals, value.stalled_ms, value.draining, value.blocks_share, value.sequences_share,
+                            value.newest_transfer, value.transfer_stalled_ms);
   }
   Offset<wire::PeerInfo> operator()(const PeerInfo& value) {
     return wire::CreatePeerInfo(builder, checked_cast<uint64_t>(value.boot), endpoint(value.control_endpoint));
@@ -151,12 +155,17 @@ struct Encoder {
     const wire::Attempt attempt = wire_attempt(value.attempt);
     return wire::CreateCancel(builder, &attempt);
   }
+  Offset<wire::Yield> operator()(const Yield& value) {
+    const wire::Attempt attempt = wire_attempt(value.attempt);
+    return wire::CreateYield(builder, &attempt);
+  }
   Offset<wire::Failed> operator()(const Failed& value) {
     const wire::Attempt attempt = wire_attempt(value.attempt);
     return wire::CreateFailed(builder, &attempt, static_cast<uint8_t>(value.code), text(value.detail, kDetailBytesMax));
   }
   Offset<wire::Heartbeat> operator()(const Heartbeat&) { return wire::CreateHeartbeat(builder); }
   Offset<wire::MayLeave> operator()(const MayLeave&) { return wire::CreateMayLeave(builder); }
+  Offset<wire::Want> operator()(const Want& value) { return wire::CreateWant(builder, value.blocks); }
 };
 
 template <class Table>

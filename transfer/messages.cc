@@ -22,8 +22,9 @@ std::string process_name(const Hello& hello) {
 
 std::string_view message_name(const Message& message) {
   static constexpr std::array<std::string_view, std::variant_size_v<Message>> kNames = {
-      "Hello",     "HelloRefused", "Load",  "PeerInfo",       "Prefill", "Reserve", "Grant",     "PrefillDone",
-      "Committed", "Lease",        "Token", "PromptLogprobs", "Cancel",  "Failed",  "Heartbeat", "MayLeave"};
+      "Hello",  "HelloRefused", "Load",      "PeerInfo", "Prefill", "Reserve",
+      "Grant",  "PrefillDone",  "Committed", "Lease",    "Token",   "PromptLogprobs",
+      "Cancel", "Failed",       "Heartbeat", "MayLeave", "Want",    "Yield"};
   return kNames[message.index()];
 }
 

@@ -21,7 +21,7 @@
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 6;
+inline constexpr uint32_t kProtocolVersion = 8;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -47,7 +47,8 @@ struct HelloRefused {
   std::string reason;
   bool operator==(const HelloRefused&) const = default;
 };
-// P, D -> G: what the node could take now. After every change, at most once per loop turn.
+// P, D -> G: what the node could take now, and how much of that this gateway may promise (CreditShares). After every
+// change, at most once per loop turn.
 struct Load {
   uint32_t blocks_free = 0, running_sequences = 0, queued_prompt_tokens = 0;
   uint32_t preempted_sequences = 0;                 // of the running ones; while there are any, D takes no Reserve
@@ -56,6 +57,9 @@ struct Load {
   NodeTotals totals{};
   uint32_t stalled_ms = 0;  // the step in flight shows no progress for so long, in whole seconds; 0: it moves
   bool draining = false;    // it finishes what it has and leaves; to be answered by MayLeave
+  uint32_t blocks_share = 0, sequences_share = 0;  // of the free ones: this gateway's; blocks at most blocks_free
+  uint64_t newest_transfer = 0;      // TransferId::counter of this gateway's newest Prefill or Reserve that this counts
+  uint32_t transfer_stalled_ms = 0;  // as stalled_ms: the transfer thread answers nothing for so long
   bool operator==(const Load&) const = default;
 };
 // G -> P: a decode node exists; connect to it.
@@ -83,6 +87,7 @@ struct Work {
   std::optional<TraceContext> trace{};  // of the client, for logs; valid()
   uint32_t logprob_count = 0;           // entries of Token::logprobs, at most 1 + kLogprobsMax
   bool score_prompt = false;            // P sends PromptLogprobs, and so reuses no prefix; only with a logprob_count
+  PublicPrefix public_prefix{};         // at most the prompt
   bool operator==(const Work&) const = default;
 };
 struct Prefill {  // G -> P, together with Reserve
@@ -147,6 +152,12 @@ struct Cancel {  // G -> P, D: the client left, or the attempt is over
   Attempt attempt;
   bool operator==(const Cancel&) const = default;
 };
+// D -> P: what decodes there cannot go on without the slots that this reserved. P gives it up, with kNoSpace to both,
+// if token 0 is not out; else it says nothing, for then D has all it waits for soon.
+struct Yield {
+  Attempt attempt;
+  bool operator==(const Yield&) const = default;
+};
 struct Failed {  // any -> any that holds something for the attempt
   Attempt attempt;
   ErrorCode code{};
@@ -156,12 +167,17 @@ struct Failed {  // any -> any that holds something for the attempt
 struct Heartbeat {  // both ways; a peer that is silent for longer than the control channel's limit is lost
   bool operator==(const Heartbeat&) const = default;
 };
+// G -> P, D: its next request needs so many blocks there, more than its share; 0: no more. Said again while it stands.
+struct Want {
+  uint32_t blocks = 0;
+  bool operator==(const Want&) const = default;
+};
 struct MayLeave {  // G -> P, D that drains: nothing of this gateway is or will be there
   bool operator==(const MayLeave&) const = default;
 };
 
 using Message = std::variant<Hello, HelloRefused, Load, PeerInfo, Prefill, Reserve, Grant, PrefillDone, Committed,
-                             Lease, Token, PromptLogprobs, Cancel, Failed, Heartbeat, MayLeave>;
+                             Lease, Token, PromptLogprobs, Cancel, Failed, Heartbeat, MayLeave, Want, Yield>;
 std::string_view message_name(const Message& message);
 
 }  // namespace spillway

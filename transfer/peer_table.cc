@@ -4,7 +4,7 @@
 
 namespace spillway {
 
-PeerTable::PeerTable(const Config& config) : config_(config) {}
+PeerTable::PeerTable(const Config& config) : config_(config), credits_(config.blocks_total) {}
 
 bool PeerTable::wants_bulk(const Hello& hello) const {
   return hello.role == config_.bulk_role && !hello.bulk_endpoint.empty();
@@ -13,6 +13,7 @@ bool PeerTable::wants_bulk(const Hello& hello) const {
 std::optional<ConnectBulk> PeerTable::add(const PeerUp& up) {
   if (peers_.size() >= config_.peers_max || peers_.contains(up.peer)) return std::nullopt;
   peers_[up.peer].hello = up.hello;
+  if (up.hello.role == Role::kGateway) credits_.join(up.peer);
   if (!wants_bulk(up.hello)) return std::nullopt;
   return ConnectBulk{up.peer, up.hello.bulk_endpoint};
 }
@@ -22,6 +23,7 @@ std::optional<DisconnectBulk> PeerTable::remove(PeerId peer) {
   if (entry == peers_.end()) return std::nullopt;
   const bool has_bulk = wants_bulk(entry->second.hello);
   peers_.erase(entry);
+  credits_.leave(peer);
   if (!has_bulk) return std::nullopt;
   return DisconnectBulk{peer};
 }
@@ -79,20 +81,36 @@ void PeerTable::retry_bulk(TimePoint now, std::vector<ConnectBulk>& jobs) {
 }
 
 TimePoint PeerTable::next_deadline() const {
-  TimePoint earliest = kNever;
+  TimePoint earliest = credits_.next_deadline();
   for (const auto& [peer, entry] : peers_) earliest = std::min(earliest, entry.bulk_retry_at);
   return earliest;
 }
 
-std::vector<PeerId> PeerTable::gateways_to_tell(const Load& load) {
-  std::vector<PeerId> gateways;
-  for (auto& [peer, entry] : peers_) {
-    if (entry.hello.role != Role::kGateway || entry.told == load) continue;
+std::vector<std::pair<PeerId, Load>> PeerTable::loads_to_tell(const Load& node, uint32_t sequences_free) {
+  std::vector<std::pair<PeerId, Load>> loads;
+  for (const auto& [gateway, credits] : credits_.split({node.blocks_free, sequences_free})) {
+    Peer& entry = peers_.at(gateway);
+    Load load = node;
+    load.blocks_share = credits.blocks;
+    load.sequences_share = credits.sequences;
+    load.newest_transfer = entry.newest_transfer;
+    if (entry.told == load) continue;
     entry.told = load;
-    gateways.push_back(peer);
+    loads.emplace_back(gateway, load);
   }
-  return gateways;
+  return loads;
 }
+
+void PeerTable::on(PeerId from, const Want& want, TimePoint now) { credits_.want(from, want.blocks, now); }
+
+void PeerTable::placed(PeerId gateway, TransferId transfer, bool taken) {
+  const auto entry = peers_.find(gateway);
+  if (entry == peers_.end()) return;
+  entry->second.newest_transfer = std::max(entry->second.newest_transfer, transfer.counter);
+  if (taken) credits_.end_want(gateway);
+}
+
+void PeerTable::end_wants(TimePoint now) { credits_.end_due(now); }
 
 void PeerTable::may_leave(PeerId gateway) {
   const auto entry = peers_.find(gateway);

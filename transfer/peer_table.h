@@ -3,17 +3,20 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "common/clock.h"
 #include "common/ids.h"
 #include "transfer/control_channel.h"
+#include "transfer/credit_shares.h"
 #include "transfer/messages.h"
 #include "transfer/transfer_job.h"
 
 namespace spillway {
 
-// The processes that a node is connected to: who they are, the bulk link to each, and what load each gateway was told.
+// The processes that a node is connected to: who they are, the bulk link to each, what load each gateway was told, and
+// how much of the node's room is each one's to promise.
 // A bulk link that breaks while its control connection lives is tried again after `bulk_retry`. Loop thread; no I/O.
 class PeerTable {
  public:
@@ -21,6 +24,7 @@ class PeerTable {
     uint32_t peers_max = 0;  // more are not taken
     Role bulk_role{};        // bulk links go to peers of this role that announce an endpoint
     Duration bulk_retry{};
+    uint32_t blocks_total = 0;  // of the node
   };
   explicit PeerTable(const Config& config);
 
@@ -39,8 +43,13 @@ class PeerTable {
   void retry_bulk(TimePoint now, std::vector<ConnectBulk>& jobs);
   TimePoint next_deadline() const;
 
-  // The gateways that were told another load, or none yet; they count as told.
-  std::vector<PeerId> gateways_to_tell(const Load& load);
+  // Those gateways that were told another load, or none yet, with theirs: `node` and the gateway's share of its
+  // blocks_free and of `sequences_free`. They count as told.
+  std::vector<std::pair<PeerId, Load>> loads_to_tell(const Load& node, uint32_t sequences_free);
+  void on(PeerId from, const Want& want, TimePoint now);
+  // A Prefill or Reserve of this gateway came; the next load counts it if it was taken. Then the gateway's want is met.
+  void placed(PeerId gateway, TransferId transfer, bool taken);
+  void end_wants(TimePoint now);     // those that were not said again in time
   void may_leave(PeerId gateway);    // it said so
   bool all_gateways_let_go() const;  // those that are connected
 
@@ -50,12 +59,14 @@ class PeerTable {
     bool bulk_ready = false;
     TimePoint bulk_retry_at = kNever;
     std::optional<Load> told;
-    bool let_go = false;  // a gateway said MayLeave
+    uint64_t newest_transfer = 0;  // of a gateway
+    bool let_go = false;           // a gateway said MayLeave
   };
   bool wants_bulk(const Hello& hello) const;
 
   Config config_;
   std::map<PeerId, Peer> peers_;
+  CreditShares credits_;
 };
 
 }  // namespace spillway

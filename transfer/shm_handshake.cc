@@ -67,7 +67,9 @@ void remove_stale_sockets(const std::string& directory) {
   }
 }
 
-void use_directory(const std::string& directory) {
+}  // namespace
+
+void use_socket_directory(const std::string& directory) {
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST)
     throw SetupError(fmt::format("cannot make the socket directory {}: {}", directory, std::strerror(errno)));
   struct stat facts {};
@@ -78,8 +80,6 @@ void use_directory(const std::string& directory) {
         fmt::format("the socket directory {} is open to others (owner {}, mode {:o}); make it yours and 0700",
                     directory, facts.st_uid, facts.st_mode & 0777));
 }
-
-}  // namespace
 
 std::vector<std::byte> ShmEndpoint::bytes() const {
   std::vector<std::byte> out(1 + token.size() + path.size());
@@ -103,7 +103,7 @@ Result<ShmEndpoint> ShmEndpoint::parse(std::span<const std::byte> bytes) {
 }
 
 ShmListener::ShmListener(const std::string& directory) : socket_(make_socket()) {
-  use_directory(directory);
+  use_socket_directory(directory);
   std::error_code error;
   const std::string absolute = std::filesystem::absolute(directory, error).string();
   remove_stale_sockets(absolute);

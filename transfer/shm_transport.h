@@ -25,4 +25,8 @@ struct ShmConfig {
 // its hang-up. Throws SetupError when the socket cannot be made or the ring cannot hold a frame.
 std::unique_ptr<KvTransport> make_shm_transport(const ShmConfig& config);
 
+// Makes `directory` (0700) where it is missing. Throws SetupError unless it is the caller's alone. make_shm_transport()
+// does it too: call it before something that takes long.
+void use_socket_directory(const std::string& directory);
+
 }  // namespace spillway

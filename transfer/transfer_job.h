@@ -41,7 +41,8 @@ struct SendParts {  // the slot is the transfer thread's to read until PartsSent
   SlotId slot{};
   LayerRange layers;
 };
-using TransferJob = std::variant<ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, SendParts>;
+struct TransferProbe {};  // is the thread there? Answered in its turn (TransferWatch)
+using TransferJob = std::variant<ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, SendParts, TransferProbe>;
 
 struct BulkReady {
   PeerId peer{};
@@ -64,6 +65,7 @@ struct TransferClosed {
   TransferId transfer;
   Epoch epoch{};
 };
-using TransferEvent = std::variant<BulkReady, BulkLost, PartsLanded, PartsSent, TransferClosed>;
+struct TransferAlive {};
+using TransferEvent = std::variant<BulkReady, BulkLost, PartsLanded, PartsSent, TransferClosed, TransferAlive>;
 
 }  // namespace spillway

@@ -71,6 +71,8 @@ void TransferWorker::run(SendParts&& job) {
   send_waiting(job.to);
 }
 
+void TransferWorker::run(TransferProbe&&) { events_->push_back(TransferAlive{}); }
+
 void TransferWorker::send_waiting(PeerId id) {
   Peer& peer = peers_.at(id);
   for (; peer.ready && !peer.waiting.empty() && peer.in_flight < transport_->window(); peer.waiting.pop_front()) {

@@ -31,8 +31,8 @@ class TransferWorker {
   // First all jobs, then the frames that the turn before found, then looks for frames: so jobs that were posted before
   // a frame arrived come before it, if whoever calls submits all posted jobs between two turns. Returns how much it
   // did; after 0 there is nothing to do until ready_fd() or a job. Answers: ConnectBulk = BulkReady (maybe) and
-  // BulkLost at its end, CloseTransfer = TransferClosed, SendParts = PartsSent; a landed frame = PartsLanded, once per
-  // part.
+  // BulkLost at its end, CloseTransfer = TransferClosed, SendParts = PartsSent, TransferProbe = TransferAlive; a landed
+  // frame = PartsLanded, once per part.
   size_t turn(std::vector<TransferEvent>& events);
   int ready_fd() const { return transport_->ready_fd(); }
 
@@ -59,6 +59,7 @@ class TransferWorker {
   void run(OpenTransfer&& job);
   void run(CloseTransfer&& job);
   void run(SendParts&& job);
+  void run(TransferProbe&& job);
   void on(const PeerReady& event);
   void on(const Arrived& event);
   void on(const Landed& event);

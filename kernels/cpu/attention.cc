@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <vector>
 
 #include "common/check.h"
 #include "kernels/bf16.h"
+#include "kernels/cpu/attention_plan.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/exp2.h"
@@ -13,69 +13,7 @@
 namespace spillway::cpu {
 namespace {
 
-static_assert(kHeadsPerKvHeadMax <= kTileVectorsMax);
 constexpr float kNoScore = -std::numeric_limits<float>::infinity();
-constexpr uint32_t kTileVectors = 48;  // aimed at: K and V of a fold stay in L1, queries and sums of a tile in L2
-
-// Rows of one span that are computed together, for one kv head.
-struct Tile {
-  const TokenSpan* span = nullptr;
-  uint32_t row_first = 0, rows = 0;  // within the span
-  uint32_t kv_head = 0;
-};
-
-// Where one kv head's keys and values of a fold lie.
-struct KeyPlace {
-  const uint16_t* k = nullptr;
-  const uint16_t* v = nullptr;
-};
-
-// The call's shape, and the tiles in it: span after span, rows ascending, kv heads of the same rows adjacent.
-struct Plan {
-  const AttentionArgs& args;
-  uint32_t heads, kv_heads, group, head_dim, fold_tokens, tile_rows;
-
-  explicit Plan(const AttentionArgs& call)
-      : args(call),
-        heads(call.q.shape[1]),
-        kv_heads(call.kv.layout.kv_heads),
-        group(heads / kv_heads),
-        head_dim(call.q.shape[2]),
-        fold_tokens(std::min<uint32_t>(call.kv.layout.block_tokens, kFoldTokensMax)),
-        tile_rows(std::max(1u, kTileVectors / std::max(1u, group))) {}
-
-  uint32_t tiles_of(const TokenSpan& span) const { return (span.row_count + tile_rows - 1) / tile_rows; }
-  uint32_t tile_count() const {
-    uint32_t count = 0;
-    for (const TokenSpan& span : args.spans) count += tiles_of(span);
-    return count * kv_heads;
-  }
-  Tile tile(uint32_t index) const {
-    uint32_t rows_index = index / kv_heads;
-    const TokenSpan* span = args.spans.data();
-    while (rows_index >= tiles_of(*span)) rows_index -= tiles_of(*span++);
-    const uint32_t first = rows_index * tile_rows;
-    return {span, first, std::min(tile_rows, span->row_count - first), index % kv_heads};
-  }
-  uint32_t position_last(const Tile& tile) const { return tile.span->position_first + tile.row_first + tile.rows - 1; }
-  uint32_t split_count(const Tile& tile) const { return position_last(tile) / kSplitTokens + 1; }
-  KeyPlace key_place(const Tile& tile, uint32_t key) const {
-    const KvLayout& layout = args.kv.layout;
-    const KvTile kv_tile{layout.block_tokens, layout.head_dim};
-    const uint32_t* blocks =
-        args.block_table.as<uint32_t>() + size_t{tile.span->block_table_row} * args.block_table.shape[1];
-    const auto part = args.kv.parts(SlotId{blocks[key / layout.block_tokens]}, {args.layer, 1});
-    const uint32_t token = key % layout.block_tokens;
-    return {
-        reinterpret_cast<const uint16_t*>(part.data()) + kv_tile.k_index(tile.kv_head, token, 0),
-        reinterpret_cast<const uint16_t*>(part.data() + layout.k_bytes()) + kv_tile.v_index(tile.kv_head, token, 0)};
-  }
-  // Index of q or out of the tile's row, at its kv head's first query head; the group's heads follow.
-  size_t row_index(const Tile& tile, uint32_t row) const {
-    return ((size_t{tile.span->row_first} + tile.row_first + row) * heads + size_t{tile.kv_head} * group) * head_dim;
-  }
-};
-
 // Blocks fold in order from the empty state: kSplitTokens keys, aligned to absolute position. Needs scratch.q.
 void compute_split(const Plan& plan, const Tile& tile, uint32_t split, AttentionScratch& scratch, SplitState state,
                    void (*fold)(const AttentionFold&)) {
@@ -141,6 +79,111 @@ void store_out(const Plan& plan, const Tile& tile, SplitState total) {
     for (uint32_t dim = 0; dim < plan.head_dim; ++dim) out[dim] = bf16_from_f32(total.o[dim] / total.l[v]);
   }
 }
+
+using Fold = void (*)(const AttentionFold&);
+
+// All splits of a tile by one thread.
+void compute_tile(const Plan& plan, const Tile& tile, AttentionScratch& scratch, Fold fold) {
+  load_q(plan, tile, scratch.q);
+  compute_split(plan, tile, 0, scratch, scratch.total(), fold);
+  for (uint32_t split = 1; split < plan.split_count(tile); ++split) {
+    compute_split(plan, tile, split, scratch, scratch.part(), fold);
+    merge(scratch.total(), scratch.part(), tile.rows * plan.group, plan.head_dim);
+  }
+  store_out(plan, tile, scratch.total());
+}
+
+// Tiles of more splits than this are shared among threads, so that a long one is not what all wait for. At most
+// SharedTiles::tiles_max are: their splits add up to no more than all.
+uint32_t share_grain(const Plan& plan, const SharedTiles& memory) {
+  uint64_t splits = 0;
+  plan.for_each_tile([&](const Tile& tile) { splits += plan.split_count(tile); });
+  return static_cast<uint32_t>(std::max<uint64_t>(1, splits / memory.tiles_max));
+}
+
+// The splits of the shared tiles, a task each, in rounds of as many as the memory for their states holds. Splits merge
+// in ascending order whoever computed them, so no bit depends on the rounds or on what is shared.
+class Rounds {
+ public:
+  Rounds(const Plan& plan, uint32_t grain, SharedTiles& memory) : plan_(plan), memory_(memory) {
+    if (grain == UINT32_MAX) return;
+    plan.for_each_tile([&](const Tile& tile) {
+      if (plan.split_count(tile) <= grain) return;
+      CHECK(tile_count_ < memory.tiles_max);
+      SharedTile& shared = memory.tiles[tile_count_++];
+      shared.tile = tile;
+      shared.split_count = plan.split_count(tile);
+      shared.split_first = shared.round_splits = 0;
+    });
+  }
+
+  bool last() const { return end_ == tile_count_ && (end_ == 0 || whole(memory_.tiles[end_ - 1])); }
+
+  // Prepares the next round and returns its task count; 0 where nothing is shared. Only the last tile of a round may be
+  // cut off, and only if it is the first as well: then it goes on in the next.
+  uint32_t next() {
+    first_ = end_ > 0 && !whole(memory_.tiles[end_ - 1]) ? end_ - 1 : end_;
+    uint32_t tasks = 0;
+    size_t floats = 0;
+    for (end_ = first_; end_ < tile_count_; ++end_) {
+      SharedTile& shared = memory_.tiles[end_];
+      const size_t room = (memory_.states.size() - floats) / state_floats(shared.tile);
+      const uint32_t left = shared.split_count - (shared.split_first + shared.round_splits);
+      if (tasks > 0 && left > room) break;
+      shared.split_first += shared.round_splits;
+      shared.round_splits = static_cast<uint32_t>(std::min<size_t>(left, room));
+      shared.round_first = tasks;
+      shared.states = &memory_.states[floats];
+      shared.splits_left.store(shared.round_splits, std::memory_order_relaxed);
+      tasks += shared.round_splits;
+      floats += shared.round_splits * state_floats(shared.tile);
+      if (!whole(shared)) return ++end_, tasks;
+    }
+    return tasks;
+  }
+
+  // Any thread, each task < next() once.
+  void compute(uint32_t task, AttentionScratch& scratch, Fold fold) {
+    SharedTile& shared =
+        *(std::upper_bound(memory_.tiles.get() + first_, memory_.tiles.get() + end_, task,
+                           [](uint32_t value, const SharedTile& tile) { return value < tile.round_first; }) -
+          1);
+    const uint32_t split = task - shared.round_first;
+    load_q(plan_, shared.tile, scratch.q);
+    compute_split(plan_, shared.tile, shared.split_first + split, scratch, state(shared, split), fold);
+    if (shared.splits_left.fetch_sub(1, std::memory_order_acq_rel) == 1) merge_round(shared);
+  }
+
+ private:
+  static bool whole(const SharedTile& shared) { return shared.split_first + shared.round_splits == shared.split_count; }
+  size_t state_floats(const Tile& tile) const {  // whole cache lines: each is another thread's
+    return (size_t{tile.rows} * plan_.group * (plan_.head_dim + 2) + 15) / 16 * 16;
+  }
+  SplitState state_at(const Tile& tile, float* floats) const {
+    const uint32_t vectors = tile.rows * plan_.group;
+    return {floats, floats + vectors, floats + 2 * vectors};
+  }
+  SplitState state(const SharedTile& shared, uint32_t split) const {
+    return state_at(shared.tile, shared.states + split * state_floats(shared.tile));
+  }
+  void merge_round(SharedTile& shared) const {
+    const SplitState carried = state_at(shared.tile, memory_.carried.data());
+    const bool begins = shared.split_first == 0;
+    const SplitState total = begins ? state(shared, 0) : carried;
+    for (uint32_t split = begins ? 1 : 0; split < shared.round_splits; ++split)
+      merge(total, state(shared, split), shared.tile.rows * plan_.group, plan_.head_dim);
+    if (whole(shared)) {
+      store_out(plan_, shared.tile, total);
+    } else if (begins) {
+      std::copy_n(shared.states, state_floats(shared.tile), memory_.carried.data());
+    }
+  }
+
+  const Plan& plan_;
+  SharedTiles& memory_;
+  uint32_t tile_count_ = 0;
+  uint32_t first_ = 0, end_ = 0;  // tiles of the round
+};
 
 void check_shapes(const AttentionArgs& args) {
   const KvLayout& layout = args.kv.layout;
@@ -210,18 +253,17 @@ void CpuBackend::attention(const AttentionArgs& args) {
   count_attention(plan, counters_);
   const FlushDenormals flush;
   const uint32_t tiles = plan.tile_count();
-  pool_.parallel_for(tiles, [&](uint32_t index, uint32_t thread) {
-    const Tile tile = plan.tile(tiles - 1 - index);  // late positions see most keys: start them first
-    AttentionScratch& scratch = scratch_[thread];
-    const uint32_t vectors = tile.rows * plan.group;
-    load_q(plan, tile, scratch.q);
-    compute_split(plan, tile, 0, scratch, scratch.total(), isa_.attention_fold);
-    for (uint32_t split = 1; split < plan.split_count(tile); ++split) {
-      compute_split(plan, tile, split, scratch, scratch.part(), isa_.attention_fold);
-      merge(scratch.total(), scratch.part(), vectors, plan.head_dim);
-    }
-    store_out(plan, tile, scratch.total());
-  });
+  const uint32_t grain = pool_.thread_count() > 1 ? share_grain(plan, shared_tiles_) : UINT32_MAX;
+  Rounds rounds(plan, grain, shared_tiles_);
+  do {
+    const uint32_t shared = rounds.next();
+    pool_.parallel_for(shared + (rounds.last() ? tiles : 0), [&](uint32_t index, uint32_t thread) {
+      AttentionScratch& scratch = scratch_[thread];
+      if (index < shared) return rounds.compute(index, scratch, isa_.attention_fold);
+      const Tile tile = plan.tile(tiles - 1 - (index - shared));  // late positions see most keys: start them first
+      if (plan.split_count(tile) <= grain) compute_tile(plan, tile, scratch, isa_.attention_fold);
+    });
+  } while (!rounds.last());
 }
 
 }  // namespace spillway::cpu

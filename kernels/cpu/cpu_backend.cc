@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
 #include "common/check.h"
@@ -18,7 +19,8 @@ namespace {
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 constexpr IsaLevel kLevels[] = {
-    {"scalar", "cpu/scalar", kNumericsCpuScalarRev1, gemm_panel_scalar, attention_fold_scalar},
+    {"scalar", "cpu/scalar", kNumericsCpuScalarRev2, gemm_panel_scalar, attention_fold_scalar},
+    {"avx2", "cpu/avx2", kNumericsCpuAvx2Rev2, gemm_panel_avx2, attention_fold_avx2},
     {"avx512bf16", "cpu/avx512bf16", kNumericsCpuAvx512Bf16Rev1, gemm_panel_avx512, attention_fold_avx512},
 };
 
@@ -32,10 +34,13 @@ constexpr IsaLevel kLevels[] = {
 }  // namespace
 
 std::span<const IsaLevel> available_levels() {
-  return std::span<const IsaLevel>(kLevels).first(has_avx512_bf16() ? 2 : 1);
+  // A prefix of the table: AVX-512 comes only with AVX2, FMA and F16C below it.
+  const size_t count = !has_avx2() ? 1 : !has_avx512_bf16() ? 2 : std::size(kLevels);
+  return std::span<const IsaLevel>(kLevels).first(count);
 }
 
-CpuBackend::CpuBackend(const IsaLevel& isa, uint32_t threads) : isa_(isa), pool_(threads), scratch_(threads) {}
+CpuBackend::CpuBackend(const IsaLevel& isa, uint32_t threads, const CpuList& cpus)
+    : isa_(isa), pool_(threads, cpus), scratch_(threads), shared_tiles_(threads), panel_scratch_(threads) {}
 
 CpuBackend::~CpuBackend() {
   for (const std::span<std::byte> mapping : mappings_) ::munmap(mapping.data(), mapping.size());

@@ -27,14 +27,19 @@ std::span<const IsaLevel> available_levels();
 // 64; block_tokens a multiple of 16 that divides kSplitTokens.
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const IsaLevel& isa, uint32_t threads);
+  // Threads and `cpus` as for WorkerPool; throws as it does.
+  CpuBackend(const IsaLevel& isa, uint32_t threads, const CpuList& cpus = {});
   ~CpuBackend() override;
 
   std::span<std::byte> allocate(size_t bytes) override;
-  Weight pack(std::span<const FileTensor> tensors, PackOrder order) override;
-  std::string_view pack_format() const override { return "cpu-bf16-panels-1"; }
+  using Backend::pack;
+  Weight pack(std::span<const FileTensor> tensors, PackOrder order, std::span<std::byte> into) override;
+  std::string_view pack_format() const override { return "cpu-panels-1"; }
   size_t packed_bytes(std::span<const FileTensor> tensors, PackOrder order) const override;
   Weight adopt(std::span<const FileTensor> tensors, PackOrder order, std::span<const std::byte> packed) override;
+  uint32_t threads() const override { return pool_.thread_count(); }
+  void use_threads(uint32_t count) override { pool_.use_threads(count); }
+  void enter_compute_thread() override { pool_.pin_owner(); }
   Ticket record() override { return Ticket{}; }
   bool reached(Ticket) override { return true; }
   NumericsClass numerics() const override { return isa_.numerics; }
@@ -55,6 +60,11 @@ class CpuBackend final : public Backend {
   OpCounters counters_;
   std::vector<std::span<std::byte>> mappings_;
   std::vector<AttentionScratch> scratch_;  // one per thread
+  SharedTiles shared_tiles_;
+  struct alignas(64) PanelScratch {
+    std::byte bytes[kPanelScratchBytes];
+  };
+  std::vector<PanelScratch> panel_scratch_;  // one per thread
 };
 
 }  // namespace spillway::cpu

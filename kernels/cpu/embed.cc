@@ -10,7 +10,7 @@ void CpuBackend::embed(const EmbedArgs& args) {
   const FlushDenormals flush;
   const uint32_t hidden = args.table->cols;
   pool_.parallel_for(args.out.shape[0], [&](uint32_t row, uint32_t) {
-    dequantize_row(*args.table, args.tokens[row], {args.out.as<float>() + size_t{row} * hidden, hidden});
+    dequantize(*args.table, args.tokens[row], 0, {args.out.as<float>() + size_t{row} * hidden, hidden});
   });
 }
 

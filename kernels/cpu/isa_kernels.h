@@ -10,7 +10,37 @@ namespace spillway::cpu {
 inline constexpr uint32_t kPanelColumns = 64;    // output features per packed panel
 inline constexpr uint32_t kFoldTokensMax = 64;   // tokens that one attention fold covers at most
 inline constexpr uint32_t kTileVectorsMax = 64;  // query vectors of one attention tile
-inline constexpr uint32_t kLanes = 16;  // partial sums of l per query vector
+inline constexpr uint32_t kLanes = 16;           // partial sums of l per query vector
+
+inline constexpr uint32_t kPanelRowsMax = 96;  // of `a` in one GemmPanel: its part of `a` stays in L2 beside the panel
+
+// How a panel holds its weights. kBf16: pairs, [(depth + 1) / 2][64][2]. The others, narrow: codes of so many bits, and
+// d and m of this type for every 32 (kCodes8F32By16: 16) values of a column; weight = fma(code, d, m).
+enum class PanelFormat : uint8_t { kBf16, kCodes4F16, kCodes8F16, kCodes4F32, kCodes8F32, kCodes8F32By16 };
+
+// A panel is one run of blocks over ascending k, each of u32 words[values * value_bits / 32][64], then of a narrow
+// format d[64], then m[64]. A word is one column's next values: pairs of bf16, lower k in the lower half; codes of 8
+// bits, byte i that of the i-th k; or of 4 bits, byte i the i-th k in its low half and the one 4 further in its high.
+struct PanelLayout {
+  uint32_t value_bits = 16, scale_bytes = 0, block_values = 2;
+  constexpr uint32_t word_values() const { return 32 / value_bits; }
+  constexpr uint32_t block_words() const { return block_values / word_values(); }
+  constexpr size_t block_bytes() const { return kPanelColumns * (4 * size_t{block_words()} + 2 * scale_bytes); }
+  constexpr size_t panel_bytes(uint32_t depth) const {
+    return (size_t{depth} + block_values - 1) / block_values * block_bytes();
+  }
+};
+constexpr PanelLayout layout_of(PanelFormat format) {
+  switch (format) {
+    case PanelFormat::kBf16: return {16, 0, 2};
+    case PanelFormat::kCodes4F16: return {4, 2, 32};
+    case PanelFormat::kCodes8F16: return {8, 2, 32};
+    case PanelFormat::kCodes4F32: return {4, 4, 32};
+    case PanelFormat::kCodes8F32: return {8, 4, 32};
+    case PanelFormat::kCodes8F32By16: return {8, 4, 16};
+  }
+  return {};
+}
 
 enum class PanelEpilogue : uint8_t { kStore, kAdd, kSwiGlu };
 
@@ -18,13 +48,17 @@ enum class PanelEpilogue : uint8_t { kStore, kAdd, kSwiGlu };
 struct GemmPanel {
   const uint16_t* a = nullptr;  // bf16 [rows, depth], rows a_stride elements apart
   size_t a_stride = 0;
-  uint32_t rows = 0, depth = 0;
-  const uint16_t* panel = nullptr;  // bf16 [(depth + 1) / 2][64][2], zero where padded
-  uint32_t columns = 0;             // of `out` that exist: 1..64, for kSwiGlu 1..32
+  uint32_t rows = 0, depth = 0;  // rows: 1..kPanelRowsMax
+  const void* panel = nullptr;   // of `format`, zero where padded
+  PanelFormat format = PanelFormat::kBf16;
+  uint32_t columns = 0;  // of `out` that exist: 1..64, for kSwiGlu 1..32
   PanelEpilogue epilogue = PanelEpilogue::kStore;
   void* out = nullptr;  // f32, for kSwiGlu bf16; rows out_stride elements apart
   size_t out_stride = 0;
+  void* scratch = nullptr;  // kPanelScratchBytes, 64-aligned: this thread's, whatever is in it
 };
+// Sums and the unpacked weights of a chunk of depth; each level asserts that its own fit.
+inline constexpr size_t kPanelScratchBytes = size_t{112} << 10;
 
 // One fold of an online softmax: `tokens` keys that lie in one block, for query vectors in ascending position. Vector v
 // sees the first valid[v] keys (1..tokens); keys and values beyond are not used, whatever bits lie there.
@@ -44,8 +78,10 @@ struct AttentionFold {
 };
 
 void gemm_panel_scalar(const GemmPanel& args);
+void gemm_panel_avx2(const GemmPanel& args);
 void gemm_panel_avx512(const GemmPanel& args);
 void attention_fold_scalar(const AttentionFold& args);
+void attention_fold_avx2(const AttentionFold& args);
 void attention_fold_avx512(const AttentionFold& args);
 
 }  // namespace spillway::cpu

@@ -136,7 +136,7 @@ struct Unmap {
 MachinePeak measure_machine_peak(uint32_t threads) {
   cpu::WorkerPool pool(threads);
   MachinePeak peak;
-  const bool avx512 = cpu::has_avx512_bf16(), avx2 = cpu::has_avx2_fma();
+  const bool avx512 = cpu::has_avx512_bf16(), avx2 = cpu::has_avx2();
   if (avx512)
     peak.bf16_flops_per_s = best_rate(pool, 64.0 * kChains * kSteps, [](uint32_t) { return bf16_loop(kSteps); });
   if (avx512) {

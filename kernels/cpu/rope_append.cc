@@ -5,6 +5,7 @@
 #include "kernels/bf16.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/kv_tile.h"
+#include "kernels/cpu/rms_scale.h"
 
 namespace spillway::cpu {
 namespace {
@@ -14,30 +15,75 @@ struct RowShape {
   uint32_t heads, kv_heads, head_dim;
 };
 
+// What the model adds to its QKV product; null where it has none.
+struct HeadFinish {
+  const float* bias = nullptr;  // of the head at hand
+  const float* norm = nullptr;
+  float epsilon = 0;
+};
+
+// The head with bias and norm: in `buffer`, or where it lies when the model has neither.
+const float* finished(const float* head, const HeadFinish& finish, uint32_t head_dim, float* buffer) {
+  if (finish.bias == nullptr && finish.norm == nullptr) return head;
+  if (finish.bias == nullptr) {
+    std::copy_n(head, head_dim, buffer);
+  } else {
+    for (uint32_t dim = 0; dim < head_dim; ++dim) buffer[dim] = head[dim] + finish.bias[dim];
+  }
+  if (finish.norm != nullptr) {
+    const float scale = rms_scale(buffer, head_dim, finish.epsilon);
+    for (uint32_t dim = 0; dim < head_dim; ++dim) buffer[dim] = buffer[dim] * scale * finish.norm[dim];
+  }
+  return buffer;
+}
+
 float rotated(const float* pair, const float* cos_sin, uint32_t half) {
   return half == 0 ? pair[0] * cos_sin[0] - pair[1] * cos_sin[1] : pair[0] * cos_sin[1] + pair[1] * cos_sin[0];
 }
 
-void rotate_q(const RowShape& shape, const float* q, const float* angles, uint16_t* out) {
+// `bias` of finishes below: of the first head.
+void rotate_q(const RowShape& shape, const float* q, HeadFinish finish, const float* angles, uint16_t* out) {
+  float buffer[kHeadDimMax];
   for (uint32_t head = 0; head < shape.heads; ++head, q += shape.head_dim, out += shape.head_dim) {
+    const float* values = finished(q, finish, shape.head_dim, buffer);
     for (uint32_t dim = 0; dim < shape.head_dim; dim += 2) {
-      out[dim] = bf16_from_f32(rotated(q + dim, angles + dim, 0));
-      out[dim + 1] = bf16_from_f32(rotated(q + dim, angles + dim, 1));
+      out[dim] = bf16_from_f32(rotated(values + dim, angles + dim, 0));
+      out[dim + 1] = bf16_from_f32(rotated(values + dim, angles + dim, 1));
     }
+    if (finish.bias != nullptr) finish.bias += shape.head_dim;
   }
 }
 
-void append_kv(const RowShape& shape, const float* k, const float* v, const float* angles, const KvTile& tile,
-               uint32_t token, uint16_t* k_out, uint16_t* v_out) {
-  for (uint32_t head = 0; head < shape.kv_heads; ++head, k += shape.head_dim, v += shape.head_dim) {
+void append_k(const RowShape& shape, const float* k, HeadFinish finish, const float* angles, const KvTile& tile,
+              uint32_t token, uint16_t* out) {
+  float buffer[kHeadDimMax];
+  for (uint32_t head = 0; head < shape.kv_heads; ++head, k += shape.head_dim) {
+    const float* values = finished(k, finish, shape.head_dim, buffer);
     for (uint32_t dim = 0; dim < shape.head_dim; dim += 2) {
-      uint16_t* pair = k_out + tile.k_index(head, token, dim);
-      pair[0] = bf16_from_f32(rotated(k + dim, angles + dim, 0));
-      pair[1] = bf16_from_f32(rotated(k + dim, angles + dim, 1));
+      uint16_t* pair = out + tile.k_index(head, token, dim);
+      pair[0] = bf16_from_f32(rotated(values + dim, angles + dim, 0));
+      pair[1] = bf16_from_f32(rotated(values + dim, angles + dim, 1));
     }
-    uint16_t* row = v_out + tile.v_index(head, token, 0);
-    for (uint32_t dim = 0; dim < shape.head_dim; ++dim) row[size_t{dim} * 2] = bf16_from_f32(v[dim]);
+    if (finish.bias != nullptr) finish.bias += shape.head_dim;
   }
+}
+
+void append_v(const RowShape& shape, const float* v, HeadFinish finish, const KvTile& tile, uint32_t token,
+              uint16_t* out) {
+  float buffer[kHeadDimMax];
+  for (uint32_t head = 0; head < shape.kv_heads; ++head, v += shape.head_dim) {
+    const float* values = finished(v, finish, shape.head_dim, buffer);
+    uint16_t* row = out + tile.v_index(head, token, 0);
+    for (uint32_t dim = 0; dim < shape.head_dim; ++dim) row[size_t{dim} * 2] = bf16_from_f32(values[dim]);
+    if (finish.bias != nullptr) finish.bias += shape.head_dim;
+  }
+}
+
+void check_finish(const RopeAppendArgs& args, uint32_t head_dim, uint32_t width) {
+  CHECK(args.bias.data == nullptr || (args.bias.type == DataType::kF32 && args.bias.shape[0] == width));
+  CHECK((args.q_norm.data == nullptr) == (args.k_norm.data == nullptr));
+  for (const TensorView& norm : {args.q_norm, args.k_norm})
+    CHECK(norm.data == nullptr || (norm.type == DataType::kF32 && norm.shape[0] == head_dim));
 }
 
 }  // namespace
@@ -46,9 +92,16 @@ void CpuBackend::rope_append(const RopeAppendArgs& args) {
   const KvLayout& layout = args.kv.layout;
   const RowShape shape{args.heads, layout.kv_heads, layout.head_dim};
   const uint32_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
-  CHECK(shape.head_dim % 2 == 0 && layout.block_tokens % kTileTokens == 0);
+  CHECK(shape.head_dim % 2 == 0 && shape.head_dim <= kHeadDimMax && layout.block_tokens % kTileTokens == 0);
   CHECK(args.qkv.type == DataType::kF32 && args.qkv.shape[1] == width && args.rope_table.shape[1] == shape.head_dim);
   CHECK(args.q_out.type == DataType::kBf16 && args.q_out.shape[1] == shape.heads);
+  check_finish(args, shape.head_dim, width);
+  const float* bias = args.bias.as<float>();
+  const size_t k_first = size_t{shape.heads} * shape.head_dim;
+  const size_t v_first = k_first + size_t{shape.kv_heads} * shape.head_dim;
+  const HeadFinish q_finish{bias, args.q_norm.as<float>(), args.norm_epsilon};
+  const HeadFinish k_finish{bias == nullptr ? nullptr : bias + k_first, args.k_norm.as<float>(), args.norm_epsilon};
+  const HeadFinish v_finish{bias == nullptr ? nullptr : bias + v_first};
   const FlushDenormals flush;
   const KvTile tile{layout.block_tokens, layout.head_dim};
   for (const TokenSpan& span : args.spans) {
@@ -73,10 +126,11 @@ void CpuBackend::rope_append(const RopeAppendArgs& args) {
       for (uint32_t position = std::max(start, span.position_first); position < last; ++position) {
         const size_t row = span.row_first + (position - span.position_first);
         const float* q = args.qkv.as<float>() + row * width;
-        const float* k = q + size_t{shape.heads} * shape.head_dim;
         const float* angles = args.rope_table.as<float>() + size_t{position} * shape.head_dim;
-        rotate_q(shape, q, angles, args.q_out.as<uint16_t>() + row * shape.heads * shape.head_dim);
-        append_kv(shape, k, k + size_t{shape.kv_heads} * shape.head_dim, angles, tile, position - start, k_out, v_out);
+        const uint32_t token = position - start;
+        rotate_q(shape, q, q_finish, angles, args.q_out.as<uint16_t>() + row * k_first);
+        append_k(shape, q + k_first, k_finish, angles, tile, token, k_out);
+        append_v(shape, q + v_first, v_finish, tile, token, v_out);
       }
     });
   }

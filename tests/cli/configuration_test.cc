@@ -105,6 +105,12 @@ TEST_F(ConfigurationTest, ABadValueNamesWhereItIsFrom) {
   EXPECT_TRUE(has(file, "--config " + path_ + ", line 2: port: ") && has(file, "70000")) << file;
   EXPECT_EQ(refusal({"doctor", "--config", write("prot: 1\n")}),
             "--config " + path_ + ", line 1: \"prot\" is no flag of doctor; did you mean port?");
+  // Only a command line arms a fault point.
+  const std::string armed =
+      refusal({"serve", "--config", write("model: " SPILLWAY_CONFIGS "/one_machine.yaml\nfault: gateway-token\n")});
+  EXPECT_TRUE(has(armed, "line 2: \"fault\" is no flag of serve")) << armed;
+  EXPECT_TRUE(parse({"serve", "-m", SPILLWAY_CONFIGS "/one_machine.yaml"}, {{"SPILLWAY_FAULT", "gateway-token"}})
+                  .options.faults.empty());
   EXPECT_TRUE(
       has(refusal({"run", "--print-config"}, {{"SPILLWAY_CHAT", "yes"}}), "SPILLWAY_CHAT: takes true or false"));
   const std::string absent = refusal({"doctor", "--config", path_ + ".absent"});
@@ -112,10 +118,17 @@ TEST_F(ConfigurationTest, ABadValueNamesWhereItIsFrom) {
   EXPECT_TRUE(has(refusal({"doctor", "--config", TempDir()}), "a folder, not a file"));
 }
 
+TEST_F(ConfigurationTest, ByDefaultItListensOnThisMachineOnly) {
+  const std::string printed = parse({"serve", "--print-config"}, {}).command_line->configuration().yaml();
+  for (const char* const line : {"host: 127.0.0.1  # default\n", "port: 8000  # default\n"})
+    EXPECT_NE(printed.find(line), std::string::npos) << line << printed;
+}
+
 TEST_F(ConfigurationTest, WhatItPrintsItTakesBack) {
   const Environment environment{{"SPILLWAY_HOST", "::1"}, {"SPILLWAY_API_KEY_FILE", "a: b # c"}};
+  // Sizes that were given print as bytes, defaults with their unit: so both are given.
   Parsed first = parse({"doctor", "--port", "1", "--served-model-name", "*", "--device-memory", "2GiB",
-                        "--served-model-name", "a,b", "--print-config"},
+                        "--cache-max-bytes", "1GiB", "--served-model-name", "a,b", "--print-config"},
                        environment);
   EXPECT_TRUE(first.command_line->print_config());
   const std::string printed = first.command_line->configuration().yaml();
@@ -127,6 +140,7 @@ TEST_F(ConfigurationTest, WhatItPrintsItTakesBack) {
   EXPECT_EQ(second.options.api_key_file, "a: b # c");
   EXPECT_EQ(second.options.served_names, (std::vector<std::string>{"*", "a,b"}));
   EXPECT_EQ(second.options.device_memory, uint64_t{2} << 30);
+  EXPECT_EQ(second.options.cache_max_bytes, uint64_t{1} << 30);
   std::istringstream before(printed), after(second.command_line->configuration().yaml());
   for (std::string a, b; std::getline(before, a);) {
     ASSERT_TRUE(std::getline(after, b));

@@ -34,13 +34,17 @@ std::set<std::string> words(const std::string& line) {
 }
 
 TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
-  const std::string model = "model threads isa cache-dir max-model-len log-format log-level ";
+  const std::string model =
+      "model threads threads-max cpus isa cache-dir cache-max-bytes max-model-len "
+      "log-format log-level ";
   const std::string engine = model + "device-memory chunk-tokens max-sequences ";
-  const std::string http = "host port served-model-name api-key-file tls-cert tls-key insecure queue-max secret-file ";
-  const std::string serve = engine + http +
-                            "growth-margin prefill decode prefill-threads decode-threads gateway drain-timeout "
-                            "restart-delay restart-delay-max ";
-  const std::string child = "gateway name ready-fd fault drain-timeout ";
+  const std::string http =
+      "host port served-model-name api-key-file public-prefix-file tls-cert tls-key insecure queue-max secret-file ";
+  const std::string serve =
+      engine + http +
+      "growth-margin prefill decode prefill-threads decode-threads prefill-cpus decode-cpus gateway drain-timeout "
+      "restart-delay restart-delay-max ";
+  const std::string child = "gateway name ready-fd packed-fd fault drain-timeout ";
   const std::map<std::string, std::set<std::string>> expected{
       {"serve", words(serve + "fit fault")},
       {"gateway", words(http + child + "model max-model-len status-socket log-format log-level")},
@@ -49,7 +53,9 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"run", words(model + "device-memory chunk-tokens prompt max-tokens chat temperature seed")},
       {"verify", words(model + "max-tokens flip-bit")},
       {"explain", words(model + "prompt max-tokens chat")},
-      {"bench", words("what model threads isa cache-dir format repetitions log-format log-level")},
+      {"bench", words("what model threads threads-max cpus isa cache-dir cache-max-bytes prompt-tokens generate-tokens "
+                      "depth batch format repetitions "
+                      "log-format log-level")},
       {"doctor", words(serve + "fit fault")},
       {"completion", words("shell log-format log-level")},
   };
@@ -63,12 +69,12 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
 }
 
 TEST_F(ConfigFile, AFlagWinsOverTheFileAndTheFileOverTheDefault) {
-  const std::string file = write("port: 9000\nqueue-max: 7\nfault: [decode-step, prefill-step]\n");
+  const std::string file = write("port: 9000\nqueue-max: 7\nserved-model-name: [a, b]\n");
   const Options options = parse({"serve", "--config", file, "-m", model_, "--port", "9001"}).options;
   EXPECT_EQ(options.port, 9001);
   EXPECT_EQ(options.queue_max, 7u);
   EXPECT_EQ(options.max_sequences, Options{}.max_sequences);
-  EXPECT_EQ(options.faults, (std::vector<std::string>{"decode-step", "prefill-step"}));
+  EXPECT_EQ(options.served_names, (std::vector<std::string>{"a", "b"}));
 }
 
 TEST_F(ConfigFile, IsReadWhereverItStandsInTheCommandLine) {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -103,13 +104,35 @@ class BashCompletion : public testing::Test {
 TEST_F(BashCompletion, OffersSubcommandsFlagsValuesAndFiles) {
   EXPECT_EQ(complete("spillway ex", 2), "explain");
   EXPECT_EQ(complete("spillway serve --max-m", 3), "--max-model-len");
-  EXPECT_EQ(complete("spillway serve --isa \"\"", 4), "auto scalar avx512bf16");
+  EXPECT_EQ(complete("spillway serve --isa \"\"", 4), "auto scalar avx2 avx512bf16");
   EXPECT_EQ(complete("spillway --config x serve --isa sc", 6), "scalar");
   EXPECT_EQ(complete("spillway serve -m " SPILLWAY_CONFIGS "/one", 4), SPILLWAY_CONFIGS "/one_machine.yaml");
   EXPECT_EQ(complete("spillway serve --cache-dir " SPILLWAY_CONFIGS "/one", 4), "");  // a file is no folder
   EXPECT_EQ(complete("spillway run --host", 3), "");                                  // not a flag of run
   EXPECT_EQ(complete("spillway serve --port \"\"", 4), "");
   EXPECT_EQ(complete("spillway completion f", 3), "fish");
+}
+
+// As compinit does it: a file of $fpath, of which nothing is read before the first TAB.
+TEST(ZshCompletion, TheFirstCallOfTheAutoloadedFileCompletes) {
+  if (std::system("command -v zsh >/dev/null") != 0) GTEST_SKIP() << "no zsh here (apt-get install zsh)";
+  const std::filesystem::path folder = testing::TempDir() + "/spillway-zsh-" + std::to_string(::getpid());
+  std::filesystem::create_directory(folder);
+  CommandLine command_line;
+  std::ofstream(folder / "_spillway") << completion_script(command_line.app(), "zsh");
+  const std::string script = fmt::format(
+      "fpath=({0}); compdef() {{ echo made known; }}; compadd() {{ print -- $@; }}; autoload -Uz _spillway; CURRENT=2; "
+      "words=(spillway s); _spillway >{0}/first; source {0}/_spillway >{0}/sourced",
+      folder.string());
+  EXPECT_EQ(std::system(fmt::format("zsh -f -c '{}'", script).c_str()), 0);
+  const auto said = [&](const char* file) {
+    std::ifstream text(folder / file);
+    return std::string{std::istreambuf_iterator<char>(text), {}};
+  };
+  EXPECT_TRUE(said("first").starts_with("-- ")) << said("first");
+  EXPECT_NE(said("first").find(" serve "), std::string::npos) << said("first");
+  EXPECT_EQ(said("sourced"), "made known\n");
+  std::filesystem::remove_all(folder);
 }
 
 TEST(Completion, EveryShellKnowsEverySubcommandAndFlag) {

@@ -9,11 +9,18 @@ using std::chrono::seconds;
 
 class RestartPolicyTest : public testing::Test {
  protected:
-  // Starts, lives for `lived` and ends.
-  Duration end_after(Duration lived, bool ready = true) {
-    policy.started(now);
-    now += lived;
-    return policy.ended(ready, now);
+  // Starts, loads for `loads`, works for `works` and ends.
+  Duration end_after(Duration works, Duration loads = seconds(0)) {
+    policy.started();
+    now += loads;
+    policy.ready(now);
+    now += works;
+    return policy.ended(now);
+  }
+  Duration end_in_loading(Duration loads) {
+    policy.started();
+    now += loads;
+    return policy.ended(now);
   }
   RestartPolicy policy{{.delay = seconds(1), .delay_max = seconds(6), .settled_after = seconds(30), .loop_ends = 5}};
   TimePoint now{std::chrono::hours(1)};
@@ -30,7 +37,17 @@ TEST_F(RestartPolicyTest, AProcessThatStayedAtWorkBeginsAnew) {
   end_after(seconds(1));
   end_after(seconds(1));
   EXPECT_EQ(end_after(seconds(30)), seconds(1));
-  EXPECT_EQ(end_after(seconds(60), false), seconds(2)) << "it was never ready";
+  EXPECT_EQ(end_in_loading(seconds(60)), seconds(2)) << "it was never ready";
+}
+
+TEST_F(RestartPolicyTest, LongLoadingIsNoWork) {
+  for (int end = 1; end <= 5; ++end) end_after(seconds(1), seconds(60));
+  EXPECT_TRUE(policy.loops());
+  policy.started();
+  now += seconds(60);
+  policy.ready(now);
+  EXPECT_FALSE(policy.recovers(now + seconds(29)));
+  EXPECT_TRUE(policy.recovers(now + seconds(30)));
 }
 
 TEST_F(RestartPolicyTest, EndsInARowAreACrashLoopSaidOnce) {
@@ -48,12 +65,14 @@ TEST_F(RestartPolicyTest, EndsInARowAreACrashLoopSaidOnce) {
 
 TEST_F(RestartPolicyTest, ACrashLoopIsOverOnceAProcessStaysUp) {
   for (int end = 1; end <= 5; ++end) end_after(seconds(1));
-  policy.started(now);
+  policy.started();
+  EXPECT_EQ(policy.next_deadline(), kNever);
+  EXPECT_FALSE(policy.recovers(now + seconds(31)));
+  policy.ready(now);
   EXPECT_EQ(policy.next_deadline(), now + seconds(30));
-  EXPECT_FALSE(policy.recovers(true, now + seconds(29)));
-  EXPECT_FALSE(policy.recovers(false, now + seconds(31)));
-  EXPECT_TRUE(policy.recovers(true, now + seconds(30)));
-  EXPECT_FALSE(policy.recovers(true, now + seconds(31)));
+  EXPECT_FALSE(policy.recovers(now + seconds(29)));
+  EXPECT_TRUE(policy.recovers(now + seconds(30)));
+  EXPECT_FALSE(policy.recovers(now + seconds(31)));
   EXPECT_FALSE(policy.loops());
 }
 

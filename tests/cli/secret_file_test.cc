@@ -43,6 +43,12 @@ TEST_F(SecretFile, OneOpenToOthersIsRefused) {
   EXPECT_THROW(static_cast<void>(read_or_make_secret(path("secret"))), SetupError);
 }
 
+TEST_F(SecretFile, ALinkIsRefused) {
+  static_cast<void>(read_or_make_secret(path("elsewhere")));
+  std::filesystem::create_symlink("elsewhere", path("secret"));
+  EXPECT_THROW(static_cast<void>(read_or_make_secret(path("secret"))), SetupError);
+}
+
 TEST_F(SecretFile, OneOfAnotherSizeIsRefused) {
   std::ofstream(path("secret")) << "short";
   ASSERT_EQ(::chmod(path("secret").c_str(), 0600), 0);

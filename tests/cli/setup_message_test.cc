@@ -37,6 +37,29 @@ std::string said_by(const std::function<void()>& start) try {
   return error.what();
 }
 
+TEST(SetupMessage, AHostThatOthersReachNeedsMore) {
+  const auto said_of = [](std::string host) {
+    Options options;
+    options.host = std::move(host);
+    options.port = 0;
+    return said_by([&] { check_exposure(options); });
+  };
+  EXPECT_NE(said_of("").find("--host is empty"), std::string::npos);
+  for (const char* const host : {"::", "0.0.0.0", "0"})
+    EXPECT_NE(said_of(host).find("--insecure"), std::string::npos) << host;
+  for (const char* const host : {"localhost", "127.0.0.1", "::1"}) EXPECT_EQ(said_of(host), "") << host;
+}
+
+TEST(SetupMessage, AModelFileThatNoClientCouldNameNeedsAName) {
+  Options options;
+  for (const char* const good : {"models/a.gguf", "b", "/x/caf\xc3\xa9.q8.gguf"}) {
+    options.model = good;
+    EXPECT_EQ(said_by([&] { (void)model_name_of_file(options); }), "") << good;
+  }
+  options.model = "models/caf\xe9.gguf";
+  EXPECT_NE(said_by([&] { (void)model_name_of_file(options); }).find("--served-model-name"), std::string::npos);
+}
+
 TEST(SetupMessage, SaysCauseNumbersAndRemedy) {
   const std::string file = testing::TempDir() + "/spillway-message-" + std::to_string(::getpid());
   std::ofstream(file) << "GGUF";  // and no more
@@ -51,14 +74,18 @@ TEST(SetupMessage, SaysCauseNumbersAndRemedy) {
   ASSERT_EQ(::getsockname(taken.get(), generic, &length), 0);
   const auto port = std::to_string(ntohs(address.sin_port));
 
+  ModelConfig windowed = model();
+  windowed.sliding_window = windowed.context_max;
   Options long_one, small, at_port;
   long_one.max_model_len = 4096;
   small.device_memory = 1 << 20;
   at_port.port = ntohs(address.sin_port);
   const std::vector<std::pair<std::string, std::vector<std::string>>> cases{
       {said_by([&] { effective_model_len(long_one, model()); }), {"4096", "2048 tokens", "lower it to 2048"}},
-      {*memory_shortage(small, model(), ~uint64_t{0}), {"2048 tokens", "1 MiB", "raise --device-memory to"}},
-      {*memory_shortage(Options{}, model(), 1 << 20), {"2 nodes need", "1 MiB is available", "free memory"}},
+      {said_by([&] { effective_model_len(long_one, windowed); }), {"2048 tokens", "attention window"}},
+      {*memory_shortage(small, {model(), 1 << 20}, ~uint64_t{0}), {"2048 tokens", "1 MiB", "raise --device-memory to"}},
+      {*memory_shortage(Options{}, {model(), 1 << 20}, 1 << 20),
+       {"2 nodes need", "1 MiB is available", "start fewer nodes", "or free "}},
       {said_by([&] { check_address(at_port); }), {"127.0.0.1:" + port, "in use", "--port 0"}},
       {said_by([&] { check_can_make(file + "/weights"); }), {file + "/weights", "is not a folder"}},
       {said_by([&] { const ModelFile opened(file); }), {file, "trunc"}},

@@ -1,10 +1,10 @@
 #include "common/cores.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <cstdlib>
 #include <fstream>
-#include <thread>
 
 namespace spillway {
 namespace {
@@ -15,6 +15,9 @@ class AvailableCores : public testing::Test {
     std::string folder = testing::TempDir() + "/spillway-cores-XXXXXX";
     ASSERT_NE(::mkdtemp(folder.data()), nullptr);
     root_ = folder;
+    cpu_set_t cores;
+    ASSERT_EQ(::sched_getaffinity(0, sizeof cores, &cores), 0);
+    machine_ = static_cast<uint32_t>(CPU_COUNT(&cores));
     write("proc/self/cgroup", "0::/user/job\n");
   }
   void TearDown() override { std::filesystem::remove_all(root_); }
@@ -23,7 +26,7 @@ class AvailableCores : public testing::Test {
     std::ofstream(root_ / path) << text;
   }
   std::filesystem::path root_;
-  const uint32_t machine_ = std::max(1u, std::thread::hardware_concurrency());
+  uint32_t machine_ = 0;
 };
 
 TEST_F(AvailableCores, AreTheMachinesWithoutAQuota) {
@@ -36,6 +39,17 @@ TEST_F(AvailableCores, AreTheMachinesWithoutAQuota) {
   EXPECT_EQ(available_cores(root_), machine_);
 }
 
+TEST_F(AvailableCores, AreThoseThatThisProcessMayRunOn) {
+  cpu_set_t all, one;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof all, &all), 0);
+  CPU_ZERO(&one);
+  CPU_SET(::sched_getcpu(), &one);
+  ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_EQ(available_cores(root_), 1u);
+  ASSERT_EQ(::sched_setaffinity(0, sizeof all, &all), 0);
+  EXPECT_EQ(available_cores(root_), machine_);
+}
+
 TEST_F(AvailableCores, AreTheSmallestQuotaOfTheGroupsRoundedUp) {
   write("sys/fs/cgroup/user/job/cpu.max", "50000 100000\n");
   EXPECT_EQ(available_cores(root_), 1u);
@@ -43,6 +57,29 @@ TEST_F(AvailableCores, AreTheSmallestQuotaOfTheGroupsRoundedUp) {
   write("sys/fs/cgroup/user/cpu.max", "150000 100000\n");
   EXPECT_EQ(available_cores(root_), std::min(2u, machine_));
   write("sys/fs/cgroup/cpu.max", "100000 100000\n");
+  EXPECT_EQ(available_cores(root_), 1u);
+}
+
+TEST_F(AvailableCores, AreThoseOfAnOlderGroupToo) {
+  write("proc/self/cgroup", "7:cpuset:/else\n4:cpu,cpuacct:/user/job\n0::/\n");
+  write("sys/fs/cgroup/cpu,cpuacct/user/job/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(available_cores(root_), machine_);  // and no quota
+  write("sys/fs/cgroup/cpu,cpuacct/user/job/cpu.cfs_quota_us", "-1\n");
+  EXPECT_EQ(available_cores(root_), machine_);
+  write("sys/fs/cgroup/cpu,cpuacct/user/job/cpu.cfs_quota_us", "150000\n");
+  EXPECT_EQ(available_cores(root_), std::min(2u, machine_));
+  write("sys/fs/cgroup/cpu,cpuacct/user/cpu.cfs_period_us", "200000\n");
+  write("sys/fs/cgroup/cpu,cpuacct/user/cpu.cfs_quota_us", "200000\n");
+  EXPECT_EQ(available_cores(root_), 1u);
+}
+
+// A container's own group is not among the folders it sees: the mount's root is that group.
+TEST_F(AvailableCores, AreThoseOfAnOlderMountThatDoesNotShowTheGroup) {
+  write("proc/self/cgroup", "4:cpu:/docker/0123\n");
+  write("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n");
+  write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "0\n");
+  EXPECT_EQ(available_cores(root_), machine_);
+  write("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
   EXPECT_EQ(available_cores(root_), 1u);
 }
 

@@ -40,6 +40,24 @@ TEST(LeftoverFiles, OnlyWhatNobodyLocksAndLooksLikeOneIsRemoved) {
   std::filesystem::remove_all(folder);
 }
 
+TEST(LeftoverFiles, WhatThisProcessIsWritingIsRemovedWhateverItIsCalled) {
+  std::string folder = testing::TempDir() + "spillway-leftovers-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  std::string mine = folder + "/weights.bin.spillway-new.XXXXXX";
+  const UniqueFd writer(::mkostemp(mine.data(), O_CLOEXEC));
+  ASSERT_TRUE(writer);
+  const std::string others = folder + "/weights.bin.spillway-new.OTHERS", whole = folder + "/weights.bin";
+  std::ofstream(others) << "x";
+  const UniqueFd looks(::open(others.c_str(), O_RDONLY | O_CLOEXEC));
+  const UniqueFd finished(::open(whole.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+
+  remove_own_unfinished_files();
+  EXPECT_FALSE(std::filesystem::exists(mine));
+  EXPECT_TRUE(std::filesystem::exists(others));
+  EXPECT_TRUE(std::filesystem::exists(whole));
+  std::filesystem::remove_all(folder);
+}
+
 TEST(LeftoverFiles, NoFolderNoLeftovers) { EXPECT_TRUE(leftover_files("/nowhere/at/all/file").empty()); }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// How a decode node drains, and what it says of a step that hangs.
+// How a decode node drains, and what it says of a thread that hangs.
 #include <gtest/gtest.h>
 
 #include "tests/decode_node/decode_script.h"
@@ -11,7 +11,7 @@ TEST(DecodeDrain, FinishesWhatItHasAndLeavesWhenTheGatewayLetsGo) {
   d.connect();
   d.reserve(128);
   d.on(DrainRequested{});
-  EXPECT_EQ(d.loads.back().second, (Load{.blocks_free = 61, .running_sequences = 1, .draining = true}));
+  EXPECT_EQ(d.loads.back().second, alone({.blocks_free = 61, .running_sequences = 1, .draining = true}, 3, 105));
   d.reserve(64, attempt(2));  // was on its way
   EXPECT_EQ(d.node.requests(), 2u);
   d.land_all();
@@ -56,6 +56,32 @@ TEST(DecodeStall, AStepThatDoesNotEndIsAnnouncedEachSecondAndTakenBack) {
   EXPECT_EQ(look(std::chrono::milliseconds(2500)), 7000u);
   d.finish_step();
   EXPECT_EQ(d.loads.back().second.stalled_ms, 0u);
+}
+
+// Its blocks never come, and P has given up: the close is what is waited for.
+TEST(DecodeStall, ATransferThreadThatAnswersNothingIsAnnouncedAndTakenBack) {
+  DecodeScript d;
+  d.connect();
+  d.reserve(128);
+  const auto look = [&](Duration later) {
+    d.now += later;
+    d.on(LayerDone{StepId{999}, 0});  // any event, as a turn of the loop
+    return d.loads.back().second.transfer_stalled_ms;
+  };
+  EXPECT_EQ(look(std::chrono::milliseconds(900)), 0u);
+  EXPECT_FALSE(d.probed);
+  EXPECT_EQ(look(std::chrono::milliseconds(100)), 0u);
+  EXPECT_TRUE(d.probed);
+  EXPECT_EQ(look(std::chrono::milliseconds(3900)), 0u);
+  d.from(kPrefillPeer, Failed{attempt(), ErrorCode::kPeerLost, "not answered"});
+  EXPECT_EQ(d.node.requests(), 0u);
+  EXPECT_EQ(look(std::chrono::milliseconds(100)), 5000u);
+  EXPECT_EQ(d.loads.back().second.stalled_ms, 0u);  // no step is
+  EXPECT_EQ(look(std::chrono::milliseconds(2500)), 7000u);
+  d.answer_closes();
+  EXPECT_EQ(d.loads.back().second.transfer_stalled_ms, 0u);
+  EXPECT_TRUE(d.empty());
+  EXPECT_EQ(d.node.next_deadline(), kNever);
 }
 
 }  // namespace

@@ -72,6 +72,7 @@ class DecodeScript {
     while (step) finish_step(token);
   }
   void answer_closes() {
+    if (std::exchange(probed, false)) on(TransferAlive{});
     while (!closes.empty()) {
       const CloseTransfer job = closes.front();
       closes.pop_front();
@@ -115,6 +116,7 @@ class DecodeScript {
   std::optional<StepPlan> step;       // in flight
   std::vector<OpenTransfer> opened;   // all ever
   std::deque<CloseTransfer> closes;   // not answered yet
+  bool probed = false;                // likewise
   std::vector<SendMessage> messages;  // since forget_messages(), no Load
   std::vector<std::pair<PeerId, Load>> loads;
   std::vector<DecodeEffect> links;  // ConnectBulk, DisconnectBulk
@@ -135,6 +137,9 @@ class DecodeScript {
       } else if (const auto* plan = std::get_if<StepPlan>(&effect)) {
         ASSERT_FALSE(step) << "two steps in flight";
         step = *plan;
+      } else if (std::holds_alternative<TransferProbe>(effect)) {
+        ASSERT_FALSE(probed) << "asked twice";
+        probed = true;
       } else {
         links.push_back(effect);
       }

@@ -248,16 +248,16 @@ TEST(DecodeWalk, LoadFollowsWhatIsReserved) {
   DecodeScript d;
   d.connect();
   ASSERT_EQ(d.loads.size(), 1u);
-  EXPECT_EQ(d.loads[0].second, (Load{64, 0, 0}));
+  EXPECT_EQ(d.loads[0].second, alone({64, 0, 0}, 4));
   d.reserve(128);
   ASSERT_EQ(d.loads.size(), 2u);
-  EXPECT_EQ(d.loads[1].second, (Load{61, 1, 0}));
+  EXPECT_EQ(d.loads[1].second, alone({61, 1, 0}, 3, 105));
   d.land(0, {0, kLayers});
   EXPECT_EQ(d.loads.size(), 2u);
   d.from(kGateway, Cancel{attempt()});
-  EXPECT_EQ(d.loads.back().second, (Load{62, 0, 0}));  // what may still be written is not free
+  EXPECT_EQ(d.loads.back().second, alone({62, 0, 0}, 4, 105));  // what may still be written is not free
   d.answer_closes();
-  EXPECT_EQ(d.loads.back().second, (Load{64, 0, 0}));
+  EXPECT_EQ(d.loads.back().second, alone({64, 0, 0}, 4, 105));
 }
 
 TEST(DecodeWalk, LoadTellsStepsAndTransfersSinceTheStart) {

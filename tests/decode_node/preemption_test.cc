@@ -11,6 +11,14 @@ namespace {
 
 constexpr uint32_t kPrompt = 3 * kBlockTokens, kOutput = 200;
 
+// Indices of the tokens sent for a request.
+std::vector<uint32_t> indices_of(const DecodeScript& d, uint64_t request) {
+  std::vector<uint32_t> found;
+  for (const auto& [to, token] : d.sent<Token>())
+    if (token.attempt == attempt(request)) found.push_back(token.index);
+  return found;
+}
+
 // Two that decode in a pool of seven blocks, of which the younger one has just been preempted.
 struct Preempted : DecodeScript {
   explicit Preempted(uint32_t slots = 7) : DecodeScript({.slots = slots, .growth_margin = 0}) {
@@ -23,13 +31,7 @@ struct Preempted : DecodeScript {
     answer_closes();
     while (step && engine.preempted() == 0) finish_step();
   }
-  // Indices of the tokens sent for a request, from `first` on.
-  std::vector<uint32_t> indices(uint64_t request) const {
-    std::vector<uint32_t> found;
-    for (const auto& [to, token] : sent<Token>())
-      if (token.attempt == attempt(request)) found.push_back(token.index);
-    return found;
-  }
+  std::vector<uint32_t> indices(uint64_t request) const { return indices_of(*this, request); }
 };
 
 TEST(DecodePreemption, TheYoungestComputesPromptAndOutputAgainAndGoesOn) {
@@ -108,6 +110,62 @@ TEST(DecodePreemption, TheLossOfThePrefillNodeDoesNotMatterToIt) {
   EXPECT_EQ(d.engine.preempted(), 1u);
   d.finish_steps();
   EXPECT_EQ(d.indices(2).size(), kOutput - 1);
+}
+
+// One that decodes, and has taken all that two reservations leave.
+struct Stuck : DecodeScript {
+  Stuck() : DecodeScript({.slots = 9, .growth_margin = 0}) {
+    connect();
+    for (const uint64_t request : {1u, 2u, 3u})
+      reserve(request == 1 ? kPrompt : kPrompt - kBlockTokens, attempt(request), kOutput);
+    land_all(attempt(1));
+    done(kPrompt, attempt(1));
+    answer_closes();
+    forget_messages();
+    while (step) finish_step();
+  }
+  std::vector<uint64_t> asked() const {
+    std::vector<uint64_t> requests;
+    for (const auto& [to, yield] : sent<Yield>()) {
+      EXPECT_EQ(to, kPrefillPeer);
+      requests.push_back(yield.attempt.request.counter);
+    }
+    return requests;
+  }
+};
+
+TEST(DecodePreemption, WhereOnlyReservationsHoldTheSlotsTheYoungestIsAskedToYield) {
+  Stuck d;
+  EXPECT_EQ(d.engine.preempted(), 1u);
+  EXPECT_EQ(d.asked(), (std::vector<uint64_t>{3}));
+  d.pass(std::chrono::milliseconds(900));
+  EXPECT_EQ(d.asked().size(), 1u);
+  d.now += std::chrono::milliseconds(100);
+  d.from(kPrefillPeer, Lease{attempt(2), 5000});  // any event
+  EXPECT_EQ(d.asked().size(), 2u) << "the word may be lost, or have come before the prompt";
+  d.from(kPrefillPeer, Failed{attempt(3), ErrorCode::kNoSpace, "given up"});
+  EXPECT_TRUE(d.sent<Failed>().empty()) << "the gateway heard it from P";
+  EXPECT_FALSE(d.step) << "frames may still land";
+  d.pass(std::chrono::milliseconds(1));
+  EXPECT_EQ(d.asked().size(), 2u) << "its slots are enough";
+  EXPECT_TRUE(d.step || d.engine.preempted() == 0);
+  d.finish_steps();
+  EXPECT_GT(indices_of(d, 1).size(), 2 * kBlockTokens);
+}
+
+TEST(DecodePreemption, WhatIsSampledAlreadyIsNotAskedToYield) {
+  DecodeScript d({.slots = 9, .growth_margin = 0});
+  d.connect();
+  for (const uint64_t request : {1u, 2u, 3u})
+    d.reserve(request == 1 ? kPrompt : kPrompt - kBlockTokens, attempt(request), kOutput);
+  d.land_all(attempt(1));
+  d.done(kPrompt, attempt(1));
+  d.answer_closes();
+  d.done(kPrompt - kBlockTokens, attempt(3));  // its blocks are on their way
+  d.forget_messages();
+  while (d.step) d.finish_step();
+  ASSERT_EQ(d.sent<Yield>().size(), 1u);
+  EXPECT_EQ(d.sent<Yield>()[0].second.attempt, attempt(2));
 }
 
 }  // namespace

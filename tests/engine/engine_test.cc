@@ -138,6 +138,31 @@ TEST(Engine, OtherTenantNeverHits) {
   EXPECT_EQ(server.engine.sequence(second.value()).cached_tokens, 0u);
 }
 
+TEST(Engine, OtherTenantHitsThePublicPrefixOnly) {
+  Server server(64);
+  TenantKey one, other;
+  const PublicPrefix shared{{{std::byte{9}}}, 200};
+  one.bytes[0] = std::byte{1};
+  other.bytes[0] = std::byte{2};
+  const auto prompt = prompt_of(256);  // 4 blocks, of which 3 are public and the last one partly
+  const auto open = [&](const TenantKey& tenant, const PublicPrefix& prefix) {
+    return server.engine
+        .open({.prompt = prompt,
+               .reserve_tokens = 320,
+               .reuse_tokens_max = 256,
+               .sampling = {},
+               .tenant = tenant,
+               .public_prefix = prefix})
+        .value();
+  };
+  const SequenceId first = open(one, shared);
+  server.engine.begin_prefill(first);
+  while (server.engine.sequence(first).tokens.size() < 320) server.step();  // 4 blocks and a full one of output
+  EXPECT_EQ(server.engine.sequence(open(one, shared)).cached_tokens, 256u);
+  EXPECT_EQ(server.engine.sequence(open(other, shared)).cached_tokens, 192u);
+  EXPECT_EQ(server.engine.sequence(open(other, {})).cached_tokens, 0u) << "not said to be public any more";
+}
+
 TEST(Engine, LongPromptDoesNotStallRunningDecodes) {
   Server server(64);
   const SequenceId decoding = server.start(prompt_of(10), 100);

@@ -58,10 +58,10 @@ TEST(HostileGguf, HeaderFieldsAreChecked) {
   Bytes bytes = good;
   patch(bytes, 0, uint32_t{0x46554746});
   expect_refused(bytes, ErrorCode::kCorrupt, "no GGUF");
-  for (const uint32_t version : {0u, 1u, 2u, 4u, 0xFFFFFFFFu}) {
+  for (const uint32_t version : {0u, 1u, 4u, 0xFFFFFFFFu}) {
     bytes = good;
     patch(bytes, 4, version);
-    expect_refused(bytes, ErrorCode::kUnsupported, "version 3");
+    expect_refused(bytes, ErrorCode::kUnsupported, "versions 2 and 3");
   }
   bytes = good;
   patch(bytes, 4, uint32_t{0x03000000});
@@ -169,8 +169,44 @@ TEST(HostileGguf, ShapesThatCannotBeAreRefused) {
                                           {uint64_t{1} << 62}};
   for (const auto& shape : shapes)
     expect_refused(GgufWriter().add_tensor("t", GgufType::kF32, shape, Bytes(8)).bytes(), ErrorCode::kCorrupt, "\"t\"");
-  for (const GgufType type : {GgufType::kQ8_0, GgufType::kQ4_1})
-    expect_refused(GgufWriter().add_tensor("t", type, {33}, Bytes(99)).bytes(), ErrorCode::kCorrupt, "blocks of 32");
+  for (const GgufType type : {GgufType::kQ8_0, GgufType::kQ4_0, GgufType::kQ4_1, GgufType::kQ5_0, GgufType::kQ5_1})
+    for (const uint64_t cols : {uint64_t{1}, uint64_t{33}, huge - 1})
+      expect_refused(GgufWriter().add_tensor("t", type, {cols}, Bytes(99)).bytes(), ErrorCode::kCorrupt,
+                     "blocks of 32");
+  for (const GgufType type : {GgufType::kQ4_K, GgufType::kQ5_K, GgufType::kQ6_K}) {
+    for (const uint64_t cols : {uint64_t{32}, uint64_t{255}, uint64_t{576}, huge - 1})
+      expect_refused(GgufWriter().add_tensor("t", type, {cols}, Bytes(999)).bytes(), ErrorCode::kCorrupt,
+                     "blocks of 256");
+    // Sizes that overflow 64 bits by their blocks alone, and only times the bytes of a block.
+    for (const std::vector<uint64_t>& shape :
+         {std::vector<uint64_t>{huge, huge}, {256, huge, 2}, {uint64_t{1} << 40, uint64_t{1} << 25}, {0, 4}, {256, 0}})
+      expect_refused(GgufWriter().add_tensor("t", type, shape, Bytes(999)).bytes(), ErrorCode::kCorrupt, "cannot be");
+  }
+}
+
+// One byte less than its last block needs: the size is that of the type, not of its neighbours.
+TEST(HostileGguf, BlocksCutShortAreRefused) {
+  struct Case {
+    GgufType type;
+    uint64_t values, bytes;
+  };
+  for (const auto& [type, values, bytes] :
+       {Case{GgufType::kF16, 1, 2}, Case{GgufType::kQ4_0, 32, 18}, Case{GgufType::kQ5_0, 32, 22},
+        Case{GgufType::kQ5_1, 32, 24}, Case{GgufType::kQ4_K, 256, 144}, Case{GgufType::kQ5_K, 256, 176},
+        Case{GgufType::kQ6_K, 256, 210}}) {
+    GgufWriter whole, cut;
+    whole.add_tensor("t", type, {values, 3}, Bytes(3 * bytes));
+    cut.add_tensor("t", type, {values, 3}, Bytes(3 * bytes - 1));
+    EXPECT_TRUE(GgufFile::from_bytes(whole.bytes()));
+    expect_refused(cut.bytes(), ErrorCode::kCorrupt, "truncated");
+  }
+}
+
+TEST(HostileGguf, KBlocksThatRunIntoTheNextTensorAreRefused) {
+  GgufWriter writer;
+  writer.add_tensor("first", GgufType::kQ6_K, {256, 2}, Bytes(420 - 32));  // its second block lies under the next
+  writer.add_tensor("second", GgufType::kQ4_K, {256}, Bytes(144));
+  expect_refused(writer.bytes(), ErrorCode::kCorrupt, "\"first\" and \"second\" overlap");
 }
 
 TEST(HostileGguf, TensorsOutsideTheFileOverlappingOrUnalignedAreRefused) {
@@ -195,7 +231,7 @@ TEST(HostileGguf, BinaryNamesAreEscapedAndCutInErrors) {
   const Error twice = GgufFile::from_bytes(bytes).error();
   EXPECT_LT(twice.detail.size(), 400u);
   EXPECT_EQ(twice.detail.find('\x01'), std::string::npos);
-  const Error type = GgufFile::from_bytes(GgufWriter().add_tensor(name, 1, {1}, Bytes(2)).bytes()).error();
+  const Error type = GgufFile::from_bytes(GgufWriter().add_tensor(name, 10, {1}, Bytes(2)).bytes()).error();
   EXPECT_EQ(type.detail.find('\n'), std::string::npos);
 }
 

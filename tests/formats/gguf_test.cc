@@ -87,7 +87,14 @@ TEST(Gguf, TensorsOfEverySupportedTypeAreTheBytesWritten) {
   const Case cases[] = {{GgufType::kF32, {3}, 12},
                         {GgufType::kBf16, {5, 3}, 30},
                         {GgufType::kQ8_0, {64, 2, 3}, 34 * 2 * 2 * 3},
-                        {GgufType::kQ4_1, {32, 1, 1, 4}, 20 * 4}};
+                        {GgufType::kQ4_1, {32, 1, 1, 4}, 20 * 4},
+                        {GgufType::kF16, {7, 3}, 42},
+                        {GgufType::kQ4_0, {96, 5}, 18 * 3 * 5},
+                        {GgufType::kQ5_0, {32}, 22},
+                        {GgufType::kQ5_1, {64, 7}, 24 * 2 * 7},
+                        {GgufType::kQ4_K, {512, 2}, 144 * 2 * 2},
+                        {GgufType::kQ5_K, {256, 3}, 176 * 3},
+                        {GgufType::kQ6_K, {768}, 210 * 3}};
   for (const uint32_t alignment : {8u, 32u, 4096u}) {
     GgufWriter writer(alignment);
     for (const Case& c : cases) writer.add_tensor(std::to_string(c.bytes), c.type, c.shape, counted_bytes(c.bytes));
@@ -104,11 +111,80 @@ TEST(Gguf, TensorsOfEverySupportedTypeAreTheBytesWritten) {
 }
 
 TEST(Gguf, AnUnsupportedTensorTypeIsNamedWithWhatIsSupported) {
-  const auto bytes = GgufWriter().add_tensor("blk.7.weird", 12, {256}, counted_bytes(144)).bytes();
-  const Error error = GgufFile::from_bytes(bytes).error();
-  EXPECT_EQ(error.code, ErrorCode::kUnsupported);
-  for (const char* part : {"blk.7.weird", "12", "Q4_K", "F32", "BF16", "Q8_0", "Q4_1"})
-    EXPECT_NE(error.detail.find(part), std::string::npos) << part << " in " << error.detail;
+  struct Case {
+    uint32_t id;
+    const char* name;
+  };
+  // ggml.h, enum ggml_type: all that are not supported.
+  const Case cases[] = {{4, "Q4_2"},        {5, "Q4_3"},        {9, "Q8_1"},
+                        {10, "Q2_K"},       {11, "Q3_K"},       {15, "Q8_K"},
+                        {16, "IQ2_XXS"},    {17, "IQ2_XS"},     {18, "IQ3_XXS"},
+                        {19, "IQ1_S"},      {20, "IQ4_NL"},     {21, "IQ3_S"},
+                        {22, "IQ2_S"},      {23, "IQ4_XS"},     {24, "I8"},
+                        {25, "I16"},        {26, "I32"},        {27, "I64"},
+                        {28, "F64"},        {29, "IQ1_M"},      {31, "Q4_0_4_4"},
+                        {32, "Q4_0_4_8"},   {33, "Q4_0_8_8"},   {34, "TQ1_0"},
+                        {35, "TQ2_0"},      {36, "IQ4_NL_4_4"}, {37, "IQ4_NL_4_8"},
+                        {38, "IQ4_NL_8_8"}, {39, "MXFP4"},      {40, "NVFP4"},
+                        {41, "Q1_0"},       {42, "unknown"},    {0xFFFFFFFF, "unknown"}};
+  for (const Case& c : cases) {
+    const auto bytes = GgufWriter().add_tensor("blk.7.weird", c.id, {256}, counted_bytes(144)).bytes();
+    const Error error = GgufFile::from_bytes(bytes).error();
+    EXPECT_EQ(error.code, ErrorCode::kUnsupported);
+    const std::string type = " " + std::to_string(c.id) + " (" + c.name + ")";
+    for (const std::string_view part : {std::string_view("blk.7.weird"), std::string_view(type),
+                                        std::string_view("supported are F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, "
+                                                         "Q5_K, Q6_K, BF16")})
+      EXPECT_NE(error.detail.find(part), std::string::npos) << part << " in " << error.detail;
+  }
+}
+
+TEST(Gguf, Version2IsReadAsVersion3) {
+  std::vector<std::byte> bytes =
+      GgufWriter().add("key", "value").add_tensor("t", GgufType::kF32, {2}, counted_bytes(8)).bytes();
+  bytes[4] = std::byte{2};
+  const Result<GgufFile> file = GgufFile::from_bytes(bytes);
+  ASSERT_TRUE(file) << file.error().detail;
+  EXPECT_EQ(file->get_string("key").value(), "value");
+  EXPECT_EQ(file->tensor("t").value()->bytes.size(), 8u);
+}
+
+// tests/data/gguf_types.gguf, by the writer of the PyPI package `gguf` (make_types_fixture.py): every type in one file,
+// with the metadata that Llama 3 files carry. What the tensors are worth: tests/kernels/dequantize_test.cc.
+TEST(Gguf, AMixedFileOfTheReferenceWriterReads) {
+  const Result<GgufFile> file = GgufFile::open(SPILLWAY_TEST_DATA "/gguf_types.gguf");
+  ASSERT_TRUE(file) << file.error().detail;
+  EXPECT_EQ(file->get_string("general.architecture").value(), "llama");
+  EXPECT_EQ(*file->get_strings("general.tags").value(), (std::vector<std::string>{"text-generation", "llama-3"}));
+  EXPECT_EQ(file->get_uint("general.file_type").value(), 15u);
+  EXPECT_EQ(file->get_uint("general.quantization_version").value(), 2u);
+  EXPECT_EQ(file->get_uint("llama.context_length").value(), 131072u);
+  EXPECT_EQ(file->get_float("llama.rope.freq_base").value(), 500000.0);
+  EXPECT_EQ(*file->get_strings("tokenizer.ggml.tokens").value(),
+            (std::vector<std::string>{"a", "b", "\xC3\xA9", "<|eot_id|>"}));
+  EXPECT_EQ(*file->get_ints("tokenizer.ggml.token_type").value(), (std::vector<int64_t>{1, 1, 1, 3}));
+  EXPECT_TRUE(file->contains("tokenizer.ggml.scores"));
+  EXPECT_TRUE(file->get_bool("tokenizer.ggml.add_bos_token").value());
+  EXPECT_EQ(file->get_uint("quantize.imatrix.entries_count").value(), 224u);
+  const GgufTensor& freqs = *file->tensor("rope_freqs.weight").value();
+  EXPECT_EQ(freqs.type, GgufType::kF32);
+  EXPECT_EQ(freqs.shape, std::vector<uint64_t>{64});
+  struct Case {
+    const char* name;
+    GgufType type;
+    size_t bytes;  // of a row of 512 values
+  };
+  const Case cases[] = {{"F16", GgufType::kF16, 1024},  {"BF16", GgufType::kBf16, 1024}, {"Q8_0", GgufType::kQ8_0, 544},
+                        {"Q4_0", GgufType::kQ4_0, 288}, {"Q4_1", GgufType::kQ4_1, 320},  {"Q5_0", GgufType::kQ5_0, 352},
+                        {"Q5_1", GgufType::kQ5_1, 384}, {"Q4_K", GgufType::kQ4_K, 288},  {"Q5_K", GgufType::kQ5_K, 352},
+                        {"Q6_K", GgufType::kQ6_K, 420}};
+  EXPECT_EQ(file->tensors().size(), 1 + 2 * std::size(cases));
+  for (const Case& c : cases) {
+    const GgufTensor& tensor = *file->tensor(std::string(c.name) + ".stored").value();
+    EXPECT_EQ(tensor.type, c.type) << c.name;
+    EXPECT_EQ(tensor.shape, (std::vector<uint64_t>{512, 3})) << c.name;
+    EXPECT_EQ(tensor.bytes.size(), 3 * c.bytes) << c.name;
+  }
 }
 
 TEST(Gguf, OpenMapsWhatFromBytesReads) {

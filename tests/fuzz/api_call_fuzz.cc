@@ -3,6 +3,7 @@
 
 #include "common/check.h"
 #include "gateway/api_call.h"
+#include "gateway/api_choices.h"
 #include "gateway/stop_matcher.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "tests/support/tiny_model.h"
@@ -37,27 +38,38 @@ void check_tokens(const std::vector<TokenId>& tokens) {
 void check_ignored(const std::vector<std::string>& names) {
   CHECK(names.size() <= 8);
   for (const std::string& name : names) {  // they go into a header
-    CHECK(name.size() <= 64);
+    CHECK(name.size() <= std::string_view("messages[].content[].").size() + 64);
     for (const char c : name) CHECK(c >= 0x20 && c <= 0x7e && c != '"' && c != ',');
   }
 }
 
 void check_accepted(const ApiRequest& request) {
-  const Work work{.prompt = request.work.prompt,
-                  .output_tokens_max = request.work.output_tokens_max,
-                  .sampling = request.work.sampling,
-                  .stop_tokens = request.work.stop_tokens,
-                  .digest_logits = request.work.digest_logits};
-  CHECK(!work.prompt.empty() && work.output_tokens_max >= 1);
-  CHECK(work.prompt.size() + work.output_tokens_max <= kModelLen);
-  check_tokens(work.prompt);
-  check_tokens(work.stop_tokens);
   CHECK(model().has_name(request.model));
   CHECK(request.stop.size() <= kStopStringsMax);
   for (const std::string& stop : request.stop) CHECK(!stop.empty() && stop.size() <= kStopBytesMax);
-  const Reserve sent{work, BootId{}};
-  const auto arrived = decode_message(encode_message(BootId{1}, sent));
-  CHECK(arrived && std::get<Reserve>(arrived->message) == sent);
+  uint64_t ids = 1;
+  const auto choices = choice_requests(request, {}, {}, {BootId{1}, 1}, [&] { return RequestId{BootId{1}, ++ids}; });
+  CHECK(!choices.empty() && choices.size() <= kAnswerChoicesMax && ids == choices.size());
+  size_t entries = 0, prompt_tokens = 0;
+  for (const GenerateRequest& choice : choices) {
+    const Work work{.prompt = choice.prompt,
+                    .output_tokens_max = choice.output_tokens_max,
+                    .sampling = choice.sampling,
+                    .stop_tokens = choice.stop_tokens,
+                    .digest_logits = choice.digest_logits,
+                    .logprob_count = choice.logprob_count,
+                    .score_prompt = choice.score_prompt};
+    CHECK(!work.prompt.empty() && work.output_tokens_max >= 1);
+    CHECK(work.prompt.size() + work.output_tokens_max <= kModelLen);
+    check_tokens(work.prompt);
+    check_tokens(work.stop_tokens);
+    entries += (work.output_tokens_max + (request.echo ? work.prompt.size() : 0)) * work.logprob_count;
+    if (!choice.leader) prompt_tokens += work.prompt.size();
+    const Reserve sent{work, BootId{}};
+    const auto arrived = decode_message(encode_message(BootId{1}, sent));
+    CHECK(arrived && std::get<Reserve>(arrived->message) == sent);
+  }
+  CHECK(entries <= kLogprobEntriesMax && prompt_tokens <= kListContexts * kModelLen);
 }
 
 // Text that /tokenize took apart is what /detokenize makes of the tokens: the vocabulary has every byte.
@@ -71,9 +83,12 @@ void check_plain(std::string_view path, std::string_view body, const PlainAnswer
   const auto back = parse_api_call("/detokenize", Json{{"tokens", told.at("tokens")}}.dump(), model(), kModelLen, 0);
   CHECK(back.has_value());
   const Json asked = Json::parse(body);
-  const std::string_view field = asked.contains("prompt") && !asked["prompt"].is_null() ? "prompt" : "content";
-  if (!asked.contains(field) || !asked[std::string(field)].is_string()) return;  // messages
-  CHECK(Json::parse(std::get<PlainAnswer>(*back).body).at("prompt") == asked[std::string(field)]);
+  const auto given = [&](const char* name) { return asked.contains(name) && !asked[name].is_null(); };
+  CHECK(int{given("prompt")} + int{given("content")} + int{given("messages")} == 1);
+  if (given("messages")) return;
+  const Json& text = asked[given("prompt") ? "prompt" : "content"];
+  if (asked.contains("add_special") && asked["add_special"] == true) return;  // its token has a text too
+  CHECK(Json::parse(std::get<PlainAnswer>(*back).body).at("prompt") == text);
 }
 
 void check_refused(const ApiError& error) {

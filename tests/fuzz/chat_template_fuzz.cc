@@ -16,6 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   ChatTemplate::Inputs inputs{.bos_token = "<|im_start|>", .eos_token = "<|im_end|>"};
+  inputs.now = std::tm{};
   for (size_t at = 1; at + 1 < parts.size(); at += 2)
     inputs.messages.push_back({std::string(parts[at]), std::string(parts[at + 1])});
   for (const bool prompt : {true, false}) {

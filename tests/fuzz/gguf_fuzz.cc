@@ -35,7 +35,7 @@ void check_config(const GgufFile& file) {
   if (!config) return;
   CHECK(config->layer_count > 0 && config->heads > 0 && config->kv_heads > 0 && config->head_dim > 0);
   CHECK(config->heads % config->kv_heads == 0 && config->head_dim % 2 == 0 && config->context_max > 0);
-  CHECK(config->rope_theta > 0 && config->rms_epsilon >= 0 && config->kv_layout().block_bytes() > 0);
+  CHECK(config->rope.theta_base > 0 && config->rms_epsilon >= 0 && config->kv_layout().block_bytes() > 0);
 }
 
 void check_text_side(const GgufFile& file) {
@@ -43,7 +43,8 @@ void check_text_side(const GgufFile& file) {
   if (!made) return;
   const Tokenizer& tokenizer = **made;
   CHECK(tokenizer.end_of_sequence() < tokenizer.vocab_size());
-  CHECK(tokenizer.begin_of_sequence() < tokenizer.vocab_size());
+  CHECK(!tokenizer.begin_of_sequence() || *tokenizer.begin_of_sequence() < tokenizer.vocab_size());
+  for (const TokenId token : tokenizer.end_of_generation()) CHECK(token < tokenizer.vocab_size());
   const auto tokens = tokenizer.encode(kProbe, SpecialTokens::kParse);
   CHECK(tokens.has_value());
   for (const TokenId token : *tokens) CHECK(token < tokenizer.vocab_size());

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/check.h"
+#include "gateway/http_framing.h"
 #include "gateway/http_reply.h"
 #include "gateway/http_server.h"
 #include "tests/fuzz/fuzz_input.h"
@@ -72,10 +73,22 @@ std::string answer(std::string_view bytes, size_t piece_bytes) {
   if (error && error != http::error::need_more)
     check_reply(reply.unreadable(error, limits.header_bytes_max, limits.body_bytes_max), head);
   if (!parser.is_header_done()) return "no header";
+  // What is taken has one end only, whoever reads it.
+  const std::string_view fault = framing_fault(request);
+  if (fault.empty()) {
+    CHECK(parser.chunked() == (request.count(http::field::transfer_encoding) > 0));
+    CHECK(parser.content_length().has_value() == (request.count(http::field::content_length) > 0));
+    CHECK(!parser.chunked() || !parser.content_length());
+    CHECK(request.version() == 10 || request.count(http::field::host) == 1);
+  } else {
+    check_reply(reply.malformed(fault), head);
+  }
+  CHECK(!awaits_continue(request) || request.count(http::field::expect) > 0);
   if (const auto refusal = reply.refuse(request)) check_reply(*refusal, head);
   check_reply(reply.unauthorized(request), head);
   CHECK(reply.request_name().size() <= 128 && !reply.request_name().empty());
   return std::string(request.method_string()) + std::string(request.target()) + reply.request_name() +
+         std::string(fault) + (awaits_continue(request) ? "continue" : "") +
          (parser.is_done() ? request.body() : "no end");
 }
 

@@ -63,7 +63,24 @@ GgufWriter model_file(const std::string& chat_template) {
   return writer;
 }
 
+// The same with a SentencePiece vocabulary, without byte tokens: those alone would be longer than an input may be.
+GgufWriter piece_file() {
+  const std::vector<std::string> tokens{"<unk>", "<s>", "</s>", "<tool>", "[PAD]", "▁", "a", "b",
+                                        "é",     "ab",  "▁a",   "▁ab",    "▁▁",    "H", "e", "l"};
+  std::vector<int32_t> types(tokens.size(), 1);
+  std::vector<float> scores;
+  for (size_t token = 0; token < tokens.size(); ++token) scores.push_back(-static_cast<float>(token / 2));
+  types[0] = 2, types[1] = types[2] = 3, types[3] = 4, types[4] = 5;
+  GgufWriter writer(8);
+  writer.add("tokenizer.ggml.model", "llama").add("tokenizer.ggml.add_space_prefix", true);
+  writer.add_array("tokenizer.ggml.tokens", tokens).add_array("tokenizer.ggml.token_type", types);
+  writer.add_array("tokenizer.ggml.scores", scores).add("tokenizer.ggml.unknown_token_id", uint32_t{0});
+  writer.add("tokenizer.ggml.bos_token_id", uint32_t{1}).add("tokenizer.ggml.eos_token_id", uint32_t{2});
+  return writer;
+}
+
 void make_gguf(const std::filesystem::path& folder) {
+  store(folder, "pieces", piece_file().bytes());
   store(folder, "model", model_file("").bytes());
   store(folder, "chat_model",
         model_file("{% for m in messages %}<|a|>{{ m['content'] }}<|im_end|>{% endfor %}").bytes());
@@ -76,6 +93,13 @@ void make_gguf(const std::filesystem::path& folder) {
   values.add_tensor("f32", GgufType::kF32, {4, 2}, Bytes(32)).add_tensor("q8", GgufType::kQ8_0, {32}, Bytes(34));
   values.add_tensor("bf16", GgufType::kBf16, {2, 2, 2}, Bytes(16));
   store(folder, "values", values.bytes());
+  GgufWriter mixed;  // as Q4_K_M files mix them, and the types in which llama.cpp falls back for odd shapes
+  mixed.add_tensor("q4_k", GgufType::kQ4_K, {512, 2}, Bytes(576))
+      .add_tensor("q6_k", GgufType::kQ6_K, {256}, Bytes(210));
+  mixed.add_tensor("q5_k", GgufType::kQ5_K, {256, 3}, Bytes(528)).add_tensor("q5_0", GgufType::kQ5_0, {64}, Bytes(44));
+  mixed.add_tensor("q5_1", GgufType::kQ5_1, {32}, Bytes(24)).add_tensor("q4_0", GgufType::kQ4_0, {32, 2}, Bytes(36));
+  mixed.add_tensor("f16", GgufType::kF16, {3}, Bytes(6));
+  store(folder, "mixed", mixed.bytes());
   GgufWriter tensors(8);  // nearly nothing but offsets and shapes
   for (const char* const name : {"a", "b", "c", "d"}) tensors.add_tensor(name, GgufType::kF32, {4}, Bytes(16));
   store(folder, "tensors", tensors.bytes());

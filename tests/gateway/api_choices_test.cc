@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 
 #include "tests/gateway/ask.h"
@@ -36,7 +39,7 @@ TEST_F(ApiChoices, EachChoiceIsARequestAndFollowsTheFirstOfItsPrompt) {
   const auto parsed = parse(R"({"prompt":["ab","c"],"n":3,"echo":true,"logprobs":2,"seed":9})");
   ASSERT_TRUE(parsed) << parsed.error().message;
   uint64_t ids = 10;
-  const auto requests = choice_requests(*parsed, {}, {BootId{1}, 10}, [&] { return RequestId{BootId{1}, ++ids}; });
+  const auto requests = choice_requests(*parsed, {}, {}, {BootId{1}, 10}, [&] { return RequestId{BootId{1}, ++ids}; });
   ASSERT_EQ(requests.size(), 6u);
   for (size_t index = 0; index < 6; ++index) {
     const GenerateRequest& one = requests[index];
@@ -94,6 +97,14 @@ TEST_F(ApiChoices, BoundsAreNamed) {
   EXPECT_EQ(chat(R"(,"echo":true)"), "echo");
 }
 
+// The payloads of a stream but its [DONE].
+std::vector<Json> events_of(const std::string& stream) {
+  std::vector<Json> events;
+  for (size_t at = 0; (at = stream.find("data: {", at)) != std::string::npos; at = stream.find('\n', at))
+    events.push_back(Json::parse(stream.substr(at + 6, stream.find('\n', at) - at - 6)));
+  return events;
+}
+
 StreamToken token_of(char byte, uint32_t index, std::vector<TokenLogprob> logprobs) {
   return {{}, index, static_cast<unsigned char>(byte), 0, {}, false, std::move(logprobs)};
 }
@@ -110,8 +121,53 @@ TEST_F(ApiChoices, CompletionLogprobsHaveOpenAisShapeBehindAnEcho) {
   const Json expected = Json::parse(R"({"tokens":["a","bytes:\\xc3","bytes:\\xa9","z"],
     "token_logprobs":[null,-1.0,-0.25,-2.0],
     "top_logprobs":[null,{"b":-0.5,"bytes:\\xc3":-1.0},{"bytes:\\xa9":-0.25},{"y":-1.0,"z":-2.0}],
-    "text_offset":[0,1,2,2]})");
+    "text_offset":[0,1,1,2]})");
   EXPECT_EQ(choice["logprobs"], expected) << choice["logprobs"].dump();
+}
+
+TEST_F(ApiChoices, ACharacterThatAnEchoBeginsAndItsAnswerEndsIsWhole) {
+  const AnswerShape shape{.logprobs = true, .echoed = {{'a', 0xc3}}};
+  StreamEnd end;
+  end.finish = FinishReason::kLength;
+  OpenAiAnswer whole({}, tokenizer_, shape);
+  for (uint32_t index = 0; const char byte : {'\xa9', 'z'}) whole.add_token(0, token_of(byte, index++, {{'z', -2}}));
+  whole.add_end(0, end);
+  const Json choice = Json::parse(whole.body())["choices"][0];
+  EXPECT_EQ(choice["text"], "a\xc3\xa9z");
+  EXPECT_EQ(choice["logprobs"]["text_offset"], Json({0, 1, 1, 2}));
+
+  OpenAiAnswer streamed({}, tokenizer_, shape);
+  std::string rest, stream, text;
+  for (uint32_t index = 0; const char byte : {'\xa9', 'z'})
+    streamed.stream_token(0, token_of(byte, index++, {{'z', -2}}), rest);
+  streamed.stream_end(0, end, rest);
+  while (streamed.stream_echo(stream)) continue;
+  for (const Json& event : events_of(stream + rest)) text += event["choices"][0]["text"].get<std::string>();
+  EXPECT_EQ(text, "a\xc3\xa9z");
+
+  OpenAiAnswer alone({}, tokenizer_, {.prompt_only = true, .echoed = {{'a', 0xc3}}});
+  alone.add_end(0, end);
+  EXPECT_EQ(Json::parse(alone.body())["choices"][0]["text"], "a\xef\xbf\xbd");
+}
+
+TEST_F(ApiChoices, LogprobsAreWrittenWithTheDigitsOfAFloat) {
+  std::mt19937 random(7);
+  std::uniform_real_distribution<float> exponent(-40, 7);
+  std::vector<TokenLogprob> drawn{{'z', -0.1f}, {'y', -std::numeric_limits<float>::infinity()}};
+  for (int index = 0; index < 10000; ++index) drawn.push_back({'a', -std::exp2(exponent(random))});
+  size_t longer = 0;
+  for (const TokenLogprob& one : drawn) {
+    const ScoredToken scored{one.token, {one}, 0};
+    const std::string text =
+        logprobs_json(Endpoint::kCompletions, tokenizer_, {&scored, 1})["token_logprobs"][0].dump();
+    if (std::isinf(one.logprob)) {
+      EXPECT_EQ(text, "null");
+      continue;
+    }
+    EXPECT_EQ(static_cast<float>(std::stod(text)), one.logprob) << text;
+    longer += text.size() > 16 ? 1 : 0;
+  }
+  EXPECT_LT(longer, drawn.size() / 50);  // the library's way of writing is not always the shortest
 }
 
 TEST_F(ApiChoices, ChatLogprobsHaveOpenAisShape) {
@@ -151,10 +207,51 @@ TEST_F(ApiChoices, OneThatFailsEndsAllWithOneError) {
   EXPECT_TRUE(loop.wait_gone(2)) << "the others are cancelled";
 }
 
+// Half a million log-probabilities in one event would hold up every other client while they become JSON.
+TEST_F(ApiChoices, AStreamedEchoComesInPiecesBeforeItsTokensAndIsThatOfTheAnswerInOnePiece) {
+  FakeLoop loop([](FakeLoop& self, const GenerateRequest& request) {
+    if (request.score_prompt)
+      for (uint32_t position = 1; position < request.prompt.size(); ++position) {
+        const auto byte = static_cast<TokenId>(request.prompt[position]);
+        self.server->deliver(StreamScores{request.request, position, 2, {{byte, -1.5f}, {'b', -0.5f}}});
+      }
+    self.tokens(request, "xyz");
+    self.end(request, 3);
+  });
+  std::string long_prompt;
+  for (int index = 0; index < 150; ++index) long_prompt += "a\xe2\x82\xac";  // 600 tokens; 64 of them split a character
+  Json body = {{"prompt", {long_prompt, "short"}}, {"n", 2}, {"echo", true}, {"logprobs", 1}};
+  const Json whole = Json::parse(ask(loop, "/v1/completions", body.dump()).body)["choices"];
+  body["stream"] = true;
+  body["stream_options"] = {{"include_usage", true}, {"continuous_usage_stats", true}};
+  const RawReply reply = ask(loop, "/v1/completions", body.dump());
+  EXPECT_TRUE(reply.body.ends_with("data: [DONE]\n\n"));
+  Json joined = Json::array();
+  int tokens_so_far = 0;
+  for (size_t choice = 0; choice < 4; ++choice) joined.push_back({{"text", ""}, {"logprobs", nullptr}});
+  for (const Json& event : events_of(reply.body)) {
+    EXPECT_GE(event["usage"]["completion_tokens"], tokens_so_far);
+    tokens_so_far = event["usage"]["completion_tokens"];
+    if (event["choices"].empty()) continue;
+    const Json& piece = event["choices"][0];
+    Json& one = joined[piece["index"].get<size_t>()];
+    one["text"] = one["text"].get<std::string>() + piece["text"].get<std::string>();
+    if (piece["logprobs"].is_null()) continue;
+    EXPECT_LE(piece["logprobs"]["tokens"].size(), kEchoTokensAnEvent);
+    for (const auto& [name, list] : piece["logprobs"].items())
+      for (const Json& entry : list) one["logprobs"][name].push_back(entry);
+  }
+  for (size_t choice = 0; choice < 4; ++choice) {
+    EXPECT_EQ(joined[choice]["text"], whole[choice]["text"]) << choice;
+    EXPECT_EQ(joined[choice]["logprobs"], whole[choice]["logprobs"]) << choice;
+  }
+}
+
 class Followers : public ::testing::Test {
  protected:
-  RequestId arrive(std::optional<RequestId> leader, uint32_t output_max = 4) {
+  RequestId arrive(std::optional<RequestId> leader, uint32_t output_max = 4, std::byte tenant = {}) {
     GenerateRequest work;
+    work.tenant.bytes[0] = tenant;
     work.request = {BootId{77}, ++ids_};
     work.prompt.assign(20, TokenId{5});
     work.output_tokens_max = output_max;
@@ -187,19 +284,45 @@ TEST_F(Followers, WaitForTheLeadersSecondTokenAndGoWhereItRuns) {
   EXPECT_EQ(dispatched(), 4u);
 }
 
-TEST_F(Followers, GoOnWithoutALeaderThatEndsOrFails) {
+TEST_F(Followers, GoOnWithoutALeaderThatEndsOrLeaves) {
   test_.up_pair();
-  for (const int how : {0, 1, 2}) {
+  for (const int how : {0, 1}) {
     const RequestId leader = arrive({}, 1);
     const Attempt attempt = test_.attempt();
     const size_t before = dispatched();
     arrive(leader);
     EXPECT_EQ(dispatched(), before);
     if (how == 0) test_.token(kP, attempt, 0, FinishReason::kLength);
-    if (how == 1) test_.message(kP, Failed{attempt, ErrorCode::kInternal, "broke"});
-    if (how == 2) test_.on(ClientGone{leader});
+    if (how == 1) test_.on(ClientGone{leader});
     EXPECT_EQ(dispatched(), before + 1) << how;
   }
+}
+
+TEST_F(Followers, EndWithALeaderThatFails) {
+  test_.up_pair();
+  const RequestId leader = arrive({});
+  const Attempt attempt = test_.attempt();
+  const RequestId follower = arrive(leader);
+  test_.message(kP, Failed{attempt, ErrorCode::kInternal, "broke"});
+  EXPECT_EQ(test_.errors_of(leader), std::vector<ErrorCode>{ErrorCode::kInternal});
+  EXPECT_EQ(test_.errors_of(follower), std::vector<ErrorCode>{ErrorCode::kInternal});
+  EXPECT_EQ(dispatched(), 1u);
+  EXPECT_EQ(test_.gateway.counters().queued, 0u);
+}
+
+TEST_F(Followers, OneTenantsHeldChoicesLockOutNobodyElse) {
+  test_.up_pair();
+  const std::byte busy{1}, other{2};
+  const RequestId leader = arrive({}, 4, busy);
+  arrive(leader, 4, busy);
+  arrive(leader, 4, busy);
+  const RequestId last = arrive(leader, 4, busy);
+  const RequestId others = arrive({}, 4, other);
+  const RequestId held = arrive(others, 4, other);
+  EXPECT_TRUE(test_.errors_of(others).empty());
+  EXPECT_TRUE(test_.errors_of(held).empty());
+  ASSERT_EQ(test_.errors_of(last), std::vector<ErrorCode>{ErrorCode::kQueueFull});
+  EXPECT_NE(test_.errors[0].error.detail.find("3 further choices"), std::string::npos);
 }
 
 TEST_F(Followers, HeldOnesLeaveWithTheirClientAndHaveABoundOfTheirOwn) {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -115,6 +116,8 @@ TEST(ApiDocument, TheServedDocumentHasTheNumbersOfTheModel) {
   const Json text = fields("/v1/completions");
   EXPECT_EQ(text["required"], Json({"prompt"}));
   EXPECT_EQ(text["properties"]["max_tokens"]["maximum"], 999);
+  EXPECT_EQ(text["properties"]["max_tokens"]["minimum"], 0);
+  EXPECT_EQ(fields("/v1/chat/completions")["properties"]["max_tokens"]["minimum"], 1) << "there is no echo in a chat";
   EXPECT_EQ(text["properties"]["top_k"]["maximum"], 259);
   EXPECT_EQ(text["properties"]["temperature"]["type"], Json({"number", "null"}));
   EXPECT_EQ(text["properties"]["temperature"]["maximum"], 2);
@@ -122,8 +125,66 @@ TEST(ApiDocument, TheServedDocumentHasTheNumbersOfTheModel) {
   EXPECT_EQ(text["properties"]["stop_token_ids"]["items"]["maximum"], 258);
   EXPECT_EQ(text["properties"]["model"]["enum"], Json({"bytes", "org/second", "*", nullptr}));
   EXPECT_FALSE(text["properties"].contains("messages"));
+  const Json& message = document["components"]["schemas"]["Message"]["properties"];
+  for (const char* const name : {"images", "tool_calls"})
+    EXPECT_EQ(message[name]["enum"], Json({nullptr, false, "", Json::array(), Json::object()})) << name;
   EXPECT_EQ(fields("/v1/chat/completions")["required"], Json({"messages"}));
   EXPECT_EQ(fields("/detokenize")["required"], Json({"tokens"}));
+}
+
+// Of JSON Schema what the schema of /health uses.
+void expect_fits(const Json& value, const Json& schema) {
+  SCOPED_TRACE(value.dump() + " against " + schema.dump());
+  if (schema.contains("enum")) {
+    EXPECT_NE(std::ranges::find(schema["enum"], value), schema["enum"].end());
+  }
+  if (schema.contains("type")) {
+    const bool fits = (schema["type"] == "object" && value.is_object()) ||
+                      (schema["type"] == "array" && value.is_array()) ||
+                      (schema["type"] == "string" && value.is_string());
+    ASSERT_TRUE(fits);
+  }
+  for (const Json& name : schema.value("required", Json::array())) EXPECT_TRUE(value.contains(name)) << name;
+  if (value.is_array()) {
+    EXPECT_GE(value.size(), schema.value("minItems", 0u));
+    for (const Json& item : value) expect_fits(item, schema["items"]);
+  }
+  if (!value.is_object()) return;
+  EXPECT_EQ(schema.value("additionalProperties", true), false);
+  for (const auto& [name, member] : value.items()) {
+    ASSERT_TRUE(schema["properties"].contains(name)) << name;
+    expect_fits(member, schema["properties"][name]);
+  }
+}
+
+TEST(ApiDocument, HealthIsWhatItsSchemaSays) {
+  FakeLoop loop(says("x"));
+  const Json health = Json::parse(fetch(loop, "/openapi.json").body)["components"]["schemas"]["Health"];
+  const auto said = [&](GatewayHealth now) {
+    GatewayStatus status;
+    status.health = std::move(now);
+    loop.server->publish(status);
+    const Json body = Json::parse(fetch(loop, "/health").body);
+    expect_fits(body, health);
+    return body["status"].get<std::string>();
+  };
+  EXPECT_EQ(said({}), "ok");
+  EXPECT_EQ(said({.degraded = {"prefill 1 is draining"}}), "ok");
+  EXPECT_EQ(said({.draining = true, .reasons = {"the gateway is draining"}}), "draining");
+  EXPECT_EQ(said({.reasons = {"no decode node is connected"}, .degraded = {"prefill 1 is draining"}}), "unavailable");
+  expect_fits(Json::parse(fetch(loop, "/health/live").body), health);
+}
+
+TEST(ApiDocument, StopTokensArePromisedAsManyAsAreTaken) {
+  FakeLoop loop(says("x"));
+  const Json document = Json::parse(fetch(loop, "/openapi.json").body);
+  const size_t most = document["paths"]["/v1/completions"]["post"]["requestBody"]["content"]["application/json"]
+                              ["schema"]["properties"]["stop_token_ids"]["maxItems"];
+  for (const bool ignore_eos : {false, true})
+    for (const size_t count : {most, most + 1}) {
+      const Json body = {{"prompt", "a"}, {"stop_token_ids", std::vector<int>(count, 7)}, {"ignore_eos", ignore_eos}};
+      EXPECT_EQ(ask(loop, "/v1/completions", body.dump()).status, count == most ? 200u : 400u);
+    }
 }
 
 TEST(ApiDocument, EveryRouteOfTheTableIsServedAndEveryOtherIsNot) {

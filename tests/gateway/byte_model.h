@@ -17,16 +17,18 @@ class ByteTokenizer final : public Tokenizer {
  public:
   static constexpr TokenId kStart = 256, kEnd = 257, kEndOfText = 258;
 
-  Result<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special) const override {
-    if (before_encode) before_encode(text);
+  Result<std::vector<TokenId>> encode_parts(std::span<const TextPart> parts) const override {
     std::vector<TokenId> tokens;
-    while (!text.empty()) {
-      TokenId token = static_cast<unsigned char>(text.front());
-      if (special == SpecialTokens::kParse)
-        for (const TokenId candidate : {kStart, kEnd, kEndOfText})
-          if (text.starts_with(token_bytes(candidate))) token = candidate;
-      tokens.push_back(token);
-      text.remove_prefix(token_bytes(token).size());
+    for (auto [text, special] : parts) {
+      if (before_encode) before_encode(text);
+      while (!text.empty()) {
+        TokenId token = static_cast<unsigned char>(text.front());
+        if (special == SpecialTokens::kParse)
+          for (const TokenId candidate : {kStart, kEnd, kEndOfText})
+            if (text.starts_with(token_bytes(candidate))) token = candidate;
+        tokens.push_back(token);
+        text.remove_prefix(token_bytes(token).size());
+      }
     }
     return tokens;
   }
@@ -37,11 +39,18 @@ class ByteTokenizer final : public Tokenizer {
     return std::string_view(bytes_).substr(token, 1);
   }
   bool is_special(TokenId token) const override { return token >= kStart; }
-  uint32_t vocab_size() const override { return 259; }
+  uint32_t vocab_size() const override {
+    if (before_size) before_size();
+    return 259;
+  }
   TokenId end_of_sequence() const override { return kEnd; }
-  TokenId begin_of_sequence() const override { return kEndOfText; }
+  std::optional<TokenId> begin_of_sequence() const override { return kEndOfText; }
+  bool adds_begin_of_sequence() const override { return adds_begin; }
+  std::span<const TokenId> end_of_generation() const override { return {&kEnd, 1}; }
 
+  bool adds_begin = false;
   std::function<void(std::string_view)> before_encode;  // runs on the thread that encodes
+  std::function<void()> before_size;                    // that asks for the vocabulary's size
 
  private:
   std::string bytes_ = [] {

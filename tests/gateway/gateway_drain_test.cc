@@ -9,6 +9,7 @@
 namespace spillway {
 namespace {
 
+using namespace std::chrono_literals;
 constexpr PeerId kP = GatewayUnderTest::kP, kD = GatewayUnderTest::kD, kP2 = GatewayUnderTest::kP2,
                  kD2 = GatewayUnderTest::kD2;
 
@@ -108,6 +109,46 @@ TEST(GatewayHealth, RequestsThatStandStillMakeItUnreadyUntilOneMoves) {
   EXPECT_EQ(test.gateway.health(test.now).reasons,
             std::vector<std::string>{"none of the 1 requests under way came forward for 16 s"});
   test.token(kP, test.attempt(), 0);
+  EXPECT_TRUE(test.gateway.health(test.now).ready());
+}
+
+TEST(GatewayHealth, ATransferThreadThatHangsIsNamed) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.message(kD, Load{.blocks_free = 64, .running_sequences = 1, .transfer_stalled_ms = 6000});
+  EXPECT_EQ(test.gateway.health(test.now).reasons,
+            std::vector<std::string>{"decode 2 has moved no KV blocks for 6 s: its transfer thread does not answer"});
+  test.arrive();
+  EXPECT_TRUE(test.all<Reserve>(kD).empty());
+  test.message(kD, Load{.blocks_free = 64, .running_sequences = 1});
+  EXPECT_TRUE(test.gateway.health(test.now).ready());
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 1u);
+}
+
+TEST(GatewayHealth, WhatIsNeverPlacedMakesItUnreadyUnlessNodesMoveForOthers) {
+  GatewayUnderTest test;
+  test.up_pair();
+  const auto full = [&](uint64_t steps) {
+    Load load{.blocks_free = 0, .running_sequences = 3};
+    load.totals.steps = steps;
+    test.message(kD, load);
+  };
+  full(1);
+  test.advance(1h);
+  test.arrive();
+  EXPECT_TRUE(test.gateway.health(test.now).ready()) << "it just came";
+  test.advance(15s - 1ns);
+  EXPECT_TRUE(test.gateway.health(test.now).ready());
+  test.arrive();  // one more changes nothing
+  test.advance(1ns);
+  EXPECT_EQ(test.gateway.health(test.now).reasons,
+            std::vector<std::string>{"none of the 2 requests that wait was placed for 15 s, and no node moves"});
+  full(2);  // of another gateway's requests
+  EXPECT_TRUE(test.gateway.health(test.now).ready());
+  test.advance(15s);
+  EXPECT_FALSE(test.gateway.health(test.now).ready());
+  test.message(kD, Load{.blocks_free = 64});
+  EXPECT_EQ(test.all<Reserve>(kD).size(), 2u);
   EXPECT_TRUE(test.gateway.health(test.now).ready());
 }
 

@@ -49,6 +49,62 @@ TEST(GatewayQueue, WaitsForBothRolesAndSaysWhichIsMissing) {
   EXPECT_EQ(test.gateway.counters().running, 1u);
 }
 
+TEST(GatewayQueue, WhatOnlyAStalledNodeCouldHoldHoldsUpNobodyElse) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill);
+  test.up(kD, Role::kDecode, 64, 512);
+  test.up(kD2, Role::kDecode, 2, 512);  // 32 tokens
+  test.message(kD, Load{.blocks_free = 64, .stalled_ms = 6000});
+  const RequestId large = test.arrive(100, 4);
+  EXPECT_EQ(test.errors_of(large), Codes{ErrorCode::kUnavailable});
+  EXPECT_NE(test.errors[0].error.detail.find("decode 2 has made no step for 6 s"), std::string::npos)
+      << test.errors[0].error.detail;
+  const RequestId small = test.arrive(20, 4);
+  EXPECT_EQ(test.attempt().request, small) << "it has its node";
+  test.message(kD, Load{.blocks_free = 64});
+  const RequestId another = test.arrive(100, 4);
+  EXPECT_EQ(test.attempt().request, another);
+}
+
+TEST(GatewayQueue, ARequestWaitsWhileNoNodeOfARoleWorks) {
+  GatewayUnderTest test;
+  test.up(kP, Role::kPrefill);
+  test.up(kD, Role::kDecode, 64, 512);
+  test.message(kD, Load{.blocks_free = 64, .stalled_ms = 6000});
+  const RequestId waits = test.arrive(100, 4);
+  EXPECT_TRUE(test.errors_of(waits).empty()) << "no decode node works: as if none were there, it waits";
+  test.message(kD, Load{.blocks_free = 64});
+  EXPECT_EQ(test.attempt().request, waits);
+}
+
+TEST(GatewayQueue, EveryWaitIsCountedOnceHoweverItEnds) {
+  GatewayUnderTest test({.queue_max = 2});
+  const auto waits = [&] { return test.gateway.counters().queue_waits; };
+  const auto in_bucket_of = [&](double bound) {
+    const auto found = std::ranges::find(kSecondsBuckets, bound);
+    return waits().counts[static_cast<size_t>(found - kSecondsBuckets.begin())];
+  };
+  const RequestId leaves = test.arrive();
+  test.advance(2s);
+  test.on(ClientGone{leaves});
+  EXPECT_EQ(in_bucket_of(2.5), 1u);
+  test.arrive();
+  test.arrive();
+  test.arrive();  // 429: it did not wait
+  test.advance(300s);
+  EXPECT_EQ(in_bucket_of(300), 2u);
+  test.up_pair();
+  test.arrive();
+  EXPECT_EQ(in_bucket_of(0.001), 1u);
+  test.refuse(kD, test.attempt());  // a second dispatch is no second wait
+  test.advance(1s);
+  EXPECT_EQ(test.all<Prefill>(kP).size(), 2u);
+  uint64_t all = 0;
+  for (const uint64_t count : waits().counts) all += count;
+  EXPECT_EQ(all, 4u);
+  EXPECT_DOUBLE_EQ(waits().seconds_sum, 602);
+}
+
 TEST(GatewayQueue, WithoutNodesARequestEndsAtTheWaitLimit) {
   GatewayUnderTest test;
   const RequestId request = test.arrive();
@@ -151,6 +207,59 @@ TEST(GatewayQueue, NoSpaceGoesBackToTheHeadWithTheNextEpoch) {
   EXPECT_TRUE(test.tokens.empty());
   test.refuse(kP, attempt);  // so is this
   EXPECT_EQ(test.gateway.counters().running, 1u);
+}
+
+// P is quicker than D's word, and the client has the token.
+TEST(GatewayQueue, ARefusalBehindTheFirstTokenGoesBackTooAndTheTokenIsSaidOnce) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.up(kD2, Role::kDecode);
+  const RequestId request = test.arrive();
+  const Attempt first = test.attempt();
+  test.token(kP, first, 0);
+  test.refuse(kD, first);
+  EXPECT_TRUE(test.errors.empty());
+  const Attempt second = test.attempt();
+  ASSERT_NE(second, first);
+  test.token(kP, second, 0);
+  for (uint32_t index = 1; index < 4; ++index)
+    test.token(kD2, second, index, index == 3 ? FinishReason::kLength : FinishReason::kNone);
+  EXPECT_EQ(test.streamed(request), (std::vector<TokenId>{100, 101, 102, 103}));
+  ASSERT_EQ(test.ends.size(), 1u);
+  EXPECT_EQ(test.ends[0].waterfall.output_tokens, 4u);
+  EXPECT_EQ(test.gateway.counters().output_tokens, 4u);
+  EXPECT_EQ(test.gateway.counters().prompt_tokens, 20u);
+}
+
+TEST(GatewayQueue, AnotherFirstTokenOfASecondAttemptIsAnErrorAndNeverAText) {
+  GatewayUnderTest test;
+  test.up_pair();
+  test.up(kD2, Role::kDecode);
+  const RequestId request = test.arrive();
+  test.token(kP, test.attempt(), 0);
+  test.refuse(kD, test.attempt());
+  Token other;
+  other.attempt = test.attempt();
+  other.token = 99;
+  test.message(kP, other);
+  EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kInternal});
+  EXPECT_EQ(test.streamed(request), std::vector<TokenId>{100});
+}
+
+TEST(GatewayQueue, ThePromptThatYieldedDidNotWaitMeanwhile) {
+  GatewayUnderTest test;
+  test.up_pair();
+  const RequestId request = test.arrive(400, 4);
+  for (uint32_t left = 400; left > 0; left -= 25) {  // 320 s, more than the limit of the queue
+    test.message(kP, Load{.blocks_free = 32, .running_sequences = 1, .queued_prompt_tokens = left});
+    test.advance(20s);
+  }
+  test.message(kD, Load{.blocks_free = 0});
+  test.refuse(kP, test.attempt());
+  test.advance(200s);
+  EXPECT_TRUE(test.errors.empty());
+  test.advance(100s);
+  EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kDeadline});
 }
 
 TEST(GatewayQueue, ANodeThatRefusedIsAskedAgainAfterAPauseOrWithMoreRoom) {

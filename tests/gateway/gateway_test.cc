@@ -117,11 +117,12 @@ TEST(Gateway, AFailureReachesTheClientAndTheOtherLeg) {
   EXPECT_EQ(test.gateway.counters().errors.at(ErrorCode::kInternal), 1u);
 }
 
-TEST(Gateway, NoSpaceAfterATokenIsAnError) {
+TEST(Gateway, NoSpaceAfterATokenOfTheDecodeNodeIsAnError) {
   GatewayUnderTest test;
   test.up_pair();
   const RequestId request = test.arrive();
   test.token(kP, test.attempt(), 0);
+  test.token(kD, test.attempt(), 1);
   test.refuse(kD, test.attempt());
   EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kNoSpace});
 }
@@ -164,6 +165,19 @@ TEST(Gateway, TheLossOfPBeforeDDecodesIsAnError) {
   test.token(kP, test.attempt(), 0);
   test.on(PeerGone{kP, "died"});
   EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kPeerLost});
+}
+
+TEST(Gateway, WhatANodeDoesNotTakeIsNotTheClientsFault) {
+  for (const auto& [of_node, told] : {std::pair(ErrorCode::kInvalidArgument, ErrorCode::kInternal),
+                                      std::pair(ErrorCode::kUnsupported, ErrorCode::kUnavailable),
+                                      std::pair(ErrorCode::kTooLong, ErrorCode::kTooLong)}) {
+    GatewayUnderTest test;
+    test.up_pair();
+    const RequestId request = test.arrive();
+    test.message(kD, Failed{test.attempt(), of_node, "the reason"});
+    EXPECT_EQ(test.errors_of(request), Codes{told});
+    EXPECT_NE(test.errors[0].error.detail.find("decode 2: the reason"), std::string::npos);
+  }
 }
 
 TEST(Gateway, AClientThatLeavesCancelsBothLegsAtOnce) {
@@ -298,6 +312,7 @@ TEST(Gateway, MessagesOfStrangersChangeNothing) {
 
 TEST(GatewayCounts, TotalsOfNodesGrowFromTheirFirstLoadAndOutliveThem) {
   GatewayUnderTest test;
+  test.announces = false;
   test.up_pair();
   test.up(kD2, Role::kDecode);
   const auto announce = [&](PeerId node, uint64_t steps) {

@@ -18,7 +18,7 @@ class GatewayUnderTest {
   explicit GatewayUnderTest(const GatewayConfig& config = {})
       : gateway(config, BootId{77}), effects_(gateway.effects_max()) {}
 
-  static constexpr uint32_t kBlockTokens = 16;
+  static constexpr uint32_t kBlockTokens = 16, kSequencesMax = 16;
 
   void up(PeerId peer, Role role, uint32_t blocks = 64, uint32_t model_len = 512) {
     on(PeerUp{peer, hello(peer, role, blocks, model_len)});
@@ -30,7 +30,7 @@ class GatewayUnderTest {
     hello.name = std::string(role_name(role)) + " " + std::to_string(static_cast<uint32_t>(peer));
     hello.control_endpoint = "ipc://" + hello.name;
     hello.blocks_total = blocks;
-    hello.sequences_max = 16;
+    hello.sequences_max = kSequencesMax;
     hello.max_model_len = model_len;
     hello.block_tokens = kBlockTokens;
     hello.step_tokens = 512;
@@ -61,11 +61,21 @@ class GatewayUnderTest {
     token.timings = timings;
     message(from, token);
   }
-  void message(PeerId from, Message message) { on(PeerMessage{from, std::move(message)}); }
+  // A Load that names no share is that of a node with this gateway alone, which has heard all if it has any sequence.
+  void message(PeerId from, Message message) {
+    if (auto* const load = std::get_if<Load>(&message); load != nullptr && load->blocks_share == 0) {
+      load->blocks_share = load->blocks_free;
+      load->sequences_share = kSequencesMax - std::min(load->running_sequences, kSequencesMax);
+      if (load->newest_transfer == 0 && load->running_sequences > 0) load->newest_transfer = newest_transfer(from);
+    }
+    on(PeerMessage{from, std::move(message)});
+  }
   void refuse(PeerId from, const Attempt& attempt) { message(from, Failed{attempt, ErrorCode::kNoSpace, "full"}); }
   void on(const GatewayEvent& event) {
     gateway.on(event, now, effects_);
     take();
+    const auto* const up = std::get_if<PeerUp>(&event);
+    if (up != nullptr && announces) message(up->peer, Load{.blocks_free = up->hello.blocks_total});
   }
   void advance(Duration duration) {
     now += duration;
@@ -100,12 +110,19 @@ class GatewayUnderTest {
     }
     return found;
   }
+  uint64_t newest_transfer(PeerId node) const {
+    uint64_t newest = 0;
+    for (const Prefill& one : all<Prefill>(node)) newest = std::max(newest, one.work.attempt.transfer.counter);
+    for (const Reserve& one : all<Reserve>(node)) newest = std::max(newest, one.work.attempt.transfer.counter);
+    return newest;
+  }
   static BootId boot_of(PeerId peer) { return BootId{1000 + static_cast<uint64_t>(peer)}; }
 
   static constexpr PeerId kP{1}, kD{2}, kP2{3}, kD2{4};
   Gateway gateway;
   TimePoint now{std::chrono::hours(1)};
   NodeTimings timings;
+  bool announces = true;  // a node that comes up says its Load at once
   std::vector<SendMessage> sent;
   std::vector<StreamToken> tokens;
   std::vector<StreamScores> scores;

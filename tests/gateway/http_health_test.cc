@@ -52,12 +52,14 @@ TEST(HttpHealth, ReadinessGivesItsReason) {
   loop.server->publish(status);
   RawReply reply = fetch(loop, "/health/ready");
   EXPECT_EQ(reply.status, 503u);
+  EXPECT_EQ(reply.headers.at("retry-after"), "1");
   EXPECT_EQ(Json::parse(reply.body)["reason"], "no decode node is connected");
   EXPECT_EQ(Json::parse(reply.body)["reasons"], (Json{"no decode node is connected", "decode 1 is draining"}));
   status.health = {.degraded = {"prefill 1 is draining"}};
   loop.server->publish(status);
   reply = fetch(loop, "/health");
   EXPECT_EQ(reply.status, 200u);
+  EXPECT_FALSE(reply.headers.contains("retry-after"));
   EXPECT_EQ(Json::parse(reply.body), (Json{{"status", "ok"}, {"degraded", {"prefill 1 is draining"}}}));
   const TimePoint deadline = steady_now() + std::chrono::seconds(10);
   while ((reply = fetch(loop, "/health/ready")).status == 200 && steady_now() < deadline) continue;

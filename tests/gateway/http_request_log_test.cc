@@ -48,6 +48,30 @@ TEST(HttpRequestLog, ARequestIsNamedAsTheNodesTheClientAndItsTraceNameIt) {
   for (const char* const absent : {"x_request_id", "trace_id", "parent_id"}) EXPECT_FALSE(done[1].contains(absent));
 }
 
+TEST(HttpRequestLog, EachChoiceNamesTheIdThatTheAnswerCarries) {
+  CapturedLog log(LogFormat::kJson);
+  std::string answer;
+  {
+    FakeLoop loop([](FakeLoop& self, const GenerateRequest& request) {
+      if (request.prompt.size() == 2) return self.error(request, ErrorCode::kInternal, "broke");
+      self.tokens(request, "x");
+      self.end(request, 1);
+    });
+    const RawReply reply = ask(loop, "/v1/completions", R"({"prompt":"abc","n":3})");
+    answer = reply.headers.at("x-request-id");
+    EXPECT_EQ(Json::parse(reply.body)["id"], "cmpl-" + answer);
+    ask(loop, "/v1/completions", R"({"prompt":["ab","abc"],"max_tokens":1})", "X-Request-Id: fails\r\n");
+  }
+  const std::vector<std::string> lines = log.take_lines();
+  const std::vector<Json> done = said(lines, "request_done");
+  ASSERT_GE(done.size(), 3u);
+  for (size_t choice = 0; choice < 3; ++choice) {
+    EXPECT_EQ(done[choice]["request"] == answer, choice == 0);
+    EXPECT_EQ(done[choice].value("answer", "none"), choice == 0 ? "none" : answer);
+  }
+  EXPECT_FALSE(said(lines, "request_failed").at(0).contains("answer")) << "the first one's id is the answer's";
+}
+
 TEST(HttpRequestLog, ABadOrDoubledTraceIsNone) {
   FakeLoop loop(says("xyz"));
   for (const std::string& headers :

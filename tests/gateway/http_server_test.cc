@@ -320,6 +320,32 @@ TEST(HttpServer, TakenPortIsASetupErrorNamingIt) {
   }
 }
 
+TEST(HttpServer, AnAddressThatOthersReachIsRefusedWhateverItIsCalled) {
+  EventFdWaker waker;
+  Mailbox<GatewayInput> inputs(2048, waker);
+  ByteTokenizer tokenizer;
+  const ServedModel model = make_byte_model(tokenizer);
+  const auto why_refused = [&](std::string host) -> std::string {
+    HttpConfig config;
+    config.host = std::move(host);
+    config.port = 0;
+    try {
+      const HttpServer server(config, model, inputs, BootId{1});
+    } catch (const SetupError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const char* const host : {"0.0.0.0", "0"})
+    EXPECT_NE(why_refused(host).find("--insecure"), std::string::npos) << host;
+  EXPECT_NE(why_refused("").find("--host is empty"), std::string::npos);
+  const std::string any6 = why_refused("::");
+  EXPECT_TRUE(any6.find("--insecure") != std::string::npos || any6.find("cannot listen") != std::string::npos)
+      << any6;  // where there is no IPv6
+  EXPECT_EQ(why_refused("127.0.0.2"), "");
+  EXPECT_EQ(why_refused("localhost"), "");
+}
+
 TEST(HttpServer, ManyStreamsAtOnceKeepTheirTokensApart) {
   FakeLoop loop([](FakeLoop& self, const GenerateRequest& work) {
     self.tokens(work, std::string(30, static_cast<char>(work.prompt[0])));

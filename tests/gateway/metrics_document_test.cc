@@ -101,6 +101,26 @@ Families exported(const std::string& page) {
   return families;
 }
 
+TEST(MetricsDocument, EveryReasonIsThereBeforeItsFirstError) {
+  FakeLoop loop(says("x"));
+  GatewayStatus status;
+  status.counters.errors[ErrorCode::kPeerLost] = 2;
+  status.counters.queue_waits.add(std::chrono::seconds(100));
+  loop.server->publish(status);
+  const std::string page = fetch(loop, "/metrics").body;
+  for (uint8_t code = 0; code <= static_cast<uint8_t>(ErrorCode::kInternal); ++code) {
+    const auto name = std::string(error_name(static_cast<ErrorCode>(code)));
+    const std::string count = static_cast<ErrorCode>(code) == ErrorCode::kPeerLost ? "2" : "0";
+    EXPECT_NE(page.find("spillway_request_errors_total{reason=\"" + name + "\",model_name=\"bytes\"} " + count + "\n"),
+              std::string::npos)
+        << name;
+  }
+  for (const std::string bucket : {"60\"} 0", "120\"} 1", "300\"} 1", "+Inf\"} 1"})
+    EXPECT_NE(page.find("spillway_request_queue_seconds_bucket{model_name=\"bytes\",le=\"" + bucket + "\n"),
+              std::string::npos)
+        << bucket;
+}
+
 TEST(MetricsDocument, ListsExactlyWhatIsExported) {
   FakeLoop loop(says("xyz"));
   GatewayStatus status;

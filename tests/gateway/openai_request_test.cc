@@ -94,6 +94,15 @@ constexpr BadCase kBadCases[] = {
      "messages", "unsupported"},
     {"part_without_text", Form::kMessages, R"([{"role":"user","content":[{"type":"text"}]}])", "messages",
      "invalid_type"},
+    {"message_images", Form::kMessages, R"([{"role":"user","content":"a","images":["aGk="]}])", "messages",
+     "unsupported"},
+    {"message_audio", Form::kMessages, R"([{"role":"assistant","content":"a","audio":{"id":"x"}}])", "messages",
+     "unsupported"},
+    {"message_function_call", Form::kMessages, R"([{"role":"assistant","content":"a","function_call":{"name":"f"}}])",
+     "messages", "unsupported"},
+    {"whole_over_the_exact", Form::kPromptAnd, R"("seed":9007199254740993.0)", "seed", "invalid_type"},
+    {"whole_over_the_bound", Form::kPromptAnd, R"("top_k":-2.0)", "top_k", "invalid_value"},
+    {"token_minus_one", Form::kTextBody, R"({"prompt":[-1.0]})", "prompt", "invalid_value"},
     {"message_tool_calls", Form::kMessages, R"([{"role":"assistant","content":"a","tool_calls":[{}]}])", "messages",
      "unsupported"},
     {"json_mode", Form::kMessageAnd, R"("response_format":{"type":"json_object"})", "response_format", "unsupported"},
@@ -107,8 +116,10 @@ struct FieldValue {
 };
 // What this server does not do.
 constexpr FieldValue kUnsupportedFields[] = {
-    {"suffix", "\"x\""},   {"tools", "[{}]"},          {"images", "[1]"},
-    {"functions", "[{}]"}, {"chat_template", "\"x\""}, {"guided_json", R"({"a":1})"},
+    {"suffix", "\"x\""},           {"tools", "[{}]"},          {"images", "[1]"},
+    {"functions", "[{}]"},         {"chat_template", "\"x\""}, {"chat_template_kwargs", R"({"enable_thinking":false})"},
+    {"guided_json", R"({"a":1})"}, {"cache_salt", "\"x\""},    {"kv_transfer_params", R"({"do_remote_prefill":true})"},
+    {"prompt_embeds", "\"x\""},
 };
 
 std::string body_of(Form form, std::string_view text) {
@@ -165,7 +176,8 @@ TEST_F(OpenAiRequest, UnsupportedFieldsAreRefusedByNameOnBothEndpoints) {
       EXPECT_EQ(parsed.error().status, 400u);
       EXPECT_EQ(parsed.error().param, field);
       EXPECT_EQ(parsed.error().code, "unsupported");
-      EXPECT_TRUE(parse(endpoint_of(form), body_of(form, fmt::format("\"{}\":null", field))));
+      for (const char* const off : {"null", "false", "\"\"", "[]", "{}"})
+        EXPECT_TRUE(parse(endpoint_of(form), body_of(form, fmt::format("\"{}\":{}", field, off)))) << off;
     }
 }
 
@@ -287,6 +299,8 @@ TEST_F(OpenAiRequest, StopIsAStringOrUpToFour) {
   EXPECT_EQ(stops(R"(["a","b","c","\u00e9"])"), (std::vector<std::string>{"a", "b", "c", "\xc3\xa9"}));
   EXPECT_EQ(stops(fmt::format("\"{:x>256}\"", "")).front().size(), 256u);
   EXPECT_FALSE(parse(kText, fmt::format(R"({{"prompt":"a","stop":"{:x>257}"}})", "")));
+  EXPECT_EQ(stops(fmt::format("\"{:\xc3\xa9>256}\"", "")).front().size(), 512u) << "characters count, not bytes";
+  EXPECT_FALSE(parse(kText, fmt::format("{{\"prompt\":\"a\",\"stop\":\"{:\xc3\xa9>257}\"}}", "")));
 }
 
 TEST_F(OpenAiRequest, BatchesOfOneAndTheStarModelAreTaken) {

@@ -115,6 +115,7 @@ TEST(GatewayPreemption, TheWaitHasAnEndThatNamesItsCause) {
 
 TEST(GatewayPreemption, CountersAddWhatNodesDidWhileTheyWereConnected) {
   GatewayUnderTest test;
+  test.announces = false;
   test.up_pair();
   const auto counts = [&] { return test.gateway.counters().preemption; };
   test.message(kD, load(0, 0, 100, 0, 5000));  // before this gateway came

@@ -105,6 +105,7 @@ class RawClient {
   }
   // The server closed, and sent nothing more before.
   bool at_end() { return buffer_.empty() && !receive() && closed_; }
+  bool was_reset() const { return reset_; }  // as the last read found
   std::string read_rest() {
     while (receive()) continue;
     return take(buffer_.size());
@@ -122,7 +123,8 @@ class RawClient {
   bool receive() {
     char bytes[16384];
     const ssize_t count = ::recv(fd_.get(), bytes, sizeof bytes, 0);
-    closed_ = count == 0 || (count < 0 && errno == ECONNRESET);
+    reset_ = count < 0 && errno == ECONNRESET;
+    closed_ = count == 0 || reset_;
     if (count <= 0) return false;
     buffer_.append(bytes, static_cast<size_t>(count));
     return true;
@@ -134,7 +136,7 @@ class RawClient {
   }
 
   UniqueFd fd_;
-  bool connected_ = false, closed_ = false;
+  bool connected_ = false, closed_ = false, reset_ = false;
   std::string buffer_;
 };
 

@@ -27,7 +27,7 @@ TEST_F(SamplingFields, SamplingTakesItsBoundsAndNothingBeyond) {
     std::vector<std::string_view> good, bad;
   };
   const Field fields[] = {
-      {"top_p", {"1", "1e-6", "1e-37"}, {"0", "-0.5", "1.0001", "1e-50"}},
+      {"top_p", {"1", "1e-6", "1e-37", "1e-50", "0"}, {"-0.5", "1.0001"}},
       {"top_k", {"-1", "0", "1", "259"}, {"-2", "260", "2147483649", "18446744073709551615"}},
       {"min_p", {"0", "1", "1e-50"}, {"-0.1", "1.1"}},
       {"presence_penalty", {"-2", "2"}, {"-2.1", "2.1"}},
@@ -76,17 +76,40 @@ TEST_F(SamplingFields, AtMostThreeHundredBiasesAreTaken) {
 
 TEST_F(SamplingFields, StopTokensAreTheModelsAndTheRequests) {
   const auto both = parse(R"({"prompt":"a","stop_token_ids":[5,6]})");
-  const auto own = parse(R"({"prompt":"a","stop_token_ids":[1,2,3,4,5,6,7,8],"ignore_eos":true})");
+  const auto own = parse(R"({"prompt":"a","stop_token_ids":[1,2,3,4,5,6,7],"ignore_eos":true})");
   ASSERT_TRUE(both && own);
   EXPECT_EQ(both->work.stop_tokens, (std::vector<TokenId>{ByteTokenizer::kEnd, 5, 6}));
-  EXPECT_EQ(own->work.stop_tokens, (std::vector<TokenId>{1, 2, 3, 4, 5, 6, 7, 8}));
-  EXPECT_FALSE(parse(R"({"prompt":"a","stop_token_ids":[1,2,3,4,5,6,7,8,9],"ignore_eos":true})"));
+  EXPECT_EQ(own->work.stop_tokens, (std::vector<TokenId>{1, 2, 3, 4, 5, 6, 7}));
+  // As many as without it: one number for /openapi.json.
+  EXPECT_FALSE(parse(R"({"prompt":"a","stop_token_ids":[1,2,3,4,5,6,7,8],"ignore_eos":true})"));
+}
+
+TEST_F(SamplingFields, ATopPOfNothingIsOneThatTheNodesTake) {
+  for (const char* const value : {"0", "-0.0", "1e-50", "1e-40"}) {
+    const auto parsed = parse(fmt::format(R"({{"prompt":"a","top_p":{}}})", value));
+    ASSERT_TRUE(parsed) << value;
+    EXPECT_EQ(out_of_bounds(parsed->work.sampling), std::nullopt) << value;
+    EXPECT_LT(parsed->work.sampling.top_p, 1e-37f) << value;
+  }
 }
 
 TEST_F(SamplingFields, ATopKOfMinusOneIsOff) {
   const auto parsed = parse(R"({"prompt":"a","top_k":-1})");
   ASSERT_TRUE(parsed);
   EXPECT_EQ(parsed->work.sampling.top_k, 0u);
+}
+
+TEST_F(SamplingFields, WholeNumbersMayBeWrittenWithAPoint) {
+  const auto parsed = parse(R"({"prompt":[97.0,9.8e1],"max_tokens":16.0,"seed":-9007199254740991.0,"top_k":4e1,
+      "stop_token_ids":[7.0],"priority":-7.0,"logprobs":2.0})");
+  ASSERT_TRUE(parsed) << parsed.error().message;
+  EXPECT_EQ(parsed->work.prompt, (std::vector<TokenId>{97, 98}));
+  EXPECT_EQ(parsed->work.output_tokens_max, 16u);
+  EXPECT_EQ(parsed->work.sampling.seed, static_cast<uint64_t>(-9007199254740991));
+  EXPECT_EQ(parsed->work.sampling.top_k, 40u);
+  EXPECT_EQ(parsed->work.stop_tokens, (std::vector<TokenId>{ByteTokenizer::kEnd, 7}));
+  EXPECT_EQ(parsed->work.priority, -7);
+  EXPECT_EQ(parsed->work.logprob_count, 3u);
 }
 
 }  // namespace

@@ -22,8 +22,8 @@ class SlowPrefill {
   // Takes what was sent to it, then computes for one step. False: it had nothing to do.
   bool run_step() {
     const auto sent = test_.all<Prefill>(kP);
-    for (; taken_ < sent.size(); ++taken_) {
-      const Work& work = sent[taken_].work;
+    while (taken_ < sent.size()) {
+      const Work& work = sent[taken_++].work;
       prompts_.push_back({work.attempt, static_cast<uint32_t>(work.prompt.size())});
       announce();
     }
@@ -55,7 +55,9 @@ class SlowPrefill {
   void announce() {
     uint32_t tokens = 0;
     for (const Prompt& prompt : prompts_) tokens += prompt.tokens_left;
-    test_.message(kP, Load{4096, static_cast<uint32_t>(prompts_.size()), tokens});
+    Load load{4096, static_cast<uint32_t>(prompts_.size()), tokens};
+    if (taken_ > 0) load.newest_transfer = test_.all<Prefill>(kP)[taken_ - 1].work.attempt.transfer.counter;
+    test_.message(kP, load);
   }
   GatewayUnderTest& test_;
   Duration step_;

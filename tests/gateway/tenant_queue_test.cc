@@ -72,5 +72,51 @@ TEST_F(TenantQueue, ARefusedReserveIsTheFirstOfItsTenantAgain) {
   EXPECT_EQ(serve(), urgent);
 }
 
+class FurtherChoices : public testing::Test {
+ protected:
+  RequestId add(uint64_t id, uint8_t tenant, size_t prompt_tokens, std::optional<RequestId> leader = {}) {
+    GatewayRequest request;
+    request.work.request = {BootId{77}, id};
+    request.work.prompt.assign(prompt_tokens, TokenId{5});
+    request.work.output_tokens_max = 1;
+    request.work.tenant.bytes.fill(std::byte{tenant});
+    request.work.leader = leader;
+    request.queue_until = kUntil;
+    return table_.insert(std::move(request)).work.request;
+  }
+  RequestId start() {
+    RunningAttempt running;
+    running.attempt.request = table_.queue_head()->work.request;
+    table_.find(running.attempt.request)->attempts = 1;
+    table_.start_head(running);
+    return running.attempt.request;
+  }
+  static constexpr TimePoint kUntil{std::chrono::hours(1)}, kLater = kUntil + std::chrono::minutes(5);
+  RequestTable table_;
+};
+
+TEST_F(FurtherChoices, CostWhatTheirLeadersBlocksDoNotHold) {
+  const RequestId leader = add(1, 1, 640), other = add(2, 2, 900);
+  EXPECT_EQ(start(), leader);
+  EXPECT_EQ(start(), other);
+  table_.release(leader, {}, kLater);
+  for (const uint64_t id : {3, 4}) {
+    const RequestId follower = add(id, 1, 640, leader);
+    EXPECT_EQ(start(), follower);
+  }
+  const RequestId next = add(5, 1, 640);
+  add(6, 2, 900);
+  EXPECT_EQ(start(), next) << "its tenant paid for 640 + 2 x 64 tokens, the other for 900";
+}
+
+TEST_F(FurtherChoices, WaitInTheQueueFromWhenTheyCameIntoIt) {
+  const RequestId leader = add(1, 1, 640);
+  const RequestId follower = add(2, 1, 640, leader);
+  start();
+  EXPECT_EQ(table_.find(follower)->queue_until, kUntil);
+  table_.erase(*table_.find(leader), kLater);
+  EXPECT_EQ(table_.find(follower)->queue_until, kLater);
+}
+
 }  // namespace
 }  // namespace spillway

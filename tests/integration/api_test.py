@@ -4,6 +4,7 @@
 Prints a line a test and closes with "N passed, N failed"; exit code 1 when one failed."""
 import json
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ import openai
 import choices_api
 import sampling_api
 import server
-from api_client import (PROMPT, QUESTION, arguments, client, complete, equal, get, metric, model, post, raises,
+from api_client import (PROMPT, QUESTION, arguments, base, client, complete, equal, get, metric, model, post, raises,
                         wait_all_blocks_free)
 
 TIMINGS = {"queue_ms", "prefill_wait_ms", "prefill_ms", "transfer_ms", "commit_ms", "decode_queue_ms", "decode_step_ms",
@@ -181,7 +182,7 @@ def bad_requests_name_their_field():
     bad = openai.BadRequestError
     raises(bad, 400, "temperature", "invalid_value", prompt="a", temperature=-1)
     raises(bad, 400, "temperature", "invalid_value", prompt="a", temperature=99)
-    raises(bad, 400, "top_p", "invalid_value", prompt="a", top_p=0)
+    raises(bad, 400, "top_p", "invalid_value", prompt="a", top_p=-0.1)
     raises(bad, 400, "presence_penalty", "invalid_value", prompt="a", presence_penalty=3)
     raises(bad, 400, "logit_bias", "invalid_value", prompt="a", logit_bias={"49152": 1})
     raises(bad, 400, "logit_bias", "invalid_value", prompt="a", logit_bias={"1": 101})
@@ -216,11 +217,60 @@ def switched_off_features_are_taken():
     equal(answer.usage.completion_tokens, 2)
 
 
+def fields_without_effect_have_none():
+    fields = {"user": "somebody", "extra_body": {
+        "metadata": {"a": "b"}, "store": True, "service_tier": "auto", "safety_identifier": "s",
+        "prompt_cache_key": "k", "parallel_tool_calls": True, "response_format": {"type": "text"}, "priority": -3}}
+    plain = complete(max_tokens=4).choices[0].text
+    raw = client.completions.with_raw_response.create(model=model, prompt=PROMPT, max_tokens=4, temperature=0, **fields)
+    assert "warning" not in raw.headers, raw.headers
+    equal(raw.parse().choices[0].text, plain)
+    equal("".join(chunk.choices[0].text for chunk in complete(max_tokens=4, stream=True, **fields)), plain)
+    ask = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 4}
+    raw = client.chat.completions.with_raw_response.create(
+        **ask, user="somebody", metadata={"a": "b"}, store=True, service_tier="auto", safety_identifier="s",
+        prompt_cache_key="k", response_format={"type": "text"}, modalities=["text"],
+        extra_body={"priority": 100, "parallel_tool_calls": False})
+    assert "warning" not in raw.headers, raw.headers
+    equal(raw.parse().choices[0].message.content,
+          client.chat.completions.create(**ask).choices[0].message.content)
+
+
+def usage_runs_along():
+    chunks = list(complete(max_tokens=5, stream=True, extra_body={"ignore_eos": True},
+                           stream_options={"include_usage": True, "continuous_usage_stats": True}))
+    equal([chunk.usage.completion_tokens for chunk in chunks], [1, 2, 3, 4, 5, 5, 5])
+    equal({chunk.usage.prompt_tokens for chunk in chunks}, {chunks[-1].usage.prompt_tokens})
+
+
+def curl_reads_the_raw_events():
+    body = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 3, "stream": True,
+            "stream_options": {"include_usage": True}}
+    ran = subprocess.run(["curl", "-sSN", "-i", "--max-time", "60", f"{base}/v1/chat/completions",
+                          "-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {client.api_key}",
+                          "-d", json.dumps(body)], capture_output=True, text=False, timeout=90, check=True)
+    head, events = ran.stdout.decode().split("\r\n\r\n", 1)
+    assert head.startswith("HTTP/1.1 200 ") and "Content-Type: text/event-stream" in head, head
+    lines = events.split("\n\n")
+    equal(lines[-2:], ["data: [DONE]", ""], "the end")
+    assert all(line.startswith("data: {") and "\n" not in line and "\r" not in line for line in lines[:-2]), events
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    equal([chunk["choices"][0]["delta"].get("role") for chunk in chunks[:-1]], ["assistant"] + [None] * (len(chunks) - 2))
+    assert all(chunk["usage"] is None for chunk in chunks[:-1]), chunks
+    equal([chunk["choices"][0]["finish_reason"] is None for chunk in chunks[:-1]], [True] * (len(chunks) - 2) + [False])
+    equal((chunks[-1]["choices"], chunks[-1]["usage"]["completion_tokens"]), ([], 3))
+
+
 def unknown_fields_and_request_ids():
     raw = client.completions.with_raw_response.create(
         model=model, prompt=PROMPT, max_tokens=1, extra_body={"wings": 2}, extra_headers={"X-Request-Id": "trace-42"})
     equal(raw.headers["x-request-id"], "trace-42")
     assert "wings" in raw.headers["warning"], raw.headers
+    raw = client.chat.completions.with_raw_response.create(
+        model=model, max_tokens=1, messages=[{"role": "user", "content": "a", "name": "somebody"}])
+    equal(raw.headers["warning"], '299 spillway "unknown fields ignored: messages[].name"')
+    raises(openai.BadRequestError, 400, "messages", "unsupported",
+           messages=[{"role": "user", "content": "a", "images": ["aGk="]}])
 
 
 def wrong_paths_and_methods_are_error_objects():
@@ -294,6 +344,7 @@ TESTS = [models_list_and_retrieve, completion_in_one_piece, completion_stream_eq
          special_tokens_in_messages_stay_text, *sampling_api.TESTS, second_time_comes_from_the_cache,
          logit_digests_repeat, stop_strings_end_the_answer_and_the_work, *choices_api.TESTS, tokens_and_text_are_told,
          version_is_told, bad_requests_name_their_field, switched_off_features_are_taken,
+         fields_without_effect_have_none, usage_runs_along, curl_reads_the_raw_events,
          unknown_fields_and_request_ids, wrong_paths_and_methods_are_error_objects, health_tells_ready,
          sixteen_at_once_say_what_each_says_alone, disconnect_in_the_stream_frees_all_blocks, metrics_count_requests]
 

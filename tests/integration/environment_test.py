@@ -10,7 +10,8 @@ import time
 SPILLWAY, MODEL = sys.argv[1:3]
 START_S = 60
 GIVEN = {"SPILLWAY_MODEL": MODEL, "SPILLWAY_PORT": "0", "SPILLWAY_MAX_MODEL_LEN": "256",
-         "SPILLWAY_DEVICE_MEMORY": "64MiB", "SPILLWAY_THREADS": "1", "SPILLWAY_PROT": "1"}
+         "SPILLWAY_DEVICE_MEMORY": "64MiB", "SPILLWAY_THREADS": "1", "SPILLWAY_PROT": "1",
+         "SPILLWAY_CACHE_DIR": "none"}
 
 
 def spillway(*arguments, **variables):
@@ -64,9 +65,20 @@ def a_bad_variable_ends_with_2_and_is_named():
     assert done.returncode == 2 and "SPILLWAY_QUEUE_MAX" in done.stderr, done
 
 
+def doctor_reports_what_it_cannot_look_at():
+    """Without a home there is no place for the secret: a finding, and all others are made too."""
+    homeless = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_STATE_HOME")}
+    done = subprocess.run([SPILLWAY, "doctor", "--port", "0"], env=homeless, capture_output=True, text=True,
+                          timeout=START_S)
+    rows = {row[:18].strip(): row for row in done.stdout.splitlines()}
+    assert done.returncode == 1, done
+    assert "PROBLEM" in rows["secret"] and "PROBLEM" in rows["left by dead runs"], done.stdout
+    assert "PROBLEM" not in rows["shared memory"], done.stdout
+
+
 failed = 0
 TESTS = [children_get_flags_and_no_variables, print_config_starts_nothing, fit_prints_its_choice_and_why,
-         a_bad_variable_ends_with_2_and_is_named]
+         a_bad_variable_ends_with_2_and_is_named, doctor_reports_what_it_cannot_look_at]
 for test in TESTS:
     try:
         test()

@@ -24,8 +24,9 @@ SHARED = "The history of computing began "
 PROMPTS = [SHARED * 20 + end for end in ("with", "when the first", "in a small room,", "1946.")] + \
           ["Water boils at " * 12, "Once upon a time"]
 POINTS = {  # name: the most passes that it waits for
-    "prefill": {"prefill-received": 6, "prefill-step": 12, "prefill-layer": 200, "prefill-send": 30, "prefill-done": 6},
-    "decode": {"decode-reserved": 6, "decode-landed": 60, "decode-commit": 6, "decode-step": 60, "decode-token": 60},
+    "prefill": {"prefill-received": 6, "prefill-step": 12, "prefill-layer": 200, "prefill-compute": 12, "prefill-send": 30,
+                "prefill-transfer": 30, "prefill-done": 6},
+    "decode": {"decode-reserved": 6, "decode-transfer": 6, "decode-landed": 60, "decode-commit": 6, "decode-step": 60, "decode-compute": 60, "decode-token": 60},
     "gateway": {"gateway-arrived": 12, "gateway-dispatch": 16, "gateway-token": 120, "gateway-end": 10},
 }
 CHILD = {"prefill": "prefill 0", "decode": "decode 0", "gateway": "gateway"}

@@ -25,8 +25,11 @@ class LocalEngineTest : public testing::Test {
     return *engine_;
   }
   static LocalEngine::Request request(std::vector<TokenId> prompt, uint32_t tokens_max) {
-    return {
-        .prompt = std::move(prompt), .tokens_max = tokens_max, .stop_token = {}, .sampling = {}, .digest_logits = true};
+    return {.prompt = std::move(prompt),
+            .tokens_max = tokens_max,
+            .stop_tokens = {},
+            .sampling = {},
+            .digest_logits = true};
   }
   Result<std::vector<LocalEngine::Answer>> generate(const LocalEngine::Request& one) {
     return engine_->generate({&one, 1}, {});
@@ -58,10 +61,10 @@ TEST_F(LocalEngineTest, TheStopTokenEndsTheAnswerAndIsPartOfIt) {
   const auto free_running = generate(request({5, 6, 7}, 9));
   ASSERT_TRUE(free_running);
   LocalEngine::Request stopping = request({5, 6, 7}, 9);
-  stopping.stop_token = free_running->front().tokens[0];
+  stopping.stop_tokens = {free_running->front().tokens[0]};
   const auto stopped = generate(stopping);
   ASSERT_TRUE(stopped);
-  EXPECT_EQ(stopped->front().tokens, std::vector<TokenId>{*stopping.stop_token});
+  EXPECT_EQ(stopped->front().tokens, stopping.stop_tokens);
 }
 
 TEST_F(LocalEngineTest, TheSameSeedDrawsTheSameTokensAndAnotherSeedOthers) {

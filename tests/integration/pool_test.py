@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Nodes join and leave a running gateway, over ipc and tcp; several gateways share one pool; tenants share one queue.
 Usage: pool_test.py SPILLWAY MODEL"""
+import contextlib
 import os
 import re
 import signal
@@ -10,47 +11,14 @@ import tempfile
 import threading
 
 import server
+from by_hand import MODEL, SIZES, SPILLWAY, Part, started, wait_nodes
 
-SPILLWAY, MODEL = sys.argv[1:3]
-SIZES = ("--max-model-len", "1024", "--device-memory", "128MiB", "--threads", "1", "--chunk-tokens", "64")
 LONG = 200  # tokens: time enough to do something meanwhile
 PROMPT = "The history of computing began "
 
 
-class Part(server.Server):
-    """One role started by hand; `folder` holds its sockets and log."""
-
-    def __init__(self, folder, role, name, gateways, *flags):
-        self.port, self.key, self.role = server.free_port(), None, role
-        self.folder = tempfile.TemporaryDirectory(dir=folder)
-        self.log_path = os.path.join(self.folder.name, "log")
-        self.command = [SPILLWAY, role, "-m", MODEL, "--name", name, *flags]
-        for gateway in gateways:
-            self.command += ["--gateway", gateway]
-        if role == "gateway":
-            self.command += ["--port", str(self.port), "--max-model-len", "1024", "--secret-file", f"{folder}/secret"]
-        else:
-            self.command += [*SIZES, "--run-dir", self.folder.name, "--cache-dir", f"{folder}/packed"]
-
-    def wait_ready(self, within=server.READY_WITHIN_S):
-        self.wait_log("listening" if self.role == "gateway" else "peer up", within)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-
 def tcp():
     return f"tcp://127.0.0.1:{server.free_port()}"
-
-
-def nodes(one, role):
-    return int(re.search(rf'^spillway_nodes{{.*role="{role}".*}} (\d+)$', one.get("/metrics")[1], re.M).group(1))
-
-
-def wait_nodes(one, prefill, decode):
-    server.wait_until(lambda: (nodes(one, "prefill"), nodes(one, "decode")) == (prefill, decode),
-                      f"{prefill} prefill and {decode} decode nodes", 60)
 
 
 def right_text(one, count=8):
@@ -104,33 +72,93 @@ def other_machines_are_refused_by_name():
 
 
 def two_gateways_share_a_pool_and_one_may_die():
-    with tempfile.TemporaryDirectory() as folder:
+    """2P2D; one gateway over tcp, one over ipc."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         endpoints = [tcp(), f"ipc://{folder}/second.sock"]
-        with Part(folder, "gateway", "first", endpoints[:1]) as first, \
-                Part(folder, "gateway", "second", endpoints[1:]) as second, \
-                Part(folder, "prefill", "P", endpoints, "--max-sequences", "4"), \
-                Part(folder, "decode", "D", endpoints, "--max-sequences", "4"):
-            for one in (first, second):
-                wait_nodes(one, 1, 1)
-            expected = right_text(first)
-            assert right_text(second) == expected
-            # Together more than the pool takes at once: what D refuses is tried again.
-            texts = []
-            askers = [threading.Thread(target=lambda one=one: texts.append(right_text(one)))
-                      for one in (first, second) for _ in range(6)]
-            for asker in askers:
-                asker.start()
-            for asker in askers:
-                asker.join()
-            assert texts == [expected] * 12, texts
-            doomed, other = first.stream(PROMPT, LONG), second.stream(PROMPT, LONG)
-            doomed.read(1)
-            other.read(1)
-            first.kill()
-            _, error = other.read()
+        first, second = (stack.enter_context(Part(folder, "gateway", name, [endpoint]))
+                         for name, endpoint in zip(("first", "second"), endpoints))
+        workers = [stack.enter_context(Part(folder, role, name, endpoints, "--max-sequences", "2", "--log-level", "debug"))
+                   for role, name in (("prefill", "P0"), ("prefill", "P1"), ("decode", "D0"), ("decode", "D1"))]
+        for one in (first, second):
+            wait_nodes(one, 2, 2)
+        expected = right_text(first)
+        assert right_text(second) == expected
+        # Together more than the pool takes at once: each promises its share, and asks for more in turn.
+        texts = []
+        askers = [threading.Thread(target=lambda one=one: texts.append(right_text(one)))
+                  for one in (first, second) for _ in range(6)]
+        for asker in askers:
+            asker.start()
+        for asker in askers:
+            asker.join()
+        assert texts == [expected] * 12, texts
+        idle = [worker.name for worker in workers if "request_begun" not in worker.log_text()]
+        assert not idle, f"{idle} had nothing to do"
+        doomed, other = first.stream(PROMPT, LONG), second.stream(PROMPT, 40)
+        doomed.read(1)
+        other.read(1)
+        first.kill()
+        _, error = other.read()
+        assert error is None, error
+        assert right_text(second) == expected
+        second.wait_all_blocks_free()
+
+
+def other_model(folder):
+    """The same file but for one byte."""
+    path = os.path.join(folder, "other.gguf")
+    with open(MODEL, "rb") as one, open(path, "wb") as other:
+        data = bytearray(one.read())
+        data[-1] ^= 1
+        other.write(data)
+    return path
+
+
+def a_gateway_of_another_model_hurts_nobody_elses():
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        endpoints = [f"ipc://{folder}/first.sock", f"ipc://{folder}/second.sock"]
+        model = other_model(folder)
+        first = stack.enter_context(Part(folder, "gateway", "first", endpoints[:1]))
+        # Its first step halts until it gets SIGCONT: the request is under way for as long as the test wants.
+        decode = started(Part(folder, "decode", "D", endpoints, "--fault", "decode-compute:1:wedge"))
+        nodes = [stack.enter_context(Part(folder, "prefill", "P", endpoints)), stack.enter_context(decode)]
+        wait_nodes(first, 1, 1)
+        stream = first.stream(PROMPT, 8)
+        stream.read(1)
+        with Part(folder, "gateway", "second", endpoints[1:], model=model) as second:
+            for node in nodes:
+                node.wait_log("refused by a peer", 60)
+                line = next(line for line in node.log_text().splitlines() if "refused by a peer" in line)
+                assert '"level":"error"' in line and endpoints[1] in line and '\\"second\\" has model' in line, line
+            nodes[1].process.send_signal(signal.SIGCONT)
+            text, error = stream.read()
             assert error is None, error
-            assert right_text(second) == expected
-            second.wait_all_blocks_free()
+            assert right_text(first) == text
+            assert [node.process.poll() for node in nodes] == [None, None]
+            second.kill()
+        with Part(folder, "gateway", "second", endpoints[1:]) as second:  # now the right one: they come by themselves
+            wait_nodes(second, 1, 1)
+            assert right_text(second) == text
+
+
+def a_node_that_nobody_takes_leaves_though_its_step_hangs():
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        endpoint = f"ipc://{folder}/gateway.sock"
+        decode = Part(folder, "decode", "D", [endpoint], "--fault", "decode-compute:1:wedge", "--log-level", "debug")
+        stack.enter_context(started(decode))
+        stack.enter_context(started(Part(folder, "prefill", "P", [endpoint])))
+        with Part(folder, "gateway", "first", [endpoint]) as first:
+            wait_nodes(first, 1, 1)
+            stream = first.stream(PROMPT, 8)
+            stream.read(1)
+            decode.wait_log("request_begun")
+            first.kill()
+        with Part(folder, "gateway", "second", [endpoint], model=other_model(folder)):
+            assert decode.process.wait(30) == 2, decode.process.returncode
+            decode.wait_log("a peer refused to work with this process")
 
 
 def one_tenants_flood_delays_another_by_a_turn():
@@ -152,6 +180,8 @@ def one_tenants_flood_delays_another_by_a_turn():
                 assert stream.read()[1] is None
 
 
-sys.exit(server.run_tests([
-    other_machines_are_refused_by_name, nodes_join_and_leave_over_ipc, nodes_join_and_leave_over_tcp,
-    two_gateways_share_a_pool_and_one_may_die, one_tenants_flood_delays_another_by_a_turn]))
+if __name__ == "__main__":
+    sys.exit(server.run_tests([
+        other_machines_are_refused_by_name, nodes_join_and_leave_over_ipc, nodes_join_and_leave_over_tcp,
+        two_gateways_share_a_pool_and_one_may_die, a_gateway_of_another_model_hurts_nobody_elses,
+        a_node_that_nobody_takes_leaves_though_its_step_hangs, one_tenants_flood_delays_another_by_a_turn]))

@@ -47,7 +47,7 @@ def same_seed_same_text_whatever_else_is_set():
 
 def cuts_to_one_token_are_greedy():
     greedy = complete(max_tokens=16, extra_body={"ignore_eos": True}).choices[0].text
-    for cut in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1}):
+    for cut in ({"top_k": 1}, {"top_p": 1e-6}, {"top_p": 0}, {"min_p": 1}):
         equal(sample(ignore_eos=True, **cut).choices[0].text, greedy, str(cut))
 
 

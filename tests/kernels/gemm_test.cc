@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "tests/kernels/backend_cases.h"
 
 namespace spillway {
@@ -55,6 +57,25 @@ TEST_P(GemmTest, ProductMatchesF64ForAwkwardShapes) {
   }
 }
 
+// The product of two bf16 is exact in f32, so a fused chain rounds where the scalar one does: over ascending k.
+TEST(GemmLevels, FusedProductsHaveTheBitsOfTheScalarChain) {
+  const std::vector<std::string> levels = available_isa_levels();
+  if (std::find(levels.begin(), levels.end(), "avx2") == levels.end()) GTEST_SKIP() << "this machine has no AVX2";
+  for (const uint32_t m : {1u, 2u, 3u, 4u, 5u, 6u, 8u, 13u, 100u}) {
+    for (const uint32_t k : {1u, 2u, 127u, 128u, 129u, 576u, 1000u}) {
+      Case c(m, 70, k, m * 1000 + k);
+      const FileTensor tensor = f32_tensor(c.weight, c.n, c.k);
+      std::vector<float> products[2];
+      for (size_t i = 0; i < 2; ++i) {
+        const auto backend = make_backend({i == 0 ? "scalar" : "avx2", 1});
+        const Weight weight = backend->pack({&tensor, 1}, PackOrder::kRows);
+        products[i] = multiply(*backend, c, weight, std::vector<float>(size_t{m} * c.n), Epilogue::kNone);
+      }
+      ASSERT_TRUE(same_bits<float>(products[0], products[1])) << m << " rows, depth " << k;
+    }
+  }
+}
+
 TEST_P(GemmTest, OnesGiveExactlyTheDepth) {
   const auto backend = make();
   for (const uint32_t k : {1u, 2u, 575u, 576u, 1536u}) {
@@ -108,6 +129,20 @@ TEST_P(GemmTest, SwiGluSurvivesLargeGates) {
     backend->gemm({view(a, {1, 2}), &weight, Epilogue::kSwiGlu, view(out, {1, 1})});
     EXPECT_NEAR(f32_from_bf16(out[0]), silu(rounded(gate)), std::abs(gate) * 0x1p-8 + 1e-30) << gate;
   }
+}
+
+TEST_P(GemmTest, SwiGluKeepsNanAndInfinity) {
+  const auto backend = make();
+  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> gates = {kNan, 1, kInf, -1, 1}, ups = {1, kNan, 1, kInf, 1};
+  const FileTensor tensors[] = {f32_tensor(gates, 5, 1), f32_tensor(ups, 5, 1)};
+  const Weight weight = backend->pack(tensors, PackOrder::kGateUp);
+  std::vector<uint16_t> a = {bf16_from_f32(1)}, out(5);
+  backend->gemm({view(a, {1, 1}), &weight, Epilogue::kSwiGlu, view(out, {1, 5})});
+  EXPECT_TRUE(std::isnan(f32_from_bf16(out[0])) && std::isnan(f32_from_bf16(out[1])));
+  EXPECT_EQ(f32_from_bf16(out[2]), kInf);
+  EXPECT_EQ(f32_from_bf16(out[3]), -kInf);
+  EXPECT_TRUE(std::isfinite(f32_from_bf16(out[4])));
 }
 
 TEST_P(GemmTest, SeveralTensorsMakeOneMatrix) {

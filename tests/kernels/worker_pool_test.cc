@@ -4,17 +4,20 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
-#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "common/check.h"
+#include "common/cpu_list.h"
 
 namespace spillway::cpu {
 namespace {
@@ -90,6 +93,125 @@ TEST(WorkerPool, WorkersFlushDenormalsAsTheOwnerDoes) {
   }
   EXPECT_EQ(halves[0], 0.0f);  // outside the scope: within it a denormal would compare equal to zero
   EXPECT_EQ(halves[1], 0.0f);
+}
+
+// Ends only if `threads` threads take part; gives the highest of their numbers.
+uint32_t highest_thread(WorkerPool& pool, uint32_t threads) {
+  std::atomic<uint32_t> arrived{0}, highest{0};
+  pool.parallel_for(threads, [&](uint32_t, uint32_t thread) {
+    for (uint32_t seen = highest; seen < thread && !highest.compare_exchange_weak(seen, thread);) {
+    }
+    arrived.fetch_add(1);
+    while (arrived.load() < threads) std::this_thread::yield();
+  });
+  return highest;
+}
+
+TEST(WorkerPool, AsManyThreadsTakePartAsItIsToldAndNoOthers) {
+  WorkerPool pool(4);
+  for (const uint32_t used : {4u, 2u, 1u, 3u, 4u, 1u, 2u}) {
+    pool.use_threads(used);
+    EXPECT_EQ(highest_thread(pool, used), used - 1);
+  }
+  for (uint32_t loop = 0; loop < 1000; ++loop) {  // those left out of one were in the one just before
+    const uint32_t used = loop % 2 == 0 ? 4 : 2;
+    pool.use_threads(used);
+    std::vector<uint32_t> runs(40), highest(40);
+    pool.parallel_for(40, [&](uint32_t index, uint32_t thread) {
+      ++runs[index];
+      highest[index] = thread;
+      if (index % 8 == 0) std::this_thread::yield();
+    });
+    ASSERT_EQ(std::vector<uint32_t>(40, 1), runs) << "loop " << loop << " of " << used;
+    ASSERT_LT(*std::ranges::max_element(highest), used) << "loop " << loop;
+  }
+}
+
+// In a thread of its own: what it may run on ends with it.
+template <class Body>
+void on_cpus(const CpuList& cpus, const Body& body) {
+  std::thread([&] {
+    run_on(cpus);
+    body();
+  }).join();
+}
+
+TEST(WorkerPool, ManyThreadsOnOneCoreGetAllDone) {
+  on_cpus({allowed_cpus().front()}, [] {
+    WorkerPool pool(8);
+    for (uint32_t loop = 0; loop < 300; ++loop) {
+      std::vector<uint32_t> runs(20);
+      pool.parallel_for(20, [&](uint32_t index, uint32_t) { ++runs[index]; });
+      ASSERT_EQ(std::vector<uint32_t>(20, 1), runs) << "loop " << loop;
+    }
+    for (int loop = 0; loop < 20; ++loop) EXPECT_EQ(highest_thread(pool, 8), 7u);
+  });
+}
+
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+         static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
+
+// Of the workers of this process: there is one pool at a time.
+bool all_workers_sleep() {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name, line;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    std::getline(std::ifstream(task.path() / "stat"), line);
+    if (name.starts_with("worker") && line.substr(line.rfind(')')).substr(2, 1) != "S") return false;
+  }
+  return true;
+}
+
+TEST(WorkerPool, WithoutLoopsItsWorkersSleepSoon) {
+  WorkerPool pool(2);  // on two cores its worker looks for more, for a while
+  const double before = cpu_seconds();
+  pool.parallel_for(2, [](uint32_t, uint32_t) {});
+  for (int i = 0; i < 10'000 && !all_workers_sleep(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(all_workers_sleep());
+  EXPECT_LT(cpu_seconds() - before, 0.03);  // this loop's own included
+}
+
+TEST(WorkerPool, AsManyCpusAsThreadsAreOneForEach) {
+  const CpuList allowed = allowed_cpus();
+  if (allowed.size() < 2) GTEST_SKIP() << "one CPU";
+  on_cpus(allowed, [&] {
+    const CpuList cpus{allowed[0], allowed[1]};
+    WorkerPool pool(2, cpus);
+    pool.pin_owner();
+    for (int loop = 0; loop < 20; ++loop) {
+      std::array<CpuList, 2> found;
+      std::atomic<uint32_t> arrived{0};
+      pool.parallel_for(2, [&](uint32_t, uint32_t thread) {
+        found[thread] = allowed_cpus();
+        arrived.fetch_add(1);
+        while (arrived.load() < 2) std::this_thread::yield();
+      });
+      EXPECT_EQ(found[0], CpuList{cpus[0]});
+      EXPECT_EQ(found[1], CpuList{cpus[1]});
+    }
+  });
+}
+
+TEST(WorkerPool, MoreCpusThanThreadsPinNobody) {
+  const CpuList allowed = allowed_cpus();
+  on_cpus(allowed, [&] {
+    WorkerPool pool(2, {allowed.front()});
+    pool.pin_owner();
+    pool.parallel_for(2, [&](uint32_t, uint32_t) { EXPECT_EQ(allowed_cpus(), allowed); });
+  });
+}
+
+TEST(WorkerPool, ACpuThatIsNotOursIsNamed) {
+  try {
+    const WorkerPool pool(2, {allowed_cpus().front(), kCpuMax});
+    FAIL() << "took it";
+  } catch (const SetupError& error) {
+    EXPECT_NE(std::string(error.what()).find("CPU 65535 cannot be used"), std::string::npos) << error.what();
+  }
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need address space of their own

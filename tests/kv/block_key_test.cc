@@ -51,7 +51,7 @@ RC_GTEST_PROP(BlockKeys, ChainOfFullBlocksOnly, ()) {
   const auto tokens = *rc::gen::container<std::vector<TokenId>>(rc::gen::arbitrary<TokenId>());
   const auto tenant = counting<TenantKey>(*rc::gen::inRange(0u, 256u));
   const ModelId model = counting<ModelId>(1);
-  const auto keys = block_keys(tenant, model, block_tokens, tokens);
+  const auto keys = block_keys(tenant, {}, model, block_tokens, tokens);
   RC_ASSERT(keys.size() == tokens.size() / block_tokens);
   BlockKey parent;
   for (size_t i = 0; i < keys.size(); ++i) {
@@ -66,8 +66,8 @@ RC_GTEST_PROP(BlockKeys, OneChangedTokenChangesItsBlockAndAllAfter, ()) {
   auto changed = tokens;
   changed[position] ^= 1u << *rc::gen::inRange(0, 32);
   const auto tenant = counting<TenantKey>(3);
-  const auto before = block_keys(tenant, {}, 4, tokens);
-  const auto after = block_keys(tenant, {}, 4, changed);
+  const auto before = block_keys(tenant, {}, {}, 4, tokens);
+  const auto after = block_keys(tenant, {}, {}, 4, changed);
   for (size_t block = 0; block < before.size(); ++block) {
     RC_ASSERT((before[block] == after[block]) == (block < position / 4));
   }
@@ -84,6 +84,34 @@ RC_GTEST_PROP(BlockKeys, TenantsAndModelsNeverShare, ()) {
   RC_ASSERT(derive_tenant_key(bytes_of("another secret"), a) != tenant_a);
   RC_ASSERT(block_key(tenant_a, {}, {}, tokens) != block_key(tenant_b, {}, {}, tokens));
   RC_ASSERT(block_key(tenant_a, {}, {}, tokens) != block_key(tenant_a, counting<ModelId>(1), {}, tokens));
+}
+
+// Two tenants with the same prompt: their keys agree in blocks wholly inside the public part, and in no block past it.
+RC_GTEST_PROP(BlockKeys, TenantsShareBlocksWhollyInsideThePublicPrefixOnly, ()) {
+  const auto block_tokens = *rc::gen::inRange<uint32_t>(1, 20);
+  const auto tokens = *rc::gen::container<std::vector<TokenId>>(rc::gen::arbitrary<TokenId>());
+  const auto public_tokens = *rc::gen::inRange<uint32_t>(0, static_cast<uint32_t>(tokens.size()) + 1);
+  const auto a = counting<TenantKey>(1), b = counting<TenantKey>(2), everyone = counting<TenantKey>(3);
+  const PublicPrefix shared{everyone, public_tokens};
+  const auto of_a = block_keys(a, shared, {}, block_tokens, tokens);
+  const auto of_b = block_keys(b, shared, {}, block_tokens, tokens);
+  const auto of_a_alone = block_keys(a, {}, {}, block_tokens, tokens);
+  RC_ASSERT(of_a.size() == tokens.size() / block_tokens);
+  for (size_t block = 0; block < of_a.size(); ++block) {
+    const bool is_public = (block + 1) * block_tokens <= public_tokens;
+    RC_ASSERT((of_a[block] == of_b[block]) == is_public);
+    RC_ASSERT((of_a[block] != of_a_alone[block]) == (public_tokens >= block_tokens));
+  }
+}
+
+// What follows the same public block in different words is neither the other's nor hit by one who lacks the block.
+TEST(BlockKeys, ABlockAfterThePublicOnesContinuesThem) {
+  const auto tenant = counting<TenantKey>(1), everyone = counting<TenantKey>(2);
+  const std::vector<TokenId> tokens{1, 2, 3, 4, 5, 6};
+  const auto keys = block_keys(tenant, {everyone, 5}, {}, 2, tokens);
+  EXPECT_EQ(keys[0], block_key(everyone, {}, {}, std::vector<TokenId>{1, 2}));
+  EXPECT_EQ(keys[1], block_key(everyone, {}, keys[0], std::vector<TokenId>{3, 4}));
+  EXPECT_EQ(keys[2], block_key(tenant, {}, keys[1], std::vector<TokenId>{5, 6})) << "only partly public";
 }
 
 // Were fields only concatenated, moving bytes between parent, model and tokens would give the same message.

@@ -30,7 +30,7 @@ std::vector<TokenId> tokens_of(const Path& path) {
   return tokens;
 }
 
-std::vector<BlockKey> keys_of(const Path& path) { return block_keys({}, {}, kBlockTokens, tokens_of(path)); }
+std::vector<BlockKey> keys_of(const Path& path) { return block_keys({}, {}, {}, kBlockTokens, tokens_of(path)); }
 
 void publish(KvCache& cache, SlotId slot, const Path& path, const BlockEncoding& encoding = kOwn) {
   const auto keys = keys_of(path);

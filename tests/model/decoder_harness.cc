@@ -17,6 +17,18 @@ T checked(Result<T> result) {
   return std::move(*result);
 }
 
+ModelConfig changed_config(const GgufFile& file, const ModelChange& change) {
+  ModelConfig config = checked(read_model_config(file));
+  if (change.config) change.config(config);
+  return config;
+}
+
+Weights changed_weights(const GgufFile& file, const ModelConfig& config, Backend& backend, const ModelChange& change) {
+  Weights weights = checked(load_weights(file, config, backend));
+  if (change.layer) std::ranges::for_each(weights.layers, change.layer);
+  return weights;
+}
+
 SlotArena allocate_slots(Backend& backend, const KvLayout& layout, uint32_t slot_count) {
   const std::span<std::byte> memory = backend.allocate(size_t{slot_count} * layout.block_bytes());
   std::memset(memory.data(), 0xff, memory.size());  // NaN in bf16: a row read before it is written shows
@@ -25,10 +37,10 @@ SlotArena allocate_slots(Backend& backend, const KvLayout& layout, uint32_t slot
 
 }  // namespace
 
-DecoderHarness::DecoderHarness(const GgufFile& file, const Limits& limits)
+DecoderHarness::DecoderHarness(const GgufFile& file, const Limits& limits, const ModelChange& change)
     : backend_(make_backend({.isa = limits.isa, .threads = limits.threads})),
-      config_(checked(read_model_config(file))),
-      weights_(checked(load_weights(file, config_, *backend_))),
+      config_(changed_config(file, change)),
+      weights_(changed_weights(file, config_, *backend_, change)),
       kv_(allocate_slots(*backend_, config_.kv_layout(), limits.slot_count)),
       decoder_(*backend_, config_, weights_, limits.rows_max, limits.logit_rows_max, limits.positions_max) {}
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,6 +18,12 @@
 
 namespace spillway {
 
+// Makes another model of a file's: nothing, where they are empty.
+struct ModelChange {
+  std::function<void(ModelConfig&)> config{};  // before weights are loaded
+  std::function<void(LayerWeights&)> layer{};  // each, once loaded
+};
+
 // A Decoder with all it needs, and forward passes in terms of tokens, positions and slots.
 class DecoderHarness {
  public:
@@ -25,7 +32,7 @@ class DecoderHarness {
     uint32_t threads = 1;
     uint32_t rows_max = 512, logit_rows_max = 512, positions_max = 1024, slot_count = 64;
   };
-  DecoderHarness(const GgufFile& file, const Limits& limits);
+  DecoderHarness(const GgufFile& file, const Limits& limits, const ModelChange& change = {});
 
   struct Part {  // rows of one sequence in a batch
     std::vector<TokenId> tokens;

@@ -38,8 +38,10 @@ TEST(NodeCanary, IsOfTheModelAndItsArithmeticAlone) {
     EXPECT_NE(canary_of({.seed = 8}, isa), canary);
     EXPECT_NE(canary_of({.seed = 7, .context = 300}, isa), canary) << "the RoPE table is no part of it";
   }
+  // Arithmetic that rounds at another place shows. That of avx2 fuses what scalar rounds twice, which moves no logit of
+  // so small a model; the class tells these two apart.
   for (const std::string& isa : available_isa_levels())
-    EXPECT_EQ(canary_of({.seed = 7}, isa) == canary_of({.seed = 7}, "scalar"), isa == "scalar");
+    EXPECT_EQ(canary_of({.seed = 7}, isa) == canary_of({.seed = 7}, "scalar"), isa != "avx512bf16") << isa;
 }
 
 }  // namespace

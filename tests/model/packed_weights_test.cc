@@ -2,156 +2,182 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/file.h>
+#include <sys/mman.h>
 
-#include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <thread>
 
 #include "common/check.h"
-#include "common/unique_fd.h"
+#include "kernels/make_backend.h"
 #include "tests/model/decoder_harness.h"
 #include "tests/support/tiny_model.h"
 
 namespace spillway {
 namespace {
 
-namespace fs = std::filesystem;
+ModelConfig config_of(const GgufFile& file) { return *read_model_config(file); }
 
-class PackedWeightsTest : public testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "/packed-XXXXXX";
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+PackedWeights pack(const GgufFile& file, uint32_t threads = 2) {
+  const auto backend = make_backend({"scalar", threads});
+  return WeightPacker(file, config_of(file), *backend).pack_in_memory();
+}
 
-  ModelId id_of(const GgufFile& file) const { return compute_model_id(file, config_of(file), 64); }
-  static ModelConfig config_of(const GgufFile& file) { return *read_model_config(file); }
-  PackedWeights find_or_make(const GgufFile& file, uint32_t threads = 2) const {
-    return PackedWeights::find_or_make(folder_, file, config_of(file), id_of(file), {"scalar", threads});
-  }
-  std::string path_of(const GgufFile& file) const {
-    return folder_ + "/" + PackedWeights::file_name(id_of(file), make_backend({"scalar", 1})->pack_format());
-  }
-  std::vector<std::string> files() const {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(folder_)) names.push_back(entry.path());
-    return names;
-  }
-  static std::string read(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-  }
-  static void write(const std::string& path, const std::string& bytes) {
-    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-  }
-  static bool same_matrices(const Weights& a, const Weights& b) {
-    const auto left = a.matrices(), right = b.matrices();
-    return std::ranges::equal(left, right, [](const Weight* x, const Weight* y) {
-      return x->rows == y->rows && x->cols == y->cols && x->order == y->order && x->bytes == y->bytes &&
-             std::memcmp(x->data, y->data, x->bytes) == 0;
-    });
-  }
-  std::string folder_;
-};
+std::vector<std::byte> bytes_of(const PackedWeights& packed) {
+  const Result<MappedFile> file = MappedFile::map(packed.fd(), "packed");
+  CHECK(file);
+  return {file->bytes().begin(), file->bytes().end()};
+}
 
-TEST_F(PackedWeightsTest, HoldWhatPackingGivesByteForByte) {
+UniqueFd file_of(std::span<const std::byte> bytes) {
+  UniqueFd file(::memfd_create("bytes", MFD_CLOEXEC));
+  CHECK(file && ::write(file.get(), bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size()));
+  return file;
+}
+
+bool same_matrices(const Weights& a, const Weights& b) {
+  const auto left = a.matrices(), right = b.matrices();
+  return std::ranges::equal(left, right, [](const Weight* x, const Weight* y) {
+    return x->rows == y->rows && x->cols == y->cols && x->order == y->order && x->bytes == y->bytes &&
+           std::memcmp(x->data, y->data, x->bytes) == 0;
+  });
+}
+
+TEST(PackedWeights, HoldWhatPackingGivesByteForByte) {
   for (const bool tied : {true, false}) {
     const GgufFile file = make_tiny_model({.seed = 7, .layers = 3, .feed_forward = 160, .tied = tied}).open();
     const auto packer = make_backend({"scalar", 1}), mapper = make_backend({"scalar", 1});
-    const PackedWeights packed = find_or_make(file);
+    const PackedWeights packed = pack(file);
+    const std::vector<PackedMatrix> matrices = packed.matrices();
     const Weights own = *load_weights(file, config_of(file), *packer);
-    const Weights mapped = *load_weights(file, config_of(file), *mapper, packed.bytes());
+    const Weights mapped = *load_weights(file, config_of(file), *mapper, matrices);
     EXPECT_TRUE(same_matrices(own, mapped));
-    EXPECT_EQ(mapped.layers[0].qkv.data, packed.bytes().data());  // in place, not a copy
+    EXPECT_EQ(mapped.layers[0].qkv.data, matrices[0].bytes.data());  // in place, not a copy
+    EXPECT_EQ(packed.model_digest(), digest_of(file));
+    EXPECT_TRUE(packed.intact());
   }
-  EXPECT_EQ(files().size(), 2u);
 }
 
-TEST_F(PackedWeightsTest, AnyThreadCountWritesTheSameFileAndASecondStartUsesIt) {
+TEST(PackedWeights, AnyThreadCountPacksTheSameBytes) {
   const GgufFile file = make_tiny_model({}).open();
-  (void)find_or_make(file, 1);
-  const std::string first = read(path_of(file));
-  const auto written = fs::last_write_time(path_of(file));
-  (void)find_or_make(file, 3);
-  EXPECT_EQ(fs::last_write_time(path_of(file)), written);
-  fs::remove(path_of(file));
-  (void)find_or_make(file, 3);
-  EXPECT_EQ(read(path_of(file)), first);
+  EXPECT_EQ(bytes_of(pack(file, 1)), bytes_of(pack(file, 3)));
 }
 
-TEST_F(PackedWeightsTest, ADamagedFileIsPackedAgain) {
+TEST(PackedWeights, InMemoryAreSealed) {
+  const PackedWeights packed = pack(make_tiny_model({}).open());
+  const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+  EXPECT_EQ(::fcntl(packed.fd(), F_GET_SEALS), seals);
+  EXPECT_NE(::ftruncate(packed.fd(), 0), 0);
+  EXPECT_EQ(::pwrite(packed.fd(), "x", 1, 0), -1);
+  EXPECT_EQ(::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, packed.fd(), 0), MAP_FAILED);
+}
+
+// Every byte that means something: a flip of any is found before it is used.
+TEST(PackedWeights, EveryDamageIsFound) {
   const GgufFile file = make_tiny_model({}).open();
-  (void)find_or_make(file);
-  const std::string path = path_of(file), good = read(path);
-  const auto flipped = [&](size_t at) {
-    std::string bytes = good;
-    bytes[at] = static_cast<char>(bytes[at] ^ 1);
-    return bytes;
+  const PackedWeights packed = pack(file);
+  const std::vector<std::byte> good = bytes_of(packed);
+  const Result<PackedHeader> header = read_header(good);
+  ASSERT_TRUE(header);
+  const auto survives = [&](std::span<const std::byte> bytes) {
+    const Result<PackedWeights> mapped = PackedWeights::map(file_of(bytes), "it", header->key);
+    if (!mapped) {
+      EXPECT_EQ(mapped.error().code, ErrorCode::kCorrupt) << mapped.error().detail;
+      return false;
+    }
+    return mapped->intact().has_value();
   };
-  const ModelId id = id_of(file);
-  const std::string format(make_backend({"scalar", 1})->pack_format());
-  for (const std::string& bad : {std::string("x"), good.substr(0, good.size() - 1), good.substr(0, kPageBytes),
-                                 good + "x", flipped(0), flipped(16), flipped(32), flipped(80), flipped(88),
-                                 flipped(kPageBytes), flipped(good.size() / 2), flipped(good.size() - 1)}) {
-    write(path, bad);
-    const Result<PackedWeights> mapped = PackedWeights::map(path, id, format);
-    ASSERT_FALSE(mapped);
-    EXPECT_EQ(mapped.error().code, ErrorCode::kCorrupt) << mapped.error().detail;
-    (void)find_or_make(file);
-    EXPECT_EQ(read(path), good);
+  EXPECT_TRUE(survives(good));
+  const size_t table_end = 168 + header->entries.size() * 96;
+  for (size_t at = 0; at < table_end; at += at < 400 ? 1 : 13) {
+    if (at >= kProgressOffset && at < kProgressOffset + 8) continue;  // how far the writer was: means nothing now
+    std::vector<std::byte> bad = good;
+    bad[at] ^= std::byte{4};
+    EXPECT_FALSE(survives(bad)) << at;
   }
-  EXPECT_FALSE(PackedWeights::map(path, id, "another-format"));
-  EXPECT_FALSE(PackedWeights::map(path, ModelId{}, format));
-  EXPECT_EQ(files().size(), 1u);
+  for (const PackedEntry& entry : header->entries)
+    for (const size_t at : {entry.offset, entry.offset + entry.bytes / 2, entry.offset + entry.bytes - 1}) {
+      std::vector<std::byte> bad = good;
+      bad[at] ^= std::byte{1};
+      EXPECT_FALSE(survives(bad)) << entry.name;
+    }
+  for (const size_t size : {size_t{1}, size_t{4095}, size_t{4096}, header->bytes(), good.size() / 2, good.size() - 1})
+    EXPECT_FALSE(survives(std::span(good).first(size))) << size;
+  std::vector<std::byte> longer = good;
+  longer.resize(good.size() + 4096);
+  EXPECT_FALSE(survives(longer));
 }
 
-TEST_F(PackedWeightsTest, BytesThatDoNotFitTheTensorsAreRefused) {
+// A table that points out of its file, under a digest that is right.
+TEST(PackedWeights, ATableThatPointsOutsideIsRefused) {
+  const GgufFile file = make_tiny_model({}).open();
+  const PackedWeights packed = pack(file);
+  const std::vector<std::byte> good = bytes_of(packed);
+  const PackedHeader header = *read_header(good);
+  const auto refused = [&](size_t index, size_t offset, size_t bytes) {
+    PackedHeader hostile = header;
+    hostile.entries[index].offset = offset;
+    hostile.entries[index].bytes = bytes;
+    std::vector<std::byte> image = good;
+    write_header(hostile, image);
+    return !read_header(image);
+  };
+  EXPECT_FALSE(refused(0, header.entries[0].offset, header.entries[0].bytes));
+  EXPECT_TRUE(refused(0, good.size() + 4096, 1));
+  EXPECT_TRUE(refused(0, good.size() - 4096, 4097));
+  EXPECT_TRUE(refused(0, SIZE_MAX - 4095, 8192));  // their sum wraps
+  EXPECT_TRUE(refused(0, 4096, SIZE_MAX));
+  EXPECT_TRUE(refused(0, 4097, 1));  // no page border
+}
+
+TEST(PackedWeights, AnotherModelOrPackingIsRefused) {
+  const GgufFile file = make_tiny_model({}).open();
+  const PackedWeights packed = pack(file);
+  const std::vector<std::byte> bytes = bytes_of(packed);
+  const PackedKey key = read_header(bytes)->key;
+  const auto maps = [&](const PackedKey& asked) { return PackedWeights::map(file_of(bytes), "it", asked).has_value(); };
+  EXPECT_TRUE(maps(key));
+  for (int field = 0; field < 5; ++field) {
+    PackedKey other = key;
+    if (field == 0) ++other.model.device;
+    if (field == 1) ++other.model.inode;
+    if (field == 2) ++other.model.bytes;
+    if (field == 3) ++other.model.modified_ns;
+    if (field == 4) other.pack_format += "x";
+    EXPECT_FALSE(maps(other)) << field;
+    EXPECT_NE(other.file_name(), key.file_name());
+  }
+}
+
+TEST(PackedWeights, MatricesThatDoNotFitTheTensorsAreRefused) {
   const GgufFile file = make_tiny_model({}).open();
   const auto backend = make_backend({"scalar", 1});
-  const PackedWeights packed = find_or_make(file);
-  std::vector<std::byte> bytes(packed.bytes().begin(), packed.bytes().end());
-  bytes.resize(bytes.size() + kPageBytes);
-  for (const size_t size : {bytes.size(), bytes.size() - 2 * kPageBytes, kPageBytes}) {
-    const Result<Weights> weights = load_weights(file, config_of(file), *backend, std::span(bytes).first(size));
-    ASSERT_FALSE(weights);
-    EXPECT_EQ(weights.error().code, ErrorCode::kCorrupt);
-  }
+  const PackedWeights packed = pack(file);
+  const auto refused = [&](auto&& change) {
+    std::vector<PackedMatrix> matrices = packed.matrices();
+    change(matrices);
+    const Result<Weights> weights = load_weights(file, config_of(file), *backend, matrices);
+    return !weights && weights.error().code == ErrorCode::kCorrupt;
+  };
+  EXPECT_FALSE(refused([](auto&) {}));
+  EXPECT_TRUE(refused([](auto& all) { all.pop_back(); }));
+  EXPECT_TRUE(refused([](auto& all) { all.push_back(all.back()); }));
+  EXPECT_TRUE(refused([](auto& all) { all[1].bytes = all[1].bytes.first(all[1].bytes.size() - 1); }));
+  EXPECT_TRUE(refused([](auto& all) { all[0].name = "blk.1.attn_q.weight"; }));
 }
 
-TEST_F(PackedWeightsTest, ManyAtOnceLeaveOneWholeFile) {
-  const GgufFile file = make_tiny_model({}).open();
-  std::vector<std::jthread> threads;
-  for (int i = 0; i < 4; ++i) threads.emplace_back([&] { EXPECT_FALSE(find_or_make(file, 1).bytes().empty()); });
-  threads.clear();
-  EXPECT_EQ(files(), std::vector<std::string>{path_of(file)});
-}
-
-TEST_F(PackedWeightsTest, WhatAKilledWriterLeftIsRemovedAndALivingOneKeepsItsOwn) {
-  const GgufFile file = make_tiny_model({}).open();
-  write(path_of(file) + ".spillway-new.abcdef", "left");
-  write(path_of(file) + ".ghijkl", "being written");
-  const UniqueFd living(::open((path_of(file) + ".ghijkl").c_str(), O_RDWR | O_CLOEXEC));
-  ASSERT_EQ(::flock(living.get(), LOCK_EX), 0);
-  (void)find_or_make(file);
-  EXPECT_FALSE(fs::exists(path_of(file) + ".spillway-new.abcdef"));
-  EXPECT_TRUE(fs::exists(path_of(file) + ".ghijkl"));
-}
-
-TEST_F(PackedWeightsTest, AFolderThatCannotHoldItIsAnErrorWithARemedy) {
-  const GgufFile file = make_tiny_model({}).open();
-  write(folder_ + "/file", "x");
-  for (const char* const bad : {"/file", "/file/below", "/proc/none"}) {
-    const std::string folder = bad[1] == 'p' ? bad : folder_ + bad;
-    EXPECT_THROW(PackedWeights::find_or_make(folder, file, config_of(file), id_of(file), {"scalar", 1}), SetupError)
-        << folder;
-  }
-  EXPECT_TRUE(PackedWeights::find_or_make("", file, config_of(file), id_of(file), {"scalar", 1}).bytes().empty());
+TEST(PackedFileName, IsTakenApartAndNothingElseIs) {
+  const PackedKey key{{0x10302, 0xabc, 1234, -5}, "cpu-panels-1"};
+  const auto name = read_packed_file_name(key.file_name());
+  ASSERT_TRUE(name) << key.file_name();
+  EXPECT_EQ(name->layout, kPackedLayout);
+  EXPECT_EQ(name->model, "10302-abc");
+  EXPECT_EQ(name->pack_format, "cpu-panels-1");
+  EXPECT_EQ(read_packed_file_name("0123456789abcdef0123456789abcdef.cpu-bf16-panels-1")->layout, 1u);
+  for (const char* const other :
+       {"", ".", "a.packed2", "1-2-3-4.x.packed", "1-2-3-4.x.packed2x", "1-2-3-4.x.packed99999999999", "photo.jpg",
+        "1-2-3-4.x.packed2.spillway-new.packer", "x-2-3-4.y.packed2", "0123456789abcdef0123456789abcdef.txt"})
+    EXPECT_FALSE(read_packed_file_name(other)) << other;
 }
 
 }  // namespace

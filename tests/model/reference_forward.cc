@@ -47,30 +47,76 @@ class Reference {
 
   Row multiply(const std::string& name, const Row& input) const {
     const std::vector<float>& weight = model_.values(name);
+    const bool as_stored = rounding_ == ReferenceRounding::kNarrow && is_quantised(name);
     Row output(weight.size() / input.size());
     for (size_t n = 0; n < output.size(); ++n)
-      for (size_t k = 0; k < input.size(); ++k) output[n] += input[k] * rounded(weight[n * input.size() + k]);
+      for (size_t k = 0; k < input.size(); ++k) {
+        const double value = weight[n * input.size() + k];
+        output[n] += input[k] * (as_stored ? value : rounded(value));
+      }
     return output;
   }
 
-  Row norm(const std::string& name, const Row& row) const {
+  // With all others of its matrix: q, k and v make one, and gate and up.
+  bool is_quantised(const std::string& name) const {
+    const std::string layer = name.substr(0, name.rfind('.', name.rfind('.') - 1) + 1);
+    std::vector<std::string> parts{name};
+    if (name.ends_with("_q.weight") || name.ends_with("_k.weight") || name.ends_with("_v.weight"))
+      parts = {layer + "attn_q.weight", layer + "attn_k.weight", layer + "attn_v.weight"};
+    if (name.ends_with("_gate.weight") || name.ends_with("_up.weight"))
+      parts = {layer + "ffn_gate.weight", layer + "ffn_up.weight"};
+    return std::ranges::none_of(model_.tensors, [&](const TinyTensor& tensor) {
+      return std::ranges::count(parts, tensor.name) > 0 &&
+             (tensor.type == GgufType::kF32 || tensor.type == GgufType::kF16 || tensor.type == GgufType::kBf16);
+    });
+  }
+
+  Row normalised(const std::string& name, const Row& row) const {
     const std::vector<float>& weight = model_.values(name);
     double sum = 0;
     for (const double value : row) sum += value * value;
     const double scale = 1.0 / std::sqrt(sum / static_cast<double>(row.size()) + 1e-5);
     Row output(row.size());
     for (size_t i = 0; i < row.size(); ++i) output[i] = row[i] * scale * weight[i];
-    return rounded(output);
+    return output;
+  }
+  Row norm(const std::string& name, const Row& row) const { return rounded(normalised(name, row)); }
+
+  // A product of Q, K or V with what the architecture adds: Qwen 2 a bias, Qwen 3 a norm of every head of Q and K.
+  Row project(uint32_t layer, char what, const Row& input) const {
+    Row output = multiply(fmt::format("blk.{}.attn_{}.weight", layer, what), input);
+    if (options_.architecture == "qwen2") {
+      const std::vector<float>& bias = model_.values(fmt::format("blk.{}.attn_{}.bias", layer, what));
+      for (size_t i = 0; i < output.size(); ++i) output[i] += bias[i];
+    }
+    if (options_.architecture != "qwen3" || what == 'v') return output;
+    for (auto head = output.begin(); head != output.end(); head += options_.head_dim) {
+      const Row scaled =
+          normalised(fmt::format("blk.{}.attn_{}_norm.weight", layer, what), Row(head, head + options_.head_dim));
+      std::copy(scaled.begin(), scaled.end(), head);
+    }
+    return output;
   }
 
-  // Interleaved pairs (2i, 2i + 1) of every head.
+  double angle(size_t pair, size_t position) const {
+    double angle =
+        static_cast<double>(position) * std::pow(10000.0, -2.0 * static_cast<double>(pair) / options_.head_dim);
+    if (options_.rope_factor != 0) angle /= options_.rope_factor;
+    return options_.rope_divisors.empty() ? angle : angle / options_.rope_divisors[pair];
+  }
+
+  // Pairs of every head: rows 2i and 2i + 1 in "llama", i and i + half in the others.
   Row rotate(Row row, size_t position) const {
-    for (size_t i = 0; i < row.size(); i += 2) {
-      const double pair = static_cast<double>(i % options_.head_dim) / options_.head_dim;
-      const double angle = static_cast<double>(position) * std::pow(10000.0, -pair);
-      const double x = row[i], y = row[i + 1];
-      row[i] = x * std::cos(angle) - y * std::sin(angle);
-      row[i + 1] = x * std::sin(angle) + y * std::cos(angle);
+    const size_t half = options_.head_dim / 2;
+    const bool interleaved = options_.architecture == "llama";
+    for (size_t head = 0; head < row.size(); head += options_.head_dim) {
+      for (size_t pair = 0; pair < half; ++pair) {
+        double& first = row[head + (interleaved ? 2 * pair : pair)];
+        double& second = row[head + (interleaved ? 2 * pair + 1 : pair + half)];
+        const double x = first, y = second, turn = angle(pair, position);
+        first = x * std::cos(turn) - y * std::sin(turn);
+        second = x * std::sin(turn) + y * std::cos(turn);
+      }
     }
     return rounded(row);
   }
@@ -80,9 +126,9 @@ class Reference {
     std::vector<Row> keys, values;
     for (size_t t = 0; t < residual.size(); ++t) {
       const Row input = norm(name("attn_norm"), residual[t]);
-      const Row query = rotate(multiply(name("attn_q"), input), t);
-      keys.push_back(rotate(multiply(name("attn_k"), input), t));
-      values.push_back(rounded(multiply(name("attn_v"), input)));
+      const Row query = rotate(project(layer, 'q', input), t);
+      keys.push_back(rotate(project(layer, 'k', input), t));
+      values.push_back(rounded(project(layer, 'v', input)));
       const Row output = multiply(name("attn_output"), rounded(attention(query, keys, values)));
       for (size_t i = 0; i < output.size(); ++i) residual[t][i] += output[i];
     }

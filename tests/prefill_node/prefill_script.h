@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <deque>
-#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -68,6 +67,7 @@ class PrefillScript {
     while (step) finish_step(token);
   }
   void answer_sends(TransferStatus status = TransferStatus::kOk) {
+    if (std::exchange(probed, false)) on(TransferAlive{});
     while (!sends.empty()) {
       const SendId send = sends.front().send;
       sends.pop_front();
@@ -113,6 +113,7 @@ class PrefillScript {
   TimePoint now{std::chrono::seconds(1000)};
   std::optional<StepPlan> step;       // in flight
   std::deque<SendParts> sends;        // in flight
+  bool probed = false;                // not answered yet
   std::vector<SendParts> parts;       // all sends ever
   std::vector<SendMessage> messages;  // since forget_messages(), no Load
   std::vector<std::pair<PeerId, Load>> loads;
@@ -133,6 +134,9 @@ class PrefillScript {
       } else if (const auto* plan = std::get_if<StepPlan>(&effect)) {
         ASSERT_FALSE(step) << "two steps in flight";
         step = *plan;
+      } else if (std::holds_alternative<TransferProbe>(effect)) {
+        ASSERT_FALSE(probed) << "asked twice";
+        probed = true;
       } else {
         links.push_back(effect);
       }

@@ -329,20 +329,23 @@ TEST(PrefillWalk, LoadGoesToGatewaysOnlyWhenItChanged) {
   PrefillScript p;
   p.on(PeerUp{kGateway, hello(Role::kGateway, kGatewayBoot)});
   ASSERT_EQ(p.loads.size(), 1u);
-  EXPECT_EQ(p.loads[0].second, (Load{64, 0, 0}));
+  EXPECT_EQ(p.loads[0].second, alone({64, 0, 0}, 4));
   p.on(PeerUp{kDecodePeer, hello(Role::kDecode, kDecodeBoot)});
   EXPECT_EQ(p.loads.size(), 1u);
   p.prefill(200);
   ASSERT_EQ(p.loads.size(), 2u);
-  EXPECT_EQ(p.loads[1].second, (Load{60, 1, 200, 0, 0, 0, 0, {.steps = 1, .step_tokens = 200, .step_sequences = 1}}));
+  EXPECT_EQ(p.loads[1].second,
+            alone({60, 1, 200, 0, 0, 0, 0, {.steps = 1, .step_tokens = 200, .step_sequences = 1}}, 3, 105));
   p.layer_done(0);
   EXPECT_EQ(p.loads.size(), 2u);
   p.finish_steps();
   ASSERT_EQ(p.loads.size(), 3u);
-  EXPECT_EQ(p.loads[2].second, (Load{60, 0, 0, 0, 0, 0, 0, p.loads[1].second.totals}));
+  EXPECT_EQ(p.loads[2].second, alone({60, 0, 0, 0, 0, 0, 0, p.loads[1].second.totals}, 3, 105));
   p.on(PeerUp{PeerId{50}, hello(Role::kGateway, BootId{51})});
-  ASSERT_EQ(p.loads.size(), 4u);
-  EXPECT_EQ(p.loads[3].first, PeerId{50});
+  ASSERT_EQ(p.loads.size(), 5u) << "and the first one's share is less";
+  EXPECT_EQ(p.loads[3].first, kGateway);
+  EXPECT_EQ(p.loads[4].first, PeerId{50});
+  EXPECT_EQ(p.loads[3].second.blocks_share + p.loads[4].second.blocks_share, 60u);
 }
 
 TEST(PrefillWalk, LinksFollowThePeers) {

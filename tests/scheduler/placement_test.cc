@@ -76,6 +76,43 @@ TEST(Placement, BusyNodesMeanWait) {
   }
 }
 
+std::vector<RoomWanted> ask(const std::vector<NodeView>& nodes, const std::vector<PeerId>& asked = {}) {
+  return room_to_ask_for({100, 28, nodes}, asked);  // two blocks on either
+}
+
+TEST(RoomToAskFor, TheNodeWithMostOfItWhenNoneHasEnough) {
+  std::vector<NodeView> nodes{prefill(0), decode(1), decode(2), decode(3)};
+  for (NodeView& node : nodes) node.blocks_free = 0;
+  nodes[2].blocks_of_others = 1;
+  EXPECT_EQ(ask(nodes), (std::vector<RoomWanted>{{PeerId{2}, 2}}));
+  EXPECT_EQ(ask(nodes, {PeerId{3}}), (std::vector<RoomWanted>{{PeerId{3}, 2}})) << "it keeps its place in the line";
+  nodes[3].blocks_total = 1;  // would never hold it
+  EXPECT_EQ(ask(nodes, {PeerId{3}}), (std::vector<RoomWanted>{{PeerId{2}, 2}}));
+}
+
+TEST(RoomToAskFor, AndThoseWhereOnlyOthersMayPromiseIt) {
+  std::vector<NodeView> nodes{prefill(0), decode(1), decode(2), decode(3)};
+  for (NodeView& node : nodes) node.blocks_free = 0;
+  nodes[2].blocks_of_others = 2;
+  nodes[3].blocks_of_others = 3;
+  EXPECT_EQ(ask(nodes, {PeerId{1}}), (std::vector<RoomWanted>{{PeerId{1}, 2}, {PeerId{2}, 2}, {PeerId{3}, 2}}));
+  nodes[3].running_sequences = 4;
+  EXPECT_EQ(ask(nodes), (std::vector<RoomWanted>{{PeerId{2}, 2}})) << "no sequence is left there";
+  nodes[3].sequences_of_others = 1;
+  EXPECT_EQ(ask(nodes).size(), 2u);
+}
+
+TEST(RoomToAskFor, PrefillNodesOnlyWhileADecodeNodeHasRoom) {
+  std::vector<NodeView> nodes{prefill(0), prefill(1), decode(2)};
+  nodes[0].blocks_free = nodes[1].blocks_free = nodes[2].blocks_free = 1;
+  EXPECT_EQ(ask(nodes, {PeerId{0}, PeerId{2}}), (std::vector<RoomWanted>{{PeerId{2}, 2}}));
+  nodes[2].blocks_free = 2;
+  EXPECT_EQ(ask(nodes, {PeerId{2}}), (std::vector<RoomWanted>{{PeerId{2}, 2}, {PeerId{0}, 2}})) << "in this order";
+  EXPECT_EQ(ask(nodes), (std::vector<RoomWanted>{{PeerId{0}, 2}}));
+  nodes[0].has_enough = nodes[1].has_enough = true;
+  EXPECT_TRUE(ask(nodes).empty());
+}
+
 bool has_room(const NodeView& node, uint64_t tokens) {
   const uint64_t blocks = (tokens + node.block_tokens - 1) / node.block_tokens;
   return node.running_sequences < node.sequences_max && node.blocks_total >= blocks &&

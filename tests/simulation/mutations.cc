@@ -20,9 +20,9 @@ bool is_placement(const Message& message) {
 
 // What concerns an older attempt of a request is taken for its present one.
 class NoEpochCheck final : public Interceptor {
-  void deliver(ProcessId to, ProcessId, Message message, std::vector<Message>& out) override {
+  void deliver(ProcessId to, ProcessId from, Message message, std::vector<Message>& out) override {
     if (Attempt* const attempt = attempt_of(message)) {
-      for (const ProcessId process : {to, World::kGateway}) {
+      for (const ProcessId process : {to, from}) {
         Attempt& present = present_[{process, attempt->request}];
         if (is_placement(message)) {
           if (present.epoch < attempt->epoch) present = *attempt;
@@ -108,7 +108,7 @@ class TokenCountedTwice final : public Interceptor {
 };
 
 class LeaseNeverExpires final : public Interceptor {
-  bool expires(ProcessId process) override { return process == World::kGateway; }
+  bool expires(ProcessId process) override { return process == World::gateway(0); }
 };
 
 // Takes the first block of a prompt for a prefix hit whenever its slot holds anything from before.
@@ -135,6 +135,44 @@ class WrongSlot final : public Interceptor {
   }
 };
 
+// A gateway reads in a Load what the node did not say.
+template <void (*kChange)(Load&)>
+class LoadMisread final : public Interceptor {
+  void deliver(ProcessId, ProcessId, Message message, std::vector<Message>& out) override {
+    if (auto* const load = std::get_if<Load>(&message)) kChange(*load);
+    out.push_back(std::move(message));
+  }
+};
+void undivided(Load& load) { load.blocks_share = load.blocks_free; }
+void counts_all(Load& load) { load.newest_transfer = UINT64_MAX; }
+void stays(Load& load) { load.draining = false; }
+void moves(Load& load) { load.stalled_ms = load.transfer_stalled_ms = 0; }
+
+Work* work_of(Message& message) {
+  if (auto* const prefill = std::get_if<Prefill>(&message)) return &prefill->work;
+  auto* const reserve = std::get_if<Reserve>(&message);
+  return reserve != nullptr ? &reserve->work : nullptr;
+}
+
+class TenantsKeyedAlike final : public Interceptor {
+  void deliver(ProcessId, ProcessId, Message message, std::vector<Message>& out) override {
+    if (Work* const work = work_of(message)) work->tenant = {};
+    out.push_back(std::move(message));
+  }
+};
+
+// A block that begins in the public prefix counts as public.
+class PartlyPublicBlockShared final : public Interceptor {
+  void deliver(ProcessId, ProcessId, Message message, std::vector<Message>& out) override {
+    if (Work* const work = work_of(message)) {
+      const auto prompt_tokens = static_cast<uint32_t>(work->prompt.size());
+      uint32_t& tokens = work->public_prefix.tokens;
+      tokens = std::min(prompt_tokens, (tokens + 15) / 16 * 16);
+    }
+    out.push_back(std::move(message));
+  }
+};
+
 template <class Made>
 std::unique_ptr<Interceptor> make() {
   return std::make_unique<Made>();
@@ -153,6 +191,13 @@ constexpr Mutation kMutations[] = {
     {"lease never expires", make<LeaseNeverExpires>},
     {"stale block served", make<StaleBlockServed>},
     {"wrong slot", make<WrongSlot>},
+    {"shares not divided", make<LoadMisread<undivided>>},
+    {"promises forgotten", make<LoadMisread<counts_all>>},
+    {"a want never served", make<LostMessage<Want>>},
+    {"placed on a node that drains", make<LoadMisread<stays>>},
+    {"placed on a node that stalls", make<LoadMisread<moves>>},
+    {"tenants keyed alike", make<TenantsKeyedAlike>},
+    {"partly public block shared", make<PartlyPublicBlockShared>},
 };
 
 }  // namespace

@@ -37,12 +37,25 @@ TEST(Simulation, EveryRequestHasOneRightAnswerUnderFaults) {
     all.failed += result.totals.failed;
     all.left += result.totals.left;
     all.gateway_died += result.totals.gateway_died;
+    all.public_hits += result.totals.public_hits;
   }
-  fmt::print("{}{} requests: {} ended well, {} in an error, {} left, {} lost their gateway; {} faults\n",
-             coverage.table(), all.requests, all.ended, all.failed, all.left, all.gateway_died, faults);
+  fmt::print(
+      "{}{} requests: {} ended well, {} in an error, {} left, {} lost their gateway; {} faults; {} public hits\n",
+      coverage.table(), all.requests, all.ended, all.failed, all.left, all.gateway_died, faults, all.public_hits);
+  if (last >= 100) {
+    EXPECT_GT(all.public_hits, last) << "tenants hardly meet in what is public";
+  }
   if (last < 1000) return;
   EXPECT_GT(coverage.preemptions(), 500u);
   EXPECT_GT(coverage.recomputed_tokens(), coverage.preemptions()) << "most are computed again, not found in the cache";
+  EXPECT_GT(coverage.wants_made(), 500u);
+  EXPECT_GT(coverage.wants_met() * 3, coverage.wants_made()) << "others went elsewhere, or their request left";
+  EXPECT_GT(coverage.refusals(), 20u) << "promises cross now and then";
+  EXPECT_LE(coverage.attempts_most(), GatewayConfig().attempts_max / 2) << "another gateway's luck must not fail it";
+  EXPECT_GT(coverage.drains(), 100u);
+  EXPECT_GT(coverage.stalls(), 50u);
+  EXPECT_GT(coverage.transfer_stalls(), 20u);
+  EXPECT_GT(coverage.yields(), 20u);
   EXPECT_GT(all.ended * 3, all.requests * 2) << "most must end well, else nothing was tested";
   using State = Coverage::State;
   const auto met = [&](Role role, const char* message, std::initializer_list<State> states) {
@@ -132,6 +145,96 @@ TEST(Simulation, AHungTransferThreadStopsOnlyItsOwnNode) {
   }
   EXPECT_GE(on_other, kRequests / 3);
   EXPECT_GE(failed, 1u);  // it did hang
+}
+
+// One P, one D. A prompt that takes P more than half a minute has reserved nearly all of D when an answer outgrows the
+// rest: the reservation gives way, is made again when there is room, and both end well.
+TEST(Simulation, ALongPrefillsReservationHoldsUpNobodyWhoDecodes) {
+  WorldConfig config;
+  config.prefill = config.decode = 1;
+  SimulatedNodeConfig& node = config.node;
+  node.model.layout = {.layer_count = 3, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+  node.slots = 43;
+  node.limits = {.tokens_max = 64, .chunk_tokens = 32, .sequences_max = 6};
+  node.requests_max = 8;
+  node.max_model_len = 1000;
+  node.growth_margin = 0;
+  node.speed.per_token = 100ms;
+  const auto arrives = [&](uint64_t request, uint32_t prompt_tokens, uint32_t output_tokens, Duration when) {
+    ClientArrives arrival;
+    arrival.work.request = {BootId{1}, request};
+    for (TokenId token = 0; token < prompt_tokens; ++token)
+      arrival.work.prompt.push_back(static_cast<TokenId>((token * 7 + request * 131) % SyntheticModel::kVocab));
+    arrival.work.output_tokens_max = output_tokens;
+    config.happenings.emplace(when, arrival);
+    return arrival.work.request;
+  };
+  const RequestId decodes = arrives(1, 20, 200, 20ms);
+  const RequestId reserves = arrives(2, 600, 4, 60ms);
+  Interceptor nobody;
+  World world(config, nobody);
+  ASSERT_TRUE(world.run(600s)) << world.log_tail() << *world.oracle().first_breach();
+  world.check_at_rest();
+  EXPECT_FALSE(world.oracle().first_breach()) << *world.oracle().first_breach();
+  EXPECT_EQ(world.oracle().outcome(decodes), Oracle::Outcome::kEnded) << world.log_tail();
+  EXPECT_EQ(world.oracle().outcome(reserves), Oracle::Outcome::kEnded) << world.log_tail();
+  EXPECT_EQ(world.coverage().yields(), 1u);
+}
+
+// Counts the prompts that P took before the large one; may keep all wants from the nodes.
+class Turns final : public Interceptor {
+ public:
+  Turns(RequestId large, bool wants_come) : large_(large), wants_come_(wants_come) {}
+  void deliver(ProcessId, ProcessId, Message message, std::vector<Message>& out) override {
+    if (const auto* const prefill = std::get_if<Prefill>(&message)) {
+      large_came |= prefill->work.attempt.request == large_;
+      if (!large_came) ++small_before;
+    }
+    if (wants_come_ || !std::holds_alternative<Want>(message)) out.push_back(std::move(message));
+  }
+  uint32_t small_before = 0;
+  bool large_came = false;
+
+ private:
+  const RequestId large_;
+  const bool wants_come_;
+};
+
+// One gateway's small requests never leave most of the pool free. The other one's large request needs just that.
+uint32_t small_ones_before_the_large(bool wants_come) {
+  constexpr uint32_t kSmall = 400, kBefore = 50;
+  WorldConfig config;
+  config.gateways = 2;
+  config.prefill = config.decode = 1;
+  SimulatedNodeConfig& node = config.node;
+  node.model.layout = {.layer_count = 3, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+  node.slots = 24;
+  node.limits = {.tokens_max = 64, .chunk_tokens = 64, .sequences_max = 8};
+  node.requests_max = 16;
+  node.max_model_len = 400;
+  node.growth_margin = 400;
+  const auto arrives = [&](uint64_t request, uint32_t prompt_tokens, uint32_t gateway, Duration when) {
+    ClientArrives arrival;
+    arrival.gateway = gateway;
+    arrival.work.request = {BootId{1}, request};
+    for (TokenId token = 0; token < prompt_tokens; ++token)
+      arrival.work.prompt.push_back(static_cast<TokenId>((token * 7 + request * 131) % SyntheticModel::kVocab));
+    arrival.work.output_tokens_max = 8;
+    config.happenings.emplace(when, arrival);
+  };
+  for (uint64_t request = 1; request <= kSmall; ++request) arrives(request, 40, 0, 20ms + request * 3ms);
+  const RequestId large{BootId{1}, kSmall + 1};
+  arrives(large.counter, 320, 1, 20ms + kBefore * 3ms);
+  Turns turns(large, wants_come);
+  World world(config, turns);
+  EXPECT_EQ(world.run(600s), wants_come) << world.log_tail();  // else the large one fails without cause
+  EXPECT_EQ(world.oracle().outcome(large) == Oracle::Outcome::kEnded, wants_come);
+  return turns.small_before - kBefore;
+}
+
+TEST(Simulation, ALargeRequestHasItsTurnBesideAnotherGatewaysSmallOnes) {
+  EXPECT_LE(small_ones_before_the_large(true), 10u);
+  EXPECT_EQ(small_ones_before_the_large(false), 350u) << "without wants it waits for all, and in vain";
 }
 
 // Watches one prompt cross from P to D.

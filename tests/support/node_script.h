@@ -81,9 +81,20 @@ inline std::vector<Message> every_message(const Attempt& about, uint32_t prompt_
           spillway::Lease{about, UINT32_MAX},
           Token{about, 0, 7, FinishReason::kNone, 0, {}},
           Cancel{about},
+          Yield{about},
           Failed{about, ErrorCode::kInternal, "scripted"},
           Heartbeat{},
-          MayLeave{}};
+          MayLeave{},
+          Want{1},
+          Want{UINT32_MAX}};
+}
+
+// What a node tells its only gateway: all that is free is this one's to promise.
+inline Load alone(Load load, uint32_t sequences_free, uint64_t newest_transfer = 0) {
+  load.blocks_share = load.blocks_free;
+  load.sequences_share = sequences_free;
+  load.newest_transfer = newest_transfer;
+  return load;
 }
 
 // The attempt itself, the same under another transfer id, an older and a newer one of its request, a stranger.

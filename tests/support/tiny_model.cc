@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <limits>
+#include <span>
 
 #include "common/check.h"
 #include "common/unique_fd.h"
@@ -72,23 +72,23 @@ void add_tokenizer(GgufWriter& writer) {
 }
 
 void add_metadata(GgufWriter& writer, const TinyModelOptions& options) {
-  writer.add("general.architecture", std::string("llama"))
-      .add("llama.block_count", options.layers)
-      .add("llama.context_length", options.context)
-      .add("llama.embedding_length", options.hidden)
-      .add("llama.feed_forward_length", options.feed_forward)
-      .add("llama.attention.head_count", options.heads)
-      .add("llama.attention.head_count_kv", options.kv_heads)
-      .add("llama.attention.key_length", options.head_dim)
-      .add("llama.attention.value_length", options.head_dim)
-      .add("llama.attention.layer_norm_rms_epsilon", 1e-5f)
-      .add("llama.rope.dimension_count", options.head_dim)
-      .add("llama.rope.freq_base", 10000.0f)
-      .add("llama.vocab_size", TinyModel::kTinyVocab);
-  if (options.rope_factor == 0)
-    writer.add("llama.rope.scaling.type", std::string("none"));
-  else
-    writer.add(options.rope_factor_key, options.rope_factor);
+  const auto key = [&](const char* name) { return fmt::format("{}.{}", options.architecture, name); };
+  writer.add("general.architecture", options.architecture)
+      .add(key("block_count"), options.layers)
+      .add(key("context_length"), options.context)
+      .add(key("embedding_length"), options.hidden)
+      .add(key("feed_forward_length"), options.feed_forward)
+      .add(key("attention.head_count"), options.heads)
+      .add(key("attention.head_count_kv"), options.kv_heads)
+      .add(key("attention.key_length"), options.head_dim)
+      .add(key("attention.value_length"), options.head_dim)
+      .add(key("attention.layer_norm_rms_epsilon"), 1e-5f)
+      .add(key("rope.dimension_count"), options.head_dim)
+      .add(key("rope.freq_base"), 10000.0f)
+      .add(key("vocab_size"), TinyModel::kTinyVocab);
+  if (options.rope_type != nullptr) writer.add(key("rope.scaling.type"), std::string(options.rope_type));
+  if (options.rope_factor != 0) writer.add(key(options.rope_factor_key), options.rope_factor);
+  if (options.sliding_window != 0) writer.add(key("attention.sliding_window"), options.sliding_window);
 }
 
 // Draws tensors one after the other, each of the type that the options say.
@@ -99,20 +99,31 @@ class Draw {
 
   // Products of unit inputs come out with a deviation of `gain`.
   void matrix(std::string name, uint32_t rows, uint32_t cols, double gain) {
-    tensors_.push_back(draw_matrix(random_, std::move(name), next_type(), rows, cols, gain / std::sqrt(cols)));
+    const GgufType type = type_of(name);
+    tensors_.push_back(draw_matrix(random_, std::move(name), type, rows, cols, gain / std::sqrt(cols)));
   }
-  void norm(std::string name) { tensors_.push_back(draw_norm(random_, std::move(name), options_.hidden)); }
+  void norm(std::string name) { vector(std::move(name), options_.hidden, 0.7, 1.3); }
+  void vector(std::string name, uint32_t cols, double low, double high) {
+    tensors_.push_back(draw_vector(random_, std::move(name), cols, low, high));
+  }
 
  private:
-  GgufType next_type() {
+  GgufType type_of(std::string_view name) {
     using Types = TinyModelOptions::Types;
     constexpr std::array kCycle{GgufType::kQ4_1, GgufType::kQ8_0, GgufType::kF32, GgufType::kBf16, GgufType::kQ4_1};
+    constexpr std::array kEvery{GgufType::kQ6_K, GgufType::kQ5_0, GgufType::kQ4_K, GgufType::kF16,
+                                GgufType::kQ5_1, GgufType::kQ4_0, GgufType::kQ5_K, GgufType::kQ4_1,
+                                GgufType::kBf16, GgufType::kQ8_0, GgufType::kF32};
+    const auto is = [&](const char* part) { return name.find(part) != std::string_view::npos; };
     switch (options_.types) {
       case Types::kF32: return GgufType::kF32;
       case Types::kBf16: return GgufType::kBf16;
       case Types::kQ8_0: return GgufType::kQ8_0;
       case Types::kQ4_1: return GgufType::kQ4_1;
       case Types::kMixed: return kCycle[drawn_++ % kCycle.size()];
+      case Types::kEvery: return kEvery[drawn_++ % kEvery.size()];
+      case Types::kQ4_K_M:
+        return is("token_embd") || is("attn_v") || is("ffn_down") ? GgufType::kQ6_K : GgufType::kQ4_K;
     }
     CHECK(false);
   }
@@ -125,6 +136,7 @@ class Draw {
 void draw_tensors(const TinyModelOptions& options, std::vector<TinyTensor>& tensors) {
   Draw draw(options, tensors);
   const uint32_t attention = options.heads * options.head_dim, kv = options.kv_heads * options.head_dim;
+  const bool bias = options.architecture == "qwen2", qk_norm = options.architecture == "qwen3";
   draw.matrix("token_embd.weight", TinyModel::kTinyVocab, options.hidden, 1.0);
   for (uint32_t layer = 0; layer < options.layers; ++layer) {
     const auto name = [&](const char* what) { return fmt::format("blk.{}.{}.weight", layer, what); };
@@ -132,6 +144,10 @@ void draw_tensors(const TinyModelOptions& options, std::vector<TinyTensor>& tens
     draw.matrix(name("attn_q"), attention, options.hidden, 1.5);
     draw.matrix(name("attn_k"), kv, options.hidden, 1.5);
     draw.matrix(name("attn_v"), kv, options.hidden, 1.0);
+    for (const char* what : {"q", "k", "v"})
+      if (bias) draw.vector(fmt::format("blk.{}.attn_{}.bias", layer, what), *what == 'q' ? attention : kv, -1.5, 1.5);
+    for (const char* what : {"attn_q_norm", "attn_k_norm"})
+      if (qk_norm) draw.vector(name(what), options.head_dim, 0.3, 1.8);
     draw.matrix(name("attn_output"), options.hidden, attention, 0.5);
     draw.norm(name("ffn_norm"));
     draw.matrix(name("ffn_gate"), options.feed_forward, options.hidden, 1.0);
@@ -139,7 +155,20 @@ void draw_tensors(const TinyModelOptions& options, std::vector<TinyTensor>& tens
     draw.matrix(name("ffn_down"), options.hidden, options.feed_forward, 0.5);
   }
   draw.norm("output_norm.weight");
+  if (!options.rope_divisors.empty()) tensors.push_back(vector_of("rope_freqs.weight", options.rope_divisors));
   if (!options.tied) draw.matrix("output.weight", TinyModel::kTinyVocab, options.hidden, 1.0);
+}
+
+std::vector<std::byte> file_of(const TinyModel& model) {
+  GgufWriter writer;
+  add_metadata(writer, model.options);
+  add_tokenizer(writer);
+  for (const TinyTensor& tensor : model.tensors) {
+    std::vector<uint64_t> shape{tensor.cols};
+    if (tensor.rows > 1) shape.push_back(tensor.rows);
+    writer.add_tensor(tensor.name, tensor.type, shape, tensor.bytes);
+  }
+  return writer.bytes();
 }
 
 }  // namespace
@@ -161,20 +190,22 @@ TinyModel make_tiny_model(const TinyModelOptions& options) {
   TinyModel model{.options = options, .tensors = {}, .gguf = {}};
   draw_tensors(options, model.tensors);
   if (options.poisoned) {
-    const auto norm = std::find_if(model.tensors.begin(), model.tensors.end(),
-                                   [](const TinyTensor& tensor) { return tensor.name == "output_norm.weight"; });
-    norm->values[0] = std::numeric_limits<float>::quiet_NaN();
-    std::memcpy(norm->bytes.data(), norm->values.data(), sizeof(float));
+    const auto tensor = std::ranges::find(model.tensors, options.poisoned_tensor, &TinyTensor::name);
+    CHECK(tensor != model.tensors.end() && tensor->type == GgufType::kF32);
+    tensor->values[0] = options.poison;
+    std::memcpy(tensor->bytes.data(), tensor->values.data(), sizeof(float));
   }
-  GgufWriter writer;
-  add_metadata(writer, options);
-  add_tokenizer(writer);
-  for (const TinyTensor& tensor : model.tensors) {
-    std::vector<uint64_t> shape{tensor.cols};
-    if (tensor.rows > 1) shape.push_back(tensor.rows);
-    writer.add_tensor(tensor.name, tensor.type, shape, tensor.bytes);
+  model.gguf = file_of(model);
+  return model;
+}
+
+TinyModel stored_as_f32(TinyModel model) {
+  for (TinyTensor& tensor : model.tensors) {
+    tensor.type = GgufType::kF32;
+    const auto values = std::as_bytes(std::span(tensor.values));
+    tensor.bytes.assign(values.begin(), values.end());
   }
-  model.gguf = writer.bytes();
+  model.gguf = file_of(model);
   return model;
 }
 

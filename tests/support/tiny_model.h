@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,17 +11,25 @@
 
 namespace spillway {
 
-// How large a synthetic Llama model is and how its weights are stored.
+// How large a synthetic model of the Llama family is and how its weights are stored.
 struct TinyModelOptions {
   uint64_t seed = 1;
+  std::string architecture = "llama";  // or "qwen2", "qwen3": with the biases, norms and RoPE order of each
   uint32_t layers = 2, hidden = 64, heads = 4, kv_heads = 2, head_dim = 16, feed_forward = 96;
   uint32_t context = 1024;
-  enum class Types : uint8_t { kF32, kBf16, kQ8_0, kQ4_1, kMixed };  // kMixed: another type from tensor to tensor
+  // kMixed: another type from tensor to tensor. kQ4_K_M: Q4_K, and Q6_K where such files have it; kEvery: all types in
+  // turn. Those two REQUIRE hidden, feed_forward and heads * head_dim to be multiples of 256.
+  enum class Types : uint8_t { kF32, kBf16, kQ8_0, kQ4_1, kMixed, kQ4_K_M, kEvery };
   Types types = Types::kMixed;
-  bool tied = true;       // no output.weight: the classifier is the embedding
-  float rope_factor = 0;  // not 0: rope_factor_key says it, in place of a type that says "none"
-  const char* rope_factor_key = "llama.rope.scaling.factor";
-  bool poisoned = false;  // the final norm holds a NaN: every logit is one
+  bool tied = true;                // no output.weight: the classifier is the embedding
+  const char* rope_type = "none";  // rope.scaling.type; nullptr: the key is absent
+  float rope_factor = 0;           // not 0: rope_factor_key says it
+  const char* rope_factor_key = "rope.scaling.factor";
+  std::vector<float> rope_divisors{};                  // rope_freqs.weight, where there are any
+  uint32_t sliding_window = 0;                         // not 0: the key is there
+  bool poisoned = false;                               // the final norm holds a NaN: every logit is one
+  std::string poisoned_tensor = "output_norm.weight";  // an F32 one, where it is to be another
+  float poison = std::numeric_limits<float>::quiet_NaN();
 };
 
 // One tensor as stored, and the exact values that its bytes stand for. rows == 1: a vector.
@@ -43,6 +52,8 @@ struct TinyModel {
   GgufFile open() const;                                          // CHECKs that the file is accepted
 };
 TinyModel make_tiny_model(const TinyModelOptions& options);
+// The same model in a file that stores every tensor's `values` as F32.
+TinyModel stored_as_f32(TinyModel model);
 
 // A tiny model as a file in the temporary folder, removed with this object (a mapping of it stays valid).
 class TinyModelFile {

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "tests/support/tiny_model.h"
 
@@ -20,7 +22,8 @@ class TinyRandom {
 // A matrix of zero mean and standard deviation `deviation` (about), drawn in its stored form.
 TinyTensor draw_matrix(TinyRandom& random, std::string name, GgufType type, uint32_t rows, uint32_t cols,
                        double deviation);
-// A norm's weights: f32 around 1.
-TinyTensor draw_norm(TinyRandom& random, std::string name, uint32_t cols);
+// f32 between low and high: a norm's weights, a bias.
+TinyTensor draw_vector(TinyRandom& random, std::string name, uint32_t cols, double low, double high);
+TinyTensor vector_of(std::string name, const std::vector<float>& values);  // these, as F32
 
 }  // namespace spillway

@@ -35,7 +35,7 @@ TEST(BpeMerger, MergesAsTheDefinitionDoesForRandomRulesAndWords) {
     for (int count = 0; count < 12; ++count) {
       const TokenId left = random() % token_count, right = random() % token_count;
       const TokenId merged = random() % 4 == 0 ? random() % token_count : token_count++;  // also into an older token
-      merger.add_rule(left, right, merged);
+      merger.add_rule(left, right, {static_cast<uint32_t>(count), merged});
       rules.emplace(std::pair(left, right), std::pair(rules.size(), merged));
     }
     for (int count = 0; count < 50; ++count) {

@@ -1,6 +1,10 @@
 #include "text/chat_template.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
 
 #include "tests/text/demo_tokenizer.h"
 
@@ -14,6 +18,20 @@ std::vector<ChatMessage> messages_of(const nlohmann::json& list) {
   for (const auto& message : list)
     messages.push_back({message["role"].get<std::string>(), message["content"].get<std::string>()});
   return messages;
+}
+
+// What the generator's strftime_now() tells: Tuesday, 3 February 2026, 16:05:09.
+std::tm test_time() {
+  std::tm time{};
+  time.tm_year = 126, time.tm_mon = 1, time.tm_mday = 3, time.tm_wday = 2, time.tm_yday = 33;
+  time.tm_hour = 16, time.tm_min = 5, time.tm_sec = 9;
+  return time;
+}
+
+std::string repeated(std::string_view unit, size_t count) {
+  std::string text;
+  for (; count > 0; --count) text += unit;
+  return text;
 }
 
 ChatTemplate parsed(std::string_view source) {
@@ -56,7 +74,8 @@ TEST(ChatTemplate, MutatedAndWrittenTemplatesRenderAsInJinja2) {
         const Result<std::string> text = made->render({.messages = messages_of(data["conversations"][index]),
                                                        .add_generation_prompt = prompt,
                                                        .bos_token = data["bos_token"],
-                                                       .eos_token = data["eos_token"]});
+                                                       .eos_token = data["eos_token"],
+                                                       .now = test_time()});
         const std::string what = entry["name"].get<std::string>() + ": " + (text ? *text : text.error().detail);
         if (expected.contains("text")) {
           ASSERT_TRUE(text) << what;
@@ -75,6 +94,63 @@ TEST(ChatTemplate, MutatedAndWrittenTemplatesRenderAsInJinja2) {
   }
 }
 
+TEST(ChatTemplate, TheTemplatesOfModelsRenderAsInJinja2) {
+  const nlohmann::json data = read_test_data("model_templates.json");
+  ASSERT_GE(data["rendered"].size(), 14u);
+  for (const auto& [name, rendered_ones] : data["rendered"].items()) {
+    std::ifstream file(SPILLWAY_TEST_DATA "/templates/" + name + ".jinja");
+    const std::string source{std::istreambuf_iterator<char>(file), {}};
+    const ChatTemplate made = parsed(source);
+    for (size_t index = 0; index < data["conversations"].size(); ++index) {
+      for (const bool prompt : {false, true}) {
+        const nlohmann::json& expected = rendered_ones[index][prompt ? 1 : 0];
+        const Result<std::string> text = made.render({.messages = messages_of(data["conversations"][index]),
+                                                      .add_generation_prompt = prompt,
+                                                      .bos_token = data["bos_token"],
+                                                      .eos_token = data["eos_token"],
+                                                      .now = test_time()});
+        const std::string what =
+            fmt::format("{}, conversation {}: {}", name, index, text ? *text : text.error().detail);
+        ASSERT_EQ(text.has_value(), expected.contains("text")) << what;
+        if (text) {
+          EXPECT_EQ(*text, expected["text"].get<std::string>()) << what;
+        } else if (expected.contains("raised")) {
+          EXPECT_EQ(text.error().detail, expected["raised"].get<std::string>()) << what;
+        }
+      }
+    }
+  }
+}
+
+TEST(ChatTemplate, ATimeFormatBeyondTheUsualIsUnsupported) {
+  for (const std::string_view format : {"%c", "%", "a%-d", "%\xC3\xA9"}) {
+    const auto text =
+        parsed(fmt::format("{{{{ strftime_now('{}') }}}}", format)).render({.messages = {}, .now = test_time()});
+    ASSERT_FALSE(text) << format;
+    EXPECT_EQ(text.error().code, ErrorCode::kUnsupported) << text.error().detail;
+  }
+}
+
+TEST(ChatTemplate, WithoutAClockThereIsNoTimeFunction) {
+  EXPECT_EQ(rendered("{{ 'yes' if strftime_now is defined else 'no' }}").value(), "no");
+  const Result<std::string> text = rendered("{{ strftime_now('%Y') }}");
+  ASSERT_FALSE(text);
+  EXPECT_NE(text.error().detail.find("\"strftime_now\" is undefined"), std::string::npos) << text.error().detail;
+}
+
+// A namespace can nest lists as deep as there are steps: what walks them must not recurse so.
+TEST(ChatTemplate, ListsNestedByANamespaceAreWalkedToABound) {
+  const std::string many = repeated("x", 30'000);
+  const std::string nest =
+      "{% set ns = namespace(a=[], b=[]) %}{% for c in messages[0].content %}{% set ns.a = [ns.a] %}"
+      "{% set ns.b = [ns.b] %}{% endfor %}";
+  for (const std::string use : {"{{ ns.a == ns.b }}", "{{ ns.a | tojson }}", "{{ ns.a in [ns.b] }}"}) {
+    const Result<std::string> text = rendered(nest + use, {{"user", many}});
+    ASSERT_FALSE(text) << use;
+    EXPECT_NE(text.error().detail.find("nested more than 256 deep"), std::string::npos) << text.error().detail;
+  }
+}
+
 TEST(ChatTemplate, AnUnsupportedConstructIsNamedWithItsPlace) {
   struct Case {
     std::string_view source, place, name;
@@ -86,15 +162,15 @@ TEST(ChatTemplate, AnUnsupportedConstructIsNamedWithItsPlace) {
       {"{% break %}", "line 1, column 4", "\"break\""},
       {"{% generation %}{% endgeneration %}", "line 1, column 4", "\"generation\""},
       {"{% set x %}a{% endset %}", "line 1, column 4", "set block"},
-      {"{% set ns.x = 1 %}", "line 1, column 10", "setting an attribute"},
       {"{% set a, b = [1, 2] %}", "line 1, column 9", "tuple"},
-      {"{% for k, v in messages %}{% endfor %}", "line 1, column 9", "tuple"},
+      {"{% for (k, v) in messages %}{% endfor %}", "line 1, column 8", "tuple"},
+      {"{% set ns.x, y = 1 %}", "line 1, column 12", "tuple"},
       {"{% for x in messages recursive %}{% endfor %}", "line 1, column 22", "recursive"},
-      {"{{ namespace(x=1) }}", "line 1, column 4", "\"namespace\""},
+      {"{{ namespace([1]) }}", "line 1, column 14", "namespace() without a name"},
       {"{{ range(3) }}", "line 1, column 4", "\"range\""},
-      {"\n\n{{ x | tojson }}", "line 3, column 8", "filter \"tojson\""},
+      {"\n\n{{ x | xmlattr }}", "line 3, column 8", "filter \"xmlattr\""},
       {"{{ x is callable }}", "line 1, column 9", "test \"callable\""},
-      {"{{ messages[0].items() }}", "line 1, column 16", "method \"items\""},
+      {"{{ messages[0].keys() }}", "line 1, column 16", "method \"keys\""},
       {"{{ loop.cycle('a') }}", "line 1, column 9", "method \"cycle\""},
       {"{{ {'a': 1} }}", "line 1, column 4", "dictionary"},
       {"{{ (1, 2) }}", "line 1, column 6", "tuple"},
@@ -125,7 +201,9 @@ TEST(ChatTemplate, AnUnsupportedConstructIsNamedWithItsPlace) {
 TEST(ChatTemplate, WhatShowsOnlyWhenRenderingIsUnsupportedWithItsPlaceToo) {
   for (const std::string_view source :
        {"\n {{ messages }}", "\n {{ messages[0] }}", "\n {{ '\xC3\xA9' | upper }}", "\n {{ messages[0].items }}",
-        "\n {{ 'x'.upper }}", "\n {{ 'a' * 3 }}", "\n {{ '%s' % 1 }}", "\n {{ [1] < [2] }}",
+        "\n {{ 'x'.upper }}", "\n {{ 'a' * 3 }}", "\n {{ '%s' % 1 }}", "\n {{ [1] < [2] }}", "\n {{ namespace() }}",
+        "\n {{ 'a' | tojson(ensure_ascii=true) }}", "\n {{ 'a' | tojson(indent='x') }}",
+        "\n {{ messages | selectattr('a.b') | list }}", "\n {{ messages | select('callable') | list }}",
         "\n {{ 9223372036854775807 + 1 }}", "\n {{ 9223372036854775807 * 2 }}"}) {
     const Result<std::string> text = rendered(source);
     ASSERT_FALSE(text) << source;
@@ -206,12 +284,6 @@ TEST(ChatTemplate, MarkupInMessagesIsTextAndInvalidUtf8IsRefused) {
     EXPECT_NE(refused.error().detail.find("message 1"), std::string::npos) << refused.error().detail;
   }
   EXPECT_FALSE(ChatTemplate::parse("\xFF"));
-}
-
-std::string repeated(std::string_view unit, size_t count) {
-  std::string text;
-  for (; count > 0; --count) text += unit;
-  return text;
 }
 
 TEST(ChatTemplate, NestingIsBoundedHoweverItIsWritten) {

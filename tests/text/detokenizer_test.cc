@@ -20,16 +20,19 @@ class ByteTokenizer final : public Tokenizer {
     bytes_.insert(bytes_.end(), pieces.begin(), pieces.end());
     bytes_.emplace_back("<special>");
   }
-  Result<Ids> encode(std::string_view text, SpecialTokens) const override {
+  Result<Ids> encode_parts(std::span<const TextPart> parts) const override {
     Ids ids;
-    for (const char byte : text) ids.push_back(static_cast<uint8_t>(byte));
+    for (const TextPart& part : parts)
+      for (const char byte : part.text) ids.push_back(static_cast<uint8_t>(byte));
     return ids;
   }
   std::string_view token_bytes(TokenId token) const override { return bytes_.at(token); }
   bool is_special(TokenId token) const override { return token + 1 == bytes_.size(); }
   uint32_t vocab_size() const override { return static_cast<uint32_t>(bytes_.size()); }
   TokenId end_of_sequence() const override { return vocab_size() - 1; }
-  TokenId begin_of_sequence() const override { return vocab_size() - 1; }
+  std::optional<TokenId> begin_of_sequence() const override { return std::nullopt; }
+  bool adds_begin_of_sequence() const override { return false; }
+  std::span<const TokenId> end_of_generation() const override { return {}; }
 
  private:
   std::vector<std::string> bytes_;

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Renders mutated chat templates with python3-jinja2 into tests/data/template_mutations.json, which chat_template_test
-compares with. Every template runs on every conversation. Run again after a change here:
+"""Renders chat templates with python3-jinja2: mutated and written ones into tests/data/template_mutations.json, those of
+real models (tests/data/templates) into tests/data/model_templates.json; chat_template_test compares with both. Every
+template runs on every conversation. Run again after a change here:
     /usr/bin/python3 tests/text/make_template_mutations.py
-The environment is transformers': sandboxed, trim_blocks and lstrip_blocks on."""
+The environment is transformers': sandboxed, trim_blocks and lstrip_blocks on, its own tojson and strftime_now."""
+import datetime
 import json
 import pathlib
 
@@ -208,6 +210,48 @@ WRITTEN = {
         "{%- set content = content.split('</think>')[-1].lstrip('\\n') %}\n        {%- endif %}\n        "
         "{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}\n    {%- endif %}\n"
         "{%- endfor %}\n{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n{%- endif %}\n",
+    "namespace":
+        "{% set ns = namespace(n=0, seen='', last=none) %}{% for m in messages %}{% set ns.n = ns.n + loop.index %}"
+        "{% set ns.seen = ns.seen ~ m.role[0] %}{% set ns.last = m %}{% set ns.fresh = true %}{% endfor %}"
+        "{{ ns.n }}{{ ns.seen }}{{ ns['last'].role }}{{ ns.fresh }}{{ ns.missing is defined }}{{ ns is mapping }}"
+        "{{ ns is iterable }}{{ ns == ns }}{{ ns == namespace() }}{{ 'y' if namespace() }}{{ ns.n is defined }}",
+    "namespace_in_loop":
+        "{% for m in messages %}{% set ns = namespace(x=1) %}{% for n in messages %}{% set ns.x = ns.x + 1 %}"
+        "{% endfor %}{{ ns.x }},{% endfor %}{{ ns is defined }}",
+    "namespace_of_namespaces": "{% set a = namespace() %}{% set b = namespace(a=a) %}{% set a.b = b %}{% set a.n = 7 %}{{ b.a.b.a.n }}",
+    "attribute_of_no_namespace": "{% set x = 1 %}{% set x.y = 2 %}",
+    "attribute_of_a_message_set": "{% for m in messages %}{% set m.role = 2 %}{% endfor %}",
+    "attribute_of_nothing_set": "{% set nothing.y = 2 %}",
+    "namespace_iterated": "{% for x in namespace(a=1) %}{% endfor %}",
+    "namespace_added": "{{ namespace(a=1) + 1 }}",
+    "loop_over_pairs":
+        "{% for k, v in messages[0].items() %}{{ loop.index }}{{ k }}={{ v }};{% endfor %}"
+        "{% for k, v in messages[0] | items if k != 'role' %}{{ k }}={{ v }}{{ loop.last }}{% else %}none{% endfor %}"
+        "{% for a, b, c in ['xyz', [1, 2, 3]] %}{{ c }}{{ b }}{{ a }}{% endfor %}{{ nothing | items | list | length }}",
+    "too_few_to_unpack": "{% for a, b in [[1]] %}{% endfor %}",
+    "too_many_to_unpack": "{% for a, b in ['xyz'] %}{% endfor %}",
+    "nothing_to_unpack": "{% for a, b in [1] %}{% endfor %}",
+    "items_of_text": "{{ 'a' | items | list }}",
+    "items_method_of_text": "{{ messages[0].role.items() }}",
+    "selection":
+        "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}"
+        "{{ (messages | selectattr('role', 'eq', 'user') | list)[-1].content }}"
+        "{{ messages | rejectattr('role', 'in', ['user', 'tool']) | list | length }}"
+        "{{ messages | selectattr('nothing') | list | length }}{{ messages | selectattr('nothing', 'defined') | list | length }}"
+        "{{ [1, 2, 3, 4] | select('odd') | join }}{{ [1, 2, 3, 4] | reject('divisibleby', 3) | join(', ') }}"
+        "{{ ['a', '', 'b'] | select | join }}{{ ['a', '', 'b'] | reject | list | length }}{{ nothing | select | list | length }}"
+        "{% for m in messages | selectattr('content', 'string') %}{{ loop.index }}{% endfor %}",
+    "selection_from_number": "{{ 5 | select('odd') | list }}",
+    "selection_without_argument": "{{ [1] | select('divisibleby') | list }}",
+    "lists_made": "{{ 'a\u00e9' | list | join('-') }}{{ messages[0] | list | join('-') }}{{ [1] | list | length }}{{ nothing | list | length }}",
+    "list_of_number": "{{ 1 | list }}",
+    "json":
+        "{{ messages | tojson }}{{ messages[0] | tojson(indent=4) }}{{ [] | tojson(indent=2) }}{{ [[], [1, [true]]] | tojson(indent=2) }}"
+        "{{ 'q\"b\\\\s/<>&\\u00e9\\x01\\x7f\\n\\t' | tojson }}{{ none | tojson }}{{ -5 | tojson }}{{ [1, 'a'] | tojson(indent=0) }}",
+    "json_of_nothing": "{{ nothing | tojson }}",
+    "json_of_namespace": "{{ namespace() | tojson }}",
+    "time": "{{ strftime_now('%d %b %Y') }}{{ strftime_now('%A %a %B %m %H:%M:%S %I %p %y %j %% x') }}{{ strftime_now is defined }}",
+    "time_without_format": "{{ strftime_now(1) }}",
 }
 
 CONVERSATIONS = [
@@ -215,6 +259,17 @@ CONVERSATIONS = [
     [("system", " Be brief. "), ("user", "Count to 3.\n"), ("assistant", "<think>\nhm\n</think>\n\n1 2 3"),
      ("user", "Thanks")],
     [("user", "  spaces and\ttabs  "), ("tool", "{{ 1 }}{% x %}"), ("assistant", "\u00e9\u4e2d\U0001f600")],
+]
+
+# For the templates of models.
+MORE_CONVERSATIONS = [
+    [("system", "Be kind."), ("user", " a \n"), ("assistant", " b\n"), ("user", "c"), ("assistant", "d"), ("user", "e")],
+    [("user", "a"), ("assistant", "<think>\n\nwhy\n</think>\n\nb</think> c"), ("user", "<tool_response>x</tool_response>")],
+    [("user", "a"), ("assistant", "begun, to go on with")],
+    [("system", "only a system message")],
+    [("user", "a"), ("user", "twice")],
+    [("user", "a"), ("system", "late"), ("user", "b")],
+    [("user", ""), ("assistant", ""), ("user", "\u00e9\u4e2d \U0001f600 </s> <|eot_id|> [INST]")],
 ]
 
 
@@ -226,34 +281,49 @@ def raise_exception(message):
     raise Raised(message)
 
 
+def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def strftime_now(format):
+    return datetime.datetime(2026, 2, 3, 16, 5, 9).strftime(format)
+
+
 def render(template, messages, add_generation_prompt):
     try:
         return {"text": template.render(messages=messages, add_generation_prompt=add_generation_prompt, bos_token="<s>",
                                         eos_token="</s>", tools=None, documents=None)}
     except Raised as raised:
         return {"raised": str(raised)}
-    except (jinja2.UndefinedError, TypeError, ValueError, ZeroDivisionError):
+    except (jinja2.TemplateRuntimeError, TypeError, ValueError, ZeroDivisionError):
         return {"fails": True}
 
 
 def main():
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = raise_exception
+    environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
+    environment.filters["tojson"] = to_json
     conversations = [[{"role": role, "content": content} for role, content in c] for c in CONVERSATIONS]
     sources = {}
     for name, old, new in EDITS:
         sources["own_" + name] = OWN.replace(old, new) if old else OWN
     sources.update(WRITTEN)
-    cases = []
-    for name, source in sources.items():
+    def rendered(source, conversations):
         template = environment.from_string(source)
-        rendered = [[render(template, c, prompt) for prompt in (False, True)] for c in conversations]
-        cases.append({"name": name, "template": source, "rendered": rendered})
+        return [[render(template, c, prompt) for prompt in (False, True)] for c in conversations]
+
+    cases = [{"name": name, "template": source, "rendered": rendered(source, conversations)} for name, source in sources.items()]
     same = [case["name"] for case in cases if case["rendered"] == cases[0]["rendered"]]
     print(f"jinja2 {jinja2.__version__}: {len(cases)} templates, rendered as the unchanged one: {', '.join(same)}")
     document = {"jinja2": jinja2.__version__, "bos_token": "<s>", "eos_token": "</s>", "conversations": conversations,
                 "cases": cases}
     (DATA / "template_mutations.json").write_text(json.dumps(document, indent=1) + "\n")
+
+    conversations += [[{"role": role, "content": content} for role, content in c] for c in MORE_CONVERSATIONS]
+    models = {path.stem: rendered(path.read_text(), conversations) for path in sorted((DATA / "templates").glob("*.jinja"))}
+    document = {"jinja2": jinja2.__version__, "bos_token": "<s>", "eos_token": "</s>", "conversations": conversations,
+                "rendered": models}
+    (DATA / "model_templates.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

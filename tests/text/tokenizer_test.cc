@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
+#include <optional>
 #include <random>
 
 #include "tests/support/gguf_writer.h"
@@ -106,15 +109,20 @@ struct SmallVocabulary {
   std::vector<std::string> tokens = {"<e>", "<e>>", "<", "e", ">", "a", "b", "c", "ab", "bc", "abc", "\xC4\xA0"};
   std::vector<int32_t> types = {3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   std::vector<std::string> merges = {"b c", "a b", "a bc"};
-  uint32_t bos = 0, eos = 0;
+  std::optional<uint32_t> bos = 0;
+  uint32_t eos = 0;
+  uint64_t rows = 12;
+  std::function<void(GgufWriter&)> more = nullptr;
 
   Result<std::unique_ptr<Tokenizer>> make() const {
     GgufWriter writer;
     writer.add("tokenizer.ggml.model", model).add("tokenizer.ggml.pre", pre);
     writer.add_array("tokenizer.ggml.tokens", tokens).add_array("tokenizer.ggml.token_type", types);
     writer.add_array("tokenizer.ggml.merges", merges);
-    writer.add("tokenizer.ggml.bos_token_id", bos).add("tokenizer.ggml.eos_token_id", eos);
-    writer.add_tensor("token_embd.weight", GgufType::kF32, {1, 12}, std::vector<std::byte>(48));
+    if (bos) writer.add("tokenizer.ggml.bos_token_id", *bos);
+    writer.add("tokenizer.ggml.eos_token_id", eos);
+    if (more) more(writer);
+    writer.add_tensor("token_embd.weight", GgufType::kF32, {1, rows}, std::vector<std::byte>(4 * rows));
     const Result<GgufFile> file = GgufFile::from_bytes(writer.bytes());
     if (!file) throw std::runtime_error(file.error().detail);
     return Tokenizer::from_gguf(*file);
@@ -144,9 +152,10 @@ TEST(Tokenizer, MetadataThatContradictsItselfIsRefusedByName) {
     EXPECT_NE(made.error().detail.find(part), std::string::npos) << made.error().detail;
   };
   using V = SmallVocabulary;
-  refused([](V& v) { v.model = "llama"; }, ErrorCode::kUnsupported, "\"llama\"; supported is \"gpt2\"");
-  refused([](V& v) { v.pre = "qwen2"; }, ErrorCode::kUnsupported, "\"qwen2\"; supported is \"smollm\"");
-  refused([](V& v) { v.types[3] = 4; }, ErrorCode::kUnsupported, "token 3 has type 4");
+  refused([](V& v) { v.model = "bert"; }, ErrorCode::kUnsupported, "\"bert\"; supported are \"gpt2\" and \"llama\"");
+  refused([](V& v) { v.pre = "tekken"; }, ErrorCode::kUnsupported, "\"tekken\"; supported are gpt-2, llama-bpe, qwen2");
+  refused([](V& v) { v.types[3] = 6; }, ErrorCode::kUnsupported, "token 3 has type 6");
+  refused([](V& v) { v.types[3] = 0; }, ErrorCode::kUnsupported, "token 3 has type 0");
   refused([](V& v) { v.types.pop_back(); }, ErrorCode::kCorrupt, "token_type 11");
   refused([](V& v) { v.tokens[5] = " a"; }, ErrorCode::kCorrupt, "token 5");
   refused([](V& v) { v.tokens[5] = "\xFF"; }, ErrorCode::kCorrupt, "token 5");
@@ -161,6 +170,77 @@ TEST(Tokenizer, MetadataThatContradictsItselfIsRefusedByName) {
   refused([](V& v) { v.bos = UINT32_MAX; }, ErrorCode::kCorrupt, "bos_token_id");
   refused([](V& v) { v.tokens.push_back("d"), v.types.push_back(1); }, ErrorCode::kCorrupt, "token_embd.weight 12");
   refused([](V& v) { v.tokens.clear(), v.types.clear(); }, ErrorCode::kUnsupported, "0 tokens");
+}
+
+TEST(Tokenizer, EveryKindOfTokenDoesWhatItIsFor) {
+  SmallVocabulary small;
+  small.tokens = {"<u>", "<e>", "<think>", "[PAD]", "<end_of_turn>", "a", "b", "ab", "<", ">", "e", "[", "]"};
+  small.types = {2, 3, 4, 5, 4, 1, 1, 1, 1, 1, 1, 1, 1};
+  small.merges = {"a b"};
+  small.eos = 1;
+  small.rows = 13;
+  const auto tokenizer = std::move(small.make().value());
+  const auto as_text = [&](std::string_view text) { return tokenizer->encode(text, SpecialTokens::kAsText).value(); };
+  const auto parsed = [&](std::string_view text) { return tokenizer->encode(text, SpecialTokens::kParse).value(); };
+  EXPECT_EQ(as_text("ab<think>a<e>"), (Ids{7, 2, 5, 8, 10, 9}));  // user-defined is one token wherever it stands
+  EXPECT_EQ(parsed("<u><e>"), (Ids{0, 1}));
+  EXPECT_EQ(parsed("[PAD]"), (Ids{11, 12}));  // unused: never made of text; P, A and D have no token
+  EXPECT_EQ(tokenizer->token_bytes(3), "");
+  EXPECT_EQ(tokenizer->token_bytes(2), "<think>");
+  const std::vector<bool> special = {true, true, false, false, true, false};
+  for (TokenId token = 0; token < special.size(); ++token) EXPECT_EQ(tokenizer->is_special(token), special[token]);
+  // eos, and what is called so though it is marked user-defined: then it is structure, and no text.
+  EXPECT_TRUE(std::ranges::equal(tokenizer->end_of_generation(), Ids{1, 4}));
+  EXPECT_EQ(as_text("<end_of_turn>").front(), 8u);
+}
+
+TEST(Tokenizer, EndsAreTheFilesAndTheKnownNames) {
+  SmallVocabulary small;
+  small.tokens[1] = "<|eot_id|>";
+  small.tokens[8] = "</s>";  // normal: text
+  small.merges = {"b c"};
+  small.eos = 3;
+  const auto tokenizer = std::move(small.make().value());
+  EXPECT_TRUE(std::ranges::equal(tokenizer->end_of_generation(), Ids{1, 3}));
+  EXPECT_EQ(tokenizer->end_of_sequence(), 3u);
+  small.more = [](GgufWriter& writer) {
+    writer.add("tokenizer.ggml.eot_token_id", uint32_t{0}).add("tokenizer.ggml.eom_token_id", uint32_t{3});
+  };
+  const auto with_more = std::move(small.make().value());
+  EXPECT_TRUE(std::ranges::equal(with_more->end_of_generation(), Ids{0, 1, 3}));
+  small.more = [](GgufWriter& writer) { writer.add("tokenizer.ggml.eot_token_id", uint32_t{12}); };
+  EXPECT_NE(small.make().error().detail.find("eot_token_id is 12"), std::string::npos);
+}
+
+TEST(Tokenizer, BeginOfSequenceIsInFrontOnceWhereTheModelWantsIt) {
+  SmallVocabulary small;
+  const auto prompt = [&](std::string_view text) {
+    return std::move(small.make().value())->encode_prompt(text, SpecialTokens::kParse).value();
+  };
+  EXPECT_EQ(prompt("ab"), (Ids{8}));  // gpt2 files do not want it unless they say so
+  small.more = [](GgufWriter& writer) { writer.add("tokenizer.ggml.add_bos_token", true); };
+  EXPECT_EQ(prompt("ab"), (Ids{0, 8}));
+  EXPECT_EQ(prompt("<e>ab"), (Ids{0, 8}));
+  EXPECT_EQ(prompt("ab<e>"), (Ids{0, 8, 0}));
+  EXPECT_EQ(prompt(""), (Ids{0}));
+  small.more = nullptr;
+  small.pre = "llama-bpe";  // Llama 3 does
+  EXPECT_EQ(prompt("ab"), (Ids{0, 8}));
+  small.more = [](GgufWriter& writer) { writer.add("tokenizer.ggml.add_bos_token", false); };
+  EXPECT_EQ(prompt("ab"), (Ids{8}));
+  small.bos.reset();
+  EXPECT_FALSE(std::move(small.make().value())->begin_of_sequence());
+  small.more = nullptr;
+  EXPECT_NE(small.make().error().detail.find("bos_token_id is missing"), std::string::npos);
+}
+
+TEST(Tokenizer, AWordThatIsATokenIsNotMergedWhereThePreTokenizerSaysSo) {
+  SmallVocabulary small;
+  small.merges = {"b c"};  // ab and abc cannot be reached by merging
+  const auto ids = [&] { return std::move(small.make().value())->encode("abc ab", SpecialTokens::kAsText).value(); };
+  EXPECT_EQ(ids(), (Ids{5, 9, 11, 5, 6}));
+  small.pre = "llama-bpe";
+  EXPECT_EQ(ids(), (Ids{10, 11, 5, 6}));
 }
 
 TEST(Tokenizer, AnAbsentKeyIsNamed) {

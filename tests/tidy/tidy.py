@@ -34,6 +34,7 @@ FOREIGN_HOMES = {  # a foreign library is touched in one folder
     r"<CLI/": {"cli"},
     r"<yaml-cpp/": {"cli"},
     r"<prometheus/": {"gateway"},
+    r"<hwloc": {"common"},
 }
 
 LINES_MAX = {".cc": 400, ".h": 150}

@@ -75,6 +75,7 @@ class ControlChannelTest : public ::testing::Test {
     config.peers_max = 3;
     config.heartbeat_interval = kInterval;
     config.silence_max = kSilence;
+    config.refusal_pause = kInterval;
     return config;
   }
   std::unique_ptr<ChannelEnd> make(const std::string& bind, Hello self) const {

@@ -60,6 +60,50 @@ TEST_F(ControlChannelTest, AnotherCanaryIsRefusedInTheSameNumericsClassOnly) {
   EXPECT_TRUE(both([&] { return b_->channel.refused_reason() == "no"; }));
 }
 
+TEST_F(ControlChannelTest, AHomeThatRefusesIsAskedAgainWhileAnotherMayBeThere) {
+  Hello ours = hello_of(2, "decode 0"), other = hello_of(3, "second");
+  other.model.bytes[0] = std::byte{0xAB};
+  a_ = make("a", hello_of(1, "first"));
+  b_ = make("", ours);
+  std::unique_ptr<ChannelEnd> second = make("c", other);
+  const auto all = [&](const std::function<bool()>& done) {
+    return run_channels({a_.get(), b_.get(), second.get()}, done);
+  };
+  CapturedLog log(LogFormat::kText, spdlog::level::info);
+  b_->channel.connect(endpoint("c"));
+  // The second has refused it, the first is not named yet: there is nobody.
+  ASSERT_TRUE(all([&] { return !b_->channel.refused_reason().empty(); }));
+  b_->channel.connect(endpoint("a"));
+  EXPECT_EQ(b_->channel.refused_reason(), "");  // not asked yet
+  ASSERT_TRUE(all([&] { return b_->all<PeerUp>().size() == 1; }));
+  EXPECT_EQ(b_->channel.refused_reason(), "");
+  b_->channel.send(b_->peer(), Load{1, 0, 0});
+  EXPECT_TRUE(all([&] { return a_->all<PeerMessage>().size() == 1; }));
+  // Its successor has the right model.
+  second.reset();
+  second = make("c", hello_of(4, "second"));
+  ASSERT_TRUE(all([&] { return b_->all<PeerUp>().size() == 2; }));
+  EXPECT_TRUE(b_->all<PeerGone>().empty());
+  // A core's refusal comes behind the Hello, and is one as well.
+  second->channel.send(second->peer(), HelloRefused{"other bits"});
+  ASSERT_TRUE(all([&] { return b_->all<PeerUp>().size() == 3; }));
+  EXPECT_EQ(b_->all<PeerGone>().size(), 1u);
+  // The first is away, which is no refusal: it may come back.
+  a_.reset();
+  second->channel.send(second->all<PeerUp>().back().peer, HelloRefused{"other bits"});
+  ASSERT_TRUE(run_channels({b_.get(), second.get()}, [&] { return b_->all<PeerGone>().size() == 3; }));
+  EXPECT_EQ(b_->channel.refused_reason(), "");
+  std::vector<std::string> said = log.take_lines();
+  std::erase_if(said, [](const std::string& line) { return line.find("refused by a peer") == std::string::npos; });
+  ASSERT_EQ(said.size(), 2u);  // a line for each reason, however often it is asked again
+  EXPECT_NE(said[0].find("model"), std::string::npos) << said[0];
+  EXPECT_NE(said[1].find("other bits"), std::string::npos) << said[1];
+  for (const std::string& line : said) {
+    EXPECT_NE(line.find("error"), std::string::npos) << line;
+    EXPECT_NE(line.find(endpoint("c")), std::string::npos) << line;
+  }
+}
+
 TEST_F(ControlChannelTest, NoPeerForgesALogLineByItsNameOrReason) {
   const std::string hostile = "x\n12:00:00.000 info  [gateway] forged \"pid=1\r\x1b[2J";
   for (const LogFormat format : {LogFormat::kText, LogFormat::kJson}) {

@@ -75,6 +75,18 @@ TEST(MessageBounds, EveryBoundIsEnforced) {
       "corrupt: PeerInfo message: control endpoint bytes is 513, at most 512 allowed");
 }
 
+TEST(MessageBounds, AShareOfMoreThanIsFreeIsRefused) {
+  const auto load = [](uint32_t free, uint32_t share) {
+    return refusal(envelope(wire::Body::Load, [&](flatbuffers::FlatBufferBuilder& builder) {
+      const wire::NodeTotals totals;
+      return wire::CreateLoad(builder, free, 0, 0, 0, 0, 0, 0, &totals, 0, false, share, UINT32_MAX, UINT64_MAX)
+          .Union();
+    }));
+  };
+  EXPECT_EQ(load(7, 7), "accepted");
+  EXPECT_EQ(load(7, 8), "corrupt: Load message: blocks_share is 8, at most 7 allowed");
+}
+
 TEST(MessageBounds, ATraceContextWithAnIdOfZerosIsRefused) {
   const auto traced = [](uint64_t high, uint64_t low, uint64_t parent) {
     return refusal(envelope(wire::Body::Prefill, [&](flatbuffers::FlatBufferBuilder& builder) {
@@ -92,6 +104,28 @@ TEST(MessageBounds, ATraceContextWithAnIdOfZerosIsRefused) {
   EXPECT_EQ(traced(1, 0, 1), "accepted");
   EXPECT_EQ(traced(0, 0, 1), "corrupt: Prefill message: an id of the trace context is 0");
   EXPECT_EQ(traced(1, 1, 0), "corrupt: Prefill message: an id of the trace context is 0");
+}
+
+TEST(MessageBounds, APublicPrefixIsAtLeastATokenAndAtMostThePrompt) {
+  const auto with_public = [](uint32_t prompt, uint32_t tokens) {
+    return refusal(envelope(wire::Body::Reserve, [&](flatbuffers::FlatBufferBuilder& builder) {
+      const wire::Attempt attempt;
+      const wire::Bytes32 tenant;
+      const wire::PublicPrefix shared(wire::Bytes32(), tokens);
+      const auto none = builder.CreateVector(std::vector<uint32_t>());
+      const auto words = builder.CreateVector(std::vector<uint32_t>(prompt));
+      const auto sampling = wire::CreateSampling(builder, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0,
+                                                 builder.CreateVectorOfStructs(std::vector<wire::LogitBias>()));
+      const auto work =
+          wire::CreateWork(builder, &attempt, words, 1, sampling, &tenant, none, false, nullptr, 0, false, &shared);
+      return wire::CreateReserve(builder, work).Union();
+    }));
+  };
+  EXPECT_EQ(with_public(5, 1), "accepted");
+  EXPECT_EQ(with_public(5, 5), "accepted");
+  EXPECT_EQ(with_public(5, 6), "corrupt: Reserve message: public prefix tokens is 6, at most 5 allowed");
+  EXPECT_EQ(with_public(0, 1), "corrupt: Reserve message: public prefix tokens is 1, at most 0 allowed");
+  EXPECT_EQ(with_public(5, 0), "corrupt: Reserve message: a public prefix of 0 tokens");
 }
 
 TEST(MessageBounds, EveryBoundOfSamplingIsEnforced) {

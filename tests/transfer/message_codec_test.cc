@@ -61,6 +61,8 @@ Work any_work() {
   work.output_tokens_max = std::max(1u, u32());
   work.sampling = any_sampling(work.output_tokens_max);
   work.tenant.bytes = any_bytes<32>();
+  if (const uint32_t tokens = u32() % (work.prompt.size() + 1); tokens > 0)
+    work.public_prefix = {{any_bytes<32>()}, tokens};
   work.stop_tokens = any_tokens(kStopTokensMax);
   work.digest_logits = *arbitrary<bool>();
   if (*arbitrary<bool>()) work.trace = {u64(), u64() | 1, u64() | 1};
@@ -103,13 +105,21 @@ PromptLogprobs any_scores() {
   return scores;
 }
 
+Load any_load() {
+  Load load{u32(), u32(),         u32(), u32(), u64(), u64(), u32(), {u64(), u64(), u64(), u64(), u64(), u64()},
+            u32(), u32() % 2 == 0};
+  load.blocks_share = load.blocks_free - u32() % (load.blocks_free / 2 + 1);
+  load.sequences_share = u32();
+  load.newest_transfer = u64();
+  load.transfer_stalled_ms = u32();
+  return load;
+}
+
 Message any_message(size_t kind) {
   switch (kind) {
     case 0: return any_hello();
     case 1: return HelloRefused{any_text(kDetailBytesMax)};
-    case 2:
-      return Load{u32(), u32(),         u32(), u32(), u64(), u64(), u32(), {u64(), u64(), u64(), u64(), u64(), u64()},
-                  u32(), u32() % 2 == 0};
+    case 2: return any_load();
     case 3: return PeerInfo{BootId{u64()}, any_text(kEndpointBytesMax)};
     case 4: return Prefill{any_work(), BootId{u64()}};
     case 5: return Reserve{any_work(), BootId{u64()}};
@@ -126,7 +136,9 @@ Message any_message(size_t kind) {
     case 12: return Cancel{any_attempt()};
     case 13: return Failed{any_attempt(), any_of(ErrorCode::kInternal), any_text(kDetailBytesMax)};
     case 14: return Heartbeat{};
-    default: return MayLeave{};
+    case 15: return MayLeave{};
+    case 16: return Want{u32()};
+    default: return Yield{any_attempt()};
   }
 }
 
@@ -162,7 +174,8 @@ std::vector<Message> samples() {
   const Attempt attempt = work.attempt;
   return {hello,
           HelloRefused{"no"},
-          Load{1, 2, 3, 4, 5, 6, 7, {8, 9, 10, 11, 12, 13}, 4000, true},
+          Load{1, 2, 3, 4, 5, 6, 7, {8, 9, 10, 11, 12, 13}, 4000, true, 1, 14, 15, 16},
+          Want{17},
           PeerInfo{BootId{8}, "ipc:///run/d1"},
           Prefill{work, BootId{1}},
           Reserve{work, BootId{2}},
@@ -173,6 +186,7 @@ std::vector<Message> samples() {
           Token{attempt, 1, 2, FinishReason::kStop, 3, {1, 2, 3, 4, 5}, {{2, -3}, {9, -1}, {8, -1}}},
           PromptLogprobs{attempt, 1, 2, {{4, -3}, {1, -1}, {5, 0}, {5, 0}}},
           Cancel{attempt},
+          Yield{attempt},
           Failed{attempt, ErrorCode::kDeadline, "late"},
           Heartbeat{},
           MayLeave{}};

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/dequantize.h"
+#include "tests/kernels/backend_cases.h"
+
+// Quantised matrices for the tests of narrow weights.
+namespace spillway {
+
+struct QuantisedType {
+  const char* name;
+  StoredType type;
+  size_t scales_at, scales;  // place and number of a block's f16 scales
+  double bytes_per_value;    // packed
+};
+inline constexpr QuantisedType kQuantisedTypes[] = {
+    {"Q4_0", StoredType::kQ4_0, 0, 1, 0.625}, {"Q4_1", StoredType::kQ4_1, 0, 2, 0.625},
+    {"Q5_0", StoredType::kQ5_0, 0, 1, 1.125}, {"Q5_1", StoredType::kQ5_1, 0, 2, 1.125},
+    {"Q8_0", StoredType::kQ8_0, 0, 1, 1.125}, {"Q4_K", StoredType::kQ4_K, 0, 2, 0.75},
+    {"Q5_K", StoredType::kQ5_K, 0, 2, 1.25},  {"Q6_K", StoredType::kQ6_K, 208, 1, 1.5}};
+
+// A matrix of any bits but for its scales, which are of either sign, some denormal, and make values of up to about 1.
+struct QuantisedMatrix {
+  std::vector<std::byte> bytes;
+  FileTensor tensor;
+  std::vector<float> values;  // [rows, cols]
+
+  QuantisedMatrix(const QuantisedType& type, uint32_t rows, uint32_t cols, uint32_t seed) {
+    const cpu::StoredBlock block = cpu::stored_block(type.type);
+    bytes.resize(cpu::stored_row_bytes(type.type, cols) * rows);
+    Values random(seed);
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(random.below(256));
+    const uint32_t exponents = block.values == 256 ? 4 : 8;  // of f16: up to 2^-12, 2^-8
+    for (size_t at = type.scales_at; at < bytes.size(); at += block.bytes)
+      for (size_t i = 0; i < type.scales; ++i) {
+        const auto scale =
+            static_cast<uint16_t>(random.below(2) << 15 | random.below(exponents) << 10 | random.below(1024));
+        std::memcpy(&bytes[at + i * sizeof scale], &scale, sizeof scale);
+      }
+    tensor = {type.name, type.type, rows, cols, bytes};
+    values.resize(size_t{rows} * cols);
+    for (uint32_t row = 0; row < rows; ++row)
+      cpu::dequantize(tensor, row, 0, std::span(values).subspan(size_t{row} * cols, cols));
+  }
+  QuantisedMatrix(const QuantisedMatrix&) = delete;
+  QuantisedMatrix& operator=(const QuantisedMatrix&) = delete;
+};
+
+}  // namespace spillway
