@@ -19,6 +19,17 @@ if(SPILLWAY_SANITIZE)
   target_link_options(spillway_flags INTERFACE -fsanitize=${SPILLWAY_SANITIZE})
 endif()
 
+# Headers that nearly every file reads, parsed once for all modules and once for all tests: half of a build was parsing.
+file(WRITE ${CMAKE_BINARY_DIR}/precompiled.cc "")
+function(spillway_precompiled name header)
+  add_library(${name} OBJECT EXCLUDE_FROM_ALL ${CMAKE_BINARY_DIR}/precompiled.cc)
+  target_link_libraries(${name} PRIVATE spillway_flags fmt::fmt ${ARGN})
+  target_precompile_headers(${name} PRIVATE ${PROJECT_SOURCE_DIR}/${header})
+endfunction()
+spillway_precompiled(spillway_precompiled cmake/precompiled.h)
+spillway_precompiled(spillway_test_precompiled tests/support/precompiled.h GTest::gtest)
+target_compile_options(spillway_test_precompiled PRIVATE $<$<CONFIG:Release>:-O1>)
+
 # spillway_module(NAME SOURCES a.cc ... [DEPENDS module ...] [LIBRARIES target ...])
 # One static library per folder. DEPENDS must follow the module table of ARCHITECTURE.md (tests/tidy checks it).
 function(spillway_module name)
@@ -27,14 +38,8 @@ function(spillway_module name)
   add_library(spillway::${name} ALIAS spillway_${name})
   list(TRANSFORM ARG_DEPENDS PREPEND spillway::)
   target_link_libraries(spillway_${name} PUBLIC spillway_flags ${ARG_DEPENDS} ${ARG_LIBRARIES})
+  target_precompile_headers(spillway_${name} REUSE_FROM spillway_precompiled)
 endfunction()
-
-# The headers that nearly every test reads: half of a test's build was parsing them.
-file(WRITE ${CMAKE_BINARY_DIR}/precompiled.cc "")
-add_library(spillway_precompiled OBJECT EXCLUDE_FROM_ALL ${CMAKE_BINARY_DIR}/precompiled.cc)
-target_link_libraries(spillway_precompiled PRIVATE spillway_flags GTest::gtest)
-target_compile_options(spillway_precompiled PRIVATE $<$<CONFIG:Release>:-O1>)
-target_precompile_headers(spillway_precompiled PRIVATE ${PROJECT_SOURCE_DIR}/tests/support/precompiled.h)
 
 # spillway_test(NAME LABEL unit|integration|slow SOURCES a_test.cc ... DEPENDS module ... [LIBRARIES target ...])
 # One GoogleTest binary per module, run by ctest as one test with a time limit, in the repository root.
@@ -45,7 +50,7 @@ function(spillway_test name)
   target_link_libraries(${name}_test PRIVATE spillway_flags ${ARG_DEPENDS} ${ARG_LIBRARIES} GTest::gtest
     GTest::gtest_main)
   target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)  # a third off their build
-  target_precompile_headers(${name}_test REUSE_FROM spillway_precompiled)
+  target_precompile_headers(${name}_test REUSE_FROM spillway_test_precompiled)
   # From the repository root, where ctest runs them: the same objects in every clone, so the compiler cache serves all.
   target_compile_definitions(${name}_test PRIVATE SPILLWAY_TEST_DATA="tests/data"
     SPILLWAY_MODEL="models/SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -29,6 +29,9 @@ struct HttpConfig {
       128 << 20;  // of all bodies in memory, of one key's half where there are several; more: 503
   size_t answer_bytes_total_max = 512 << 20;  // of large answers that clients have not taken, shared in the same way
   uint32_t stream_tokens_behind_max = 1024;   // tokens that a client has not taken yet; more: its request is cancelled
+  // ... and their events. Tokens alone are no bound: with log-probabilities one makes 2 KB, and an answer has up to 128
+  // choices. The scores of echoed prompts come all at once, up to 24 MB: a client must keep up with some.
+  size_t stream_bytes_behind_max = 16 << 20;
   int socket_send_bytes = 256 << 10;          // kernel buffer of one connection
   Duration request_timeout = std::chrono::seconds(30);     // to a request's first byte, and from it to its last
   Duration header_timeout = std::chrono::seconds(10);      // of that, its header

@@ -20,10 +20,6 @@ namespace {
 namespace asio = boost::asio;
 using boost::system::error_code;
 
-// Of a stream's events behind a write. Tokens alone are no bound: with log-probabilities one makes 2 KB, and an answer
-// has up to 128 choices. The scores of echoed prompts come all at once, up to 24 MB: a client must keep up with some.
-constexpr size_t kUnsentBytesMax = 16 << 20;
-
 // Of one answer these are not counted, so that what others do not read costs no client its small answer.
 constexpr size_t kUncountedBytes = 64 << 10;
 
@@ -173,7 +169,7 @@ void HttpSession::take(const StreamToken& token) {
   if (streams_) {
     // Without a write under way, the tokens are about to be taken.
     if (writing_ && (tokens_behind_ >= shared_.config().stream_tokens_behind_max * choices_.size() ||
-                     unsent_.size() >= kUnsentBytesMax))
+                     unsent_.size() >= shared_.config().stream_bytes_behind_max))
       return give_up("the client reads too slowly");
     ++tokens_behind_;
     answer_->stream_token(choice, token, unsent_);

@@ -87,7 +87,7 @@ TEST_P(NarrowWeights, RowBitsDependNeitherOnRowsNorThreads) {
       for (const uint32_t threads : {1u, 2u}) {
         const auto backend = make(threads);
         const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
-        for (uint32_t rows = 1; rows <= kRows; ++rows)
+        for (uint32_t rows = 1; rows <= kRows; rows += rows < 6 ? 1 : 7)
           for (uint32_t first = 0; first < kRows; first += rows) {
             const uint32_t count = std::min(rows, kRows - first);
             const auto at = a.begin() + size_t{first} * depth;
