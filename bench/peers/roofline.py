@@ -44,7 +44,7 @@ def draw(report, target):
     high = max(shown[-1][1], ridge) * 3
     axes.plot([low, ridge, high], [low * read, peak, peak], color="black", linewidth=1.2)
     axes.text(high, peak * 1.08, f"multiply-add {peak:,.0f} GFLOP/s", ha="right", va="bottom")
-    axes.text(low * 1.1, low * 1.1 * read * 1.5, f"reading {read:.0f} GB/s", ha="left", va="bottom")
+    axes.text(low * 1.1, low * 1.1 * read * 2, f"reading {read:.0f} GB/s", ha="left", va="bottom")
     for name, intensity, ours, theirs in shown:
         axes.plot([intensity, intensity], sorted([ours, theirs]), color="0.8", linewidth=1, zorder=1)
         axes.annotate(name, (intensity, min(ours, theirs)), xytext=(0, -10), textcoords="offset points", ha="center",
