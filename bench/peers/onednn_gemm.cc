@@ -1,8 +1,8 @@
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdint>
-#include <cstdio>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <random>
 #include <span>
@@ -100,6 +100,8 @@ constexpr auto kShapes = [](auto* bench) {
   bench->ArgNames({"m", "n", "k", "threads"})
       ->ArgsProduct({{512}, {1536}, {576}, {1, 2}})
       ->ArgsProduct({{512}, {4096}, {4096}, {1, 2}})
+      ->ComputeStatistics("min", [](const std::vector<double>& runs) { return *std::ranges::min_element(runs); })
+      ->ComputeStatistics("max", [](const std::vector<double>& runs) { return *std::ranges::max_element(runs); })
       ->UseRealTime();
 };
 BENCHMARK(ours)->Name("spillway")->Apply(kShapes);
