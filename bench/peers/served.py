@@ -33,7 +33,7 @@ TTFT_MS, TPOT_MS = 1000, 50
 WITHIN_SHARE = 0.9  # that a rate must keep to be sustained
 PEER_SLOTS = 8
 CLIENT_START_WITHIN_S = 300  # it loads PyTorch
-BISECTIONS = 3
+BISECTIONS = 4  # from the first rate that is too high on
 HIGHEST_RATE = 64.0
 
 
@@ -88,7 +88,7 @@ def show(name, run):
 
 
 def highest(args, name, start_server):
-    """The highest rate that kept WITHIN_SHARE, to about a tenth; each rate tried is a row."""
+    """The highest rate that kept WITHIN_SHARE, to an eighth or so; each rate tried is a row."""
     low, high, rate = 0.0, None, 0.5
     bisections = 0
     while bisections < BISECTIONS and rate <= HIGHEST_RATE:
