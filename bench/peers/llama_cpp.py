@@ -93,8 +93,8 @@ class Ours:
 class Theirs:
     """llama.cpp with one file."""
 
-    def __init__(self, programs, model, kind):
-        self.programs, self.model, self.kind = programs, model, kind
+    def __init__(self, programs, model, kind, repack):
+        self.programs, self.model, self.kind, self.repack = programs, model, kind, repack
         self.settings, self.runs, self.model_bytes = {}, {}, os.path.getsize(model)
 
     def command(self, case, threads, flash):
@@ -102,10 +102,11 @@ class Theirs:
             context = case.batch * (case.depth + case.tokens)
             return [self.programs / "llama-batched-bench", "-m", self.model, "-t", threads, "-tb", threads,
                     "-fa", "on" if flash else "off", "-c", context, "-npp", case.depth, "-ntg", case.tokens,
-                    "-npl", case.batch, "--output-format", "jsonl"]
+                    "-npl", case.batch, "--output-format", "jsonl", *([] if self.repack else ["--no-repack"])]
         warm = [] if case.tokens + case.depth <= WARM_TOKENS_MAX else ["--no-warmup"]
         return [self.programs / "llama-bench", "-m", self.model, "-t", threads, "-fa", int(flash), "-r", "1", "-o", "json",
-                "-p", case.tokens if case.prompt else 0, "-n", 0 if case.prompt else case.tokens, "-d", case.depth, *warm]
+                "-p", case.tokens if case.prompt else 0, "-n", 0 if case.prompt else case.tokens, "-d", case.depth, *warm,
+                *([] if self.repack else ["--repack", 0])]
 
     def run(self, case, threads, flash):
         output = output_of(self.command(case, threads, flash))
@@ -196,7 +197,7 @@ def table(cases, ours, theirs):
 
 def preface(report):
     machine = report["machine"]
-    return (f"`{report['command']}`, commit {report['commit']}, {report['date']}; {report['cores']} cores \"{machine['cpu']}\", "
+    return (f"`{report['command']}`, commit {report['commit']}, {report['date']}; {report['cores']} core(s) \"{machine['cpu']}\", "
             f"{machine['backend']}; measured in the same runs: multiply-add "
             f"{spread([v / 1e9 for v in machine['peak_flops_per_second']], 0)} GFLOP/s, reading "
             f"{spread([v / 1e9 for v in machine['read_bytes_per_second']], 1)} GB/s, as many bytes as the weights "
@@ -244,6 +245,8 @@ def arguments():
                         help='measure ours with these flags, too ("--threads 1"); repeatable')
     parser.add_argument("--all", action="store_true",
                         help="--best-files, and int8 activations where this build has them: all that docs/performance.md shows")
+    parser.add_argument("--no-repack", action="store_true",
+                        help="the peer without its own weight layouts, so without AMX, which ours does not use")
     parser.add_argument("--json", metavar="FILE", help="write everything there, for roofline.py")
     parser.add_argument("--markdown", action="store_true", help="the table as docs/performance.md has it")
     parser.add_argument("--build", action="store_true", help="only build llama.cpp and make its files")
@@ -266,8 +269,8 @@ def main():
     args, cases = arguments()
     programs = llama_cpp_build.build()
     other_files = [kind for kind in ("BF16", "Q4_0") if args.build or args.all or args.best_files]
-    theirs = [Theirs(programs, args.model, "same file")]
-    theirs += [Theirs(programs, llama_cpp_build.other_file(args.model, kind), kind) for kind in other_files]
+    theirs = [Theirs(programs, args.model, "same file", not args.no_repack)]
+    theirs += [Theirs(programs, llama_cpp_build.other_file(args.model, kind), kind, not args.no_repack) for kind in other_files]
     if args.build:
         return
     engine_flags = list(args.engine_flags)

