@@ -11,10 +11,10 @@ Open loop: requests begin by a Poisson process whether or not earlier ones are d
 after one warm-up request. Run it on a machine that does nothing else. `spillway serve` has no mode of one process
 (colocated) to measure beside these."""
 import argparse
-import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,20 +40,21 @@ HIGHEST_RATE = 64.0
 class LlamaServer(Server):
     """Use as Server: it is started, waited for and ended alike."""
 
-    def __init__(self, programs, model, cores):
+    def __init__(self, programs, model, cores, flags):
         super().__init__("", model)
         self.port = free_port()
         self.command = [str(part) for part in (
             programs / "llama-server", "-m", model, "--alias", SERVED_NAME, "--host", "127.0.0.1", "--port", self.port,
             "-t", cores, "-tb", cores, "-fa", "on", "--parallel", PEER_SLOTS,
-            "-c", PEER_SLOTS * 2 * (INPUT_TOKENS + OUTPUT_TOKENS), "--no-cache-prompt", "--cache-ram", 0, "--no-webui")]
+            "-c", PEER_SLOTS * 2 * (INPUT_TOKENS + OUTPUT_TOKENS), "--no-cache-prompt", "--cache-ram", 0, "--no-webui",
+            *flags)]
 
     def get(self, path):
         return super().get("/health" if path == "/health/ready" else path)
 
 
 def measure(args, start_server, rate, seed):
-    """Figures of one run against a new server."""
+    """Figures of one run of the client against a new server."""
     deadline_s = CLIENT_START_WITHIN_S + 4 * args.requests / rate + 120
     with start_server() as server, tempfile.TemporaryDirectory() as folder:
         status, answer = server.complete(" the" * INPUT_TOKENS, max_tokens=OUTPUT_TOKENS)
@@ -119,6 +120,7 @@ def arguments():
     parser.add_argument("--peer-file", default="same", choices=["same", "BF16", "Q4_0"],
                         help="type of the peer's file, made from the model")
     parser.add_argument("--serve-flags", default="", metavar="FLAGS", help="more flags of spillway serve")
+    parser.add_argument("--peer-flags", default="", metavar="FLAGS", help='more flags of llama-server ("-fa off")')
     parser.add_argument("--rates", default="0.5,1", metavar="R,...", help="requests per second")
     parser.add_argument("--requests", type=int, default=100, help="of each run")
     parser.add_argument("--repetitions", type=int, default=1, help="of each rate, each with other arrivals and prompts")
@@ -151,7 +153,7 @@ def servers_of(args):
     if args.only != "spillway":
         programs, cores = llama_cpp_build.build(), len(os.sched_getaffinity(0))
         model = args.model if args.peer_file == "same" else llama_cpp_build.other_file(args.model, args.peer_file)
-        servers[f"llama-server, {args.peer_file} file"] = lambda: LlamaServer(programs, model, cores)
+        servers[f"llama-server, {args.peer_file} file" + (f" {args.peer_flags}" if args.peer_flags else "")] = lambda: LlamaServer(programs, model, cores, args.peer_flags.split())
     return servers
 
 
@@ -184,5 +186,8 @@ def main():
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("served: ended by SIGTERM"))  # and its server with it
+    try:
         main()
+    except AssertionError as error:  # of a server that did not start or stop; its log is shown above
+        sys.exit(f"served: {error}")
