@@ -40,11 +40,11 @@ def draw(report, target):
     read = statistics.median(report["machine"]["weights_read_bytes_per_second"]) / 1e9
     shown = sorted(points(report), key=lambda point: point[1])
     figure, axes = plot.subplots(figsize=(7.5, 4.5))
-    low, ridge = min(shown[0][1], peak / read) / 2, peak / read
+    low, ridge = min(shown[0][1], peak / read) / 3, peak / read
     high = max(shown[-1][1], ridge) * 3
     axes.plot([low, ridge, high], [low * read, peak, peak], color="black", linewidth=1.2)
     axes.text(high, peak * 1.08, f"multiply-add {peak:,.0f} GFLOP/s", ha="right", va="bottom")
-    axes.text(low * 1.1, low * 1.1 * read * 2, f"reading {read:.0f} GB/s", ha="left", va="bottom")
+    axes.text(low * 1.05, peak, f"reading {read:.0f} GB/s", ha="left", va="top")
     for name, intensity, ours, theirs in shown:
         axes.plot([intensity, intensity], sorted([ours, theirs]), color="0.8", linewidth=1, zorder=1)
         axes.annotate(name, (intensity, min(ours, theirs)), xytext=(0, -10), textcoords="offset points", ha="center",
@@ -54,7 +54,7 @@ def draw(report, target):
     axes.scatter(intensities, [point[3] for point in shown], color=THEIRS, marker="s", label="llama.cpp, same file", zorder=2)
     axes.set(xscale="log", yscale="log", xlabel="floating-point operations per byte of weights and KV", ylabel="GFLOP/s",
              xlim=(low, high * 1.1), ylim=(min(min(point[2:]) for point in shown) / 4, peak * 2))
-    axes.set_title(f"{report['model']}, {report['cores']} cores {report['machine']['cpu']}, {report['commit']}", fontsize=9)
+    axes.set_title(f"{report['model']}, {report['cores']} core(s) {report['machine']['cpu']}, {report['commit']}", fontsize=9)
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
