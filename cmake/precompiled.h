@@ -1,7 +1,7 @@
 #pragma once
 
-// What nearly every module reads, parsed once for all of them (cmake/spillway_module.cmake): half of a build was parsing.
-// A file still includes what it names.
+// What nearly every module reads, parsed once for all of them (cmake/spillway_module.cmake). A file still includes what
+// it names.
 
 #include <fmt/format.h>
 
