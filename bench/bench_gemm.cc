@@ -35,10 +35,11 @@ std::vector<std::byte> stored_weights(StoredType type, uint32_t n, uint32_t k, s
 }
 
 // Arguments: rows, features, depth, threads, cold (0: one copy, which stays cached).
-void gemm(benchmark::State& state, const std::string& isa, StoredType type) {
+void gemm(benchmark::State& state, const std::string& isa, StoredType type,
+          Activations activations = Activations::kBf16) {
   const auto m = static_cast<uint32_t>(state.range(0)), n = static_cast<uint32_t>(state.range(1)),
              k = static_cast<uint32_t>(state.range(2)), threads = static_cast<uint32_t>(state.range(3));
-  const auto backend = make_backend({isa, threads});
+  const auto backend = make_backend({.isa = isa, .threads = threads, .precision = {activations}});
   std::mt19937 random(1);
   std::vector<uint16_t> a(size_t{m} * k);
   for (uint16_t& value : a) value = bf16_from_f32(static_cast<float>(random()) * 0x1p-31f - 1.0f);
@@ -57,12 +58,18 @@ void gemm(benchmark::State& state, const std::string& isa, StoredType type) {
                    {reinterpret_cast<std::byte*>(out.data()), DataType::kF32, {m, n, 1}}});
     benchmark::ClobberMemory();
   }
-  report_share(state, threads, 2.0 * m * n * k, static_cast<double>(weights[0].bytes));
+  report_share(state, threads, 2.0 * m * n * k, static_cast<double>(weights[0].bytes), activations);
 }
 
 void gemm_bf16(benchmark::State& state, const std::string& isa) { gemm(state, isa, StoredType::kBf16); }
 void gemm_q4_1(benchmark::State& state, const std::string& isa) { gemm(state, isa, StoredType::kQ4_1); }
 void gemm_q8_0(benchmark::State& state, const std::string& isa) { gemm(state, isa, StoredType::kQ8_0); }
+void gemm_q4_1_act8(benchmark::State& state, const std::string& isa) {
+  gemm(state, isa, StoredType::kQ4_1, Activations::kInt8);
+}
+void gemm_q8_0_act8(benchmark::State& state, const std::string& isa) {
+  gemm(state, isa, StoredType::kQ8_0, Activations::kInt8);
+}
 
 constexpr auto kNarrowShapes = [](auto* bench) {
   bench->ArgNames({"m", "n", "k", "threads", "cold"})
@@ -84,7 +91,9 @@ constexpr auto kNarrowShapes = [](auto* bench) {
                               ->UseRealTime();
                         }) +
     for_each_fast_level("gemm_q4_1", gemm_q4_1, kNarrowShapes) +
-    for_each_fast_level("gemm_q8_0", gemm_q8_0, kNarrowShapes);
+    for_each_fast_level("gemm_q8_0", gemm_q8_0, kNarrowShapes) +
+    for_each_fast_level("gemm_q4_1_act8", gemm_q4_1_act8, kNarrowShapes) +
+    for_each_fast_level("gemm_q8_0_act8", gemm_q8_0_act8, kNarrowShapes);
 
 }  // namespace
 }  // namespace spillway

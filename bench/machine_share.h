@@ -16,11 +16,12 @@ inline const MachinePeak& machine_peak(uint32_t threads) {
   return threads == 1 ? one : two;
 }
 
-// Adds what an iteration did and its share of the machine's peak with as many threads. flops: counted against
-// vdpbf16ps.
-inline void report_share(benchmark::State& state, uint32_t threads, double flops, double bytes) {
+// Adds what an iteration did and its share of the machine's peak with as many threads, for products of such
+// activations.
+inline void report_share(benchmark::State& state, uint32_t threads, double flops, double bytes,
+                         Activations activations = Activations::kBf16) {
   const MachinePeak& peak = machine_peak(threads);
-  const double best_flops = peak.bf16_flops_per_s > 0 ? peak.bf16_flops_per_s : peak.f32_flops_per_s;
+  const double best_flops = peak.multiply_add_per_s(activations);
   const auto runs = static_cast<double>(state.iterations());
   using benchmark::Counter;
   state.counters["flop/s"] = Counter(flops * runs, Counter::kIsRate);

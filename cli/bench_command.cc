@@ -34,8 +34,7 @@ int bench_command(const Options& options) {
                        .step_threads = model.decoder().step_threads().text()};
   fmt::print(stderr, "measuring the machine\n");
   const MachinePeak peak = measure_machine_peak(machine.threads);
-  // Weights and activations are bf16: where the machine cannot multiply these, f32 is what it has.
-  machine.flops_per_second = peak.bf16_flops_per_s > 0 ? peak.bf16_flops_per_s : peak.f32_flops_per_s;
+  machine.flops_per_second = peak.multiply_add_per_s(precision_of(options).activations);
   machine.memory_bytes_per_second = peak.read_bytes_per_s;
   machine.weights_bytes_per_second = measure_read_bandwidth(machine.threads, model.weights().packed_bytes());
   fmt::print("{}", format_bench(options.format, bench_engine(model, cases, options.repetitions), machine));

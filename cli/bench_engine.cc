@@ -136,7 +136,8 @@ LocalModel::Limits bench_limits(const std::vector<BenchCase>& cases, const Model
                             .threads = options.threads,
                             .cache = weights_cache_of(options),
                             .threads_max = options.threads_max,
-                            .cpus = cpus_of(options)};
+                            .cpus = cpus_of(options),
+                            .precision = precision_of(options)};
   for (const BenchCase& what : cases) {
     const uint32_t positions = positions_of(what);
     if (positions > config.context_max)

@@ -59,7 +59,7 @@ Finding file_limit(const Options& options) {
 }
 
 Finding instruction_sets(const Options& options) {
-  const std::vector<std::string> levels = available_isa_levels();
+  const std::vector<std::string> levels = available_isa_levels(precision_of(options));
   const bool there = options.isa == "auto" || std::ranges::find(levels, options.isa) != levels.end();
   return {"instruction sets", fmt::format("{}", fmt::join(levels, ", ")),
           fmt::format("--isa {}{}", options.isa,

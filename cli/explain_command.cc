@@ -167,7 +167,8 @@ int explain_command(const Options& options) {
                           .logit_rows_max = rows,
                           .model_len = rows,
                           .kv_bytes = uint64_t{layout.blocks_for(rows)} * layout.block_bytes(),
-                          .cache = weights_cache_of(options)});
+                          .cache = weights_cache_of(options),
+                          .precision = precision_of(options)});
   const Explanation explanation = explain(model, prompt, options.max_tokens);
   fmt::print("{} on {}\n", options.model, model.backend().name());
   fmt::print("{}", format_explanation(explanation, file.config(), prompt.size()));

@@ -14,6 +14,10 @@ CpuList cpus_of(const Options& options) {
   return options.cpus.empty() ? CpuList() : value_or_throw(parse_cpu_list(options.cpus));
 }
 
+Precision precision_of(const Options& options) {
+  return {.activations = options.activations == "int8" ? Activations::kInt8 : Activations::kBf16};
+}
+
 ModelFile::ModelFile(const std::string& path)
     : file_(value_or_throw(GgufFile::open(path))),
       config_(value_or_throw(read_model_config(file_))),
@@ -45,7 +49,8 @@ LocalModel::LocalModel(const ModelFile& file, const Limits& limits)
       limits_(limits),
       backend_(make_backend({.isa = limits.isa,
                              .threads = limits.threads > 0 ? limits.threads : limits.threads_max,
-                             .cpus = limits.cpus})),
+                             .cpus = limits.cpus,
+                             .precision = limits.precision})),
       packed_(find_or_pack_weights(file.file(), file.config(), *backend_, limits.cache)),
       weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.matrices()))),
       memory_(*backend_, file.config().kv_layout(), limits.kv_bytes),

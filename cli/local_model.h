@@ -10,6 +10,7 @@
 #include "engine/kv_memory.h"
 #include "formats/gguf.h"
 #include "kernels/backend.h"
+#include "kernels/numerics.h"
 #include "kv/block.h"
 #include "model/decoder.h"
 #include "model/model_config.h"
@@ -20,7 +21,8 @@
 
 namespace spillway {
 
-CpuList cpus_of(const Options& options);  // --cpus; empty: none were given
+CpuList cpus_of(const Options& options);         // --cpus; empty: none were given
+Precision precision_of(const Options& options);  // --activations
 
 // A model file opened, checked and understood. Immutable: any thread may read.
 class ModelFile {
@@ -53,6 +55,7 @@ class LocalModel {
     WeightsCacheConfig cache{};
     uint32_t threads_max = 0;  // where threads is 0; 0: one per core
     CpuList cpus{};            // BackendConfig's
+    Precision precision{};
   };
   // Throws SetupError when memory does not suffice or the ISA level is not there. `file` must outlive this.
   LocalModel(const ModelFile& file, const Limits& limits);

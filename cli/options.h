@@ -22,6 +22,7 @@ struct Options {
   uint32_t decode_threads = 0;
   bool fit = false;                               // --fit: choose what is not given from the machine and the model
   std::string isa = "auto";                       // --isa
+  std::string activations = "bf16";               // --activations bf16|int8: precision_of()
   uint32_t max_model_len = 0;                     // --max-model-len; 0: what the model was trained for
   uint64_t device_memory = uint64_t{512} << 20;   // --device-memory: bytes of KV per node
   uint32_t chunk_tokens = 512;                    // --chunk-tokens

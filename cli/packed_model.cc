@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "cli/local_model.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "kernels/make_backend.h"
@@ -67,7 +68,8 @@ FileDigest model_digest_of(const Options& options, const GgufFile& file) {
 SharedWeights share_weights(const Options& options) {
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
   const ModelConfig config = value_or_throw(read_model_config(file));
-  const std::unique_ptr<Backend> backend = make_backend({options.isa, options.threads});
+  const std::unique_ptr<Backend> backend =
+      make_backend({.isa = options.isa, .threads = options.threads, .precision = precision_of(options)});
   PackedWeights packed = find_or_pack_weights(file, config, *backend, weights_cache_of(options));
   const FileDigest digest = packed.model_digest();
   return {std::move(packed).unmap(), digest};

@@ -135,6 +135,7 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   if (options.threads_max > 0) add("--threads-max", std::to_string(options.threads_max));
   if (!options.cpus.empty()) add("--cpus", options.cpus);
   add("--isa", options.isa);
+  add("--activations", options.activations);
   add("--max-model-len", std::to_string(options.max_model_len));
   add("--device-memory", std::to_string(options.device_memory));
   add("--chunk-tokens", std::to_string(options.chunk_tokens));

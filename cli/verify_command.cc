@@ -40,7 +40,7 @@ std::string token_list(const std::vector<TokenId>& tokens) {
 
 std::vector<VerifyGroup> verify_locally(const ModelFile& file, const std::string& isa, uint32_t threads,
                                         const VerifyRequest& request, const VerifyRequest& request_other) {
-  std::vector<std::string> levels = available_isa_levels();
+  std::vector<std::string> levels = available_isa_levels(request.precision);
   std::reverse(levels.begin(), levels.end());
   const std::string main_level = isa == "auto" ? levels.front() : isa;
   std::vector<VerifyGroup> groups{verify_level(file, main_level, threads, request)};
@@ -79,8 +79,10 @@ int verify_command(const Options& options) {
   VerifyRequest request_full = verify_request(file, std::min(kPromptTokens, model_len - tokens), tokens);
   VerifyRequest request_other =
       large ? verify_request(file, std::min(kShortPromptTokens, model_len - kShortTokens), kShortTokens) : request_full;
-  const std::string main_level = options.isa == "auto" ? available_isa_levels().back() : options.isa;
+  const Precision precision = precision_of(options);
+  const std::string main_level = options.isa == "auto" ? available_isa_levels(precision).back() : options.isa;
   request_full.cache = request_other.cache = weights_cache_of(options);
+  request_full.precision = request_other.precision = precision;
   VerifyRequest request = main_level == kSlowLevel ? request_other : request_full;
   request.flip_bit = options.flip_bit;
   std::vector<VerifyGroup> groups = verify_locally(file, options.isa, options.threads, request, request_other);

@@ -186,7 +186,8 @@ LocalModel::Limits verify_limits(const ModelConfig& config, const VerifyRequest&
           .logit_rows_max = std::max(kBatch, positions),  // without cache every row reaches the classifier
           .model_len = positions,
           .kv_bytes = blocks * layout.block_bytes(),
-          .cache = request.cache};
+          .cache = request.cache,
+          .precision = request.precision};
 }
 
 std::vector<VerifyRoute> local_routes(LocalModel& model, const VerifyRequest& request) {

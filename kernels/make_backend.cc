@@ -17,22 +17,23 @@ static_assert(kBackendThreadsMax == cpu::WorkerPool::kThreadsMax);
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(const BackendConfig& config) {
-  const std::span<const cpu::IsaLevel> levels = cpu::available_levels();
+  const std::span<const cpu::IsaLevel> levels = cpu::available_levels(config.precision);
   const auto chosen =
       std::find_if(levels.begin(), levels.end(), [&](const cpu::IsaLevel& level) { return level.name == config.isa; });
   if (config.isa != "auto" && chosen == levels.end()) {
-    throw SetupError(
-        fmt::format("--isa {}: this machine has {} (or auto)", config.isa, fmt::join(available_isa_levels(), ", ")));
+    throw SetupError(fmt::format("--isa {}: this machine has {} (or auto)", config.isa,
+                                 fmt::join(available_isa_levels(config.precision), ", ")));
   }
   if (config.threads > kBackendThreadsMax)
     throw SetupError(fmt::format("--threads {}: at most {} are supported", config.threads, kBackendThreadsMax));
   const uint32_t threads = config.threads > 0 ? config.threads : std::min(available_cores(), kBackendThreadsMax);
-  return std::make_unique<cpu::CpuBackend>(config.isa == "auto" ? levels.back() : *chosen, threads, config.cpus);
+  return std::make_unique<cpu::CpuBackend>(config.isa == "auto" ? levels.back() : *chosen, config.precision, threads,
+                                           config.cpus);
 }
 
-std::vector<std::string> available_isa_levels() {
+std::vector<std::string> available_isa_levels(const Precision& precision) {
   std::vector<std::string> names;
-  for (const cpu::IsaLevel& level : cpu::available_levels()) names.emplace_back(level.name);
+  for (const cpu::IsaLevel& level : cpu::available_levels(precision)) names.emplace_back(level.name);
   return names;
 }
 

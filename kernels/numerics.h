@@ -10,5 +10,17 @@ namespace spillway {
 inline constexpr NumericsClass kNumericsCpuAvx512Bf16Rev1{2};
 inline constexpr NumericsClass kNumericsCpuScalarRev2{4};
 inline constexpr NumericsClass kNumericsCpuAvx2Rev2{5};
+// With Activations::kInt8.
+inline constexpr NumericsClass kNumericsCpuScalarAct8{9};
+inline constexpr NumericsClass kNumericsCpuAvx512Bf16Act8{10};
+inline constexpr NumericsClass kNumericsCpuAvx2Act8{11};
+
+// What products take: kInt8, where weights are stored as codes, makes int8 codes of each 32 values of a row first.
+enum class Activations : uint8_t { kBf16, kInt8 };
+
+// What a run may choose beside the ISA level; the numerics class of a backend follows from both.
+struct Precision {
+  Activations activations = Activations::kBf16;
+};
 
 }  // namespace spillway

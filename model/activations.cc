@@ -37,7 +37,7 @@ class Layout {
 
 }  // namespace
 
-Activations::Activations(std::byte* base, const ModelConfig& config, const ForwardLimits& limits) {
+ForwardBuffers::ForwardBuffers(std::byte* base, const ModelConfig& config, const ForwardLimits& limits) {
   Layout layout(base);
   const uint32_t rows = limits.rows_max, logit_rows = limits.logit_rows_max;
   residual = layout.place(DataType::kF32, rows, config.hidden);
@@ -52,9 +52,9 @@ Activations::Activations(std::byte* base, const ModelConfig& config, const Forwa
   bytes = layout.used();
 }
 
-Activations Activations::allocate(Backend& backend, const ModelConfig& config, const ForwardLimits& limits) {
-  const size_t bytes = Activations(nullptr, config, limits).bytes;
-  const Activations activations(backend.allocate(bytes).data(), config, limits);
+ForwardBuffers ForwardBuffers::allocate(Backend& backend, const ModelConfig& config, const ForwardLimits& limits) {
+  const size_t bytes = ForwardBuffers(nullptr, config, limits).bytes;
+  const ForwardBuffers activations(backend.allocate(bytes).data(), config, limits);
   fill_rope_table(config.rope, config.head_dim,
                   {activations.rope_table.as<float>(), size_t{limits.positions_max} * config.head_dim});
   return activations;

@@ -17,7 +17,7 @@ struct ForwardLimits {
 };
 
 // The buffers of one forward pass, reused by every layer. One piece of a Backend's memory, laid out once; never owns.
-struct Activations {
+struct ForwardBuffers {
   TensorView residual;      // f32 [rows_max, hidden]
   TensorView normed;        // bf16 [rows_max, hidden]: input of the QKV and gate-up products
   TensorView qkv;           // f32 [rows_max, qkv_features]
@@ -30,8 +30,8 @@ struct Activations {
   size_t bytes = 0;
 
   // Views over `base`, which has room for `bytes`; with nullptr only `bytes` is of use. Touches no memory.
-  Activations(std::byte* base, const ModelConfig& config, const ForwardLimits& limits);
-  static Activations allocate(Backend& backend, const ModelConfig& config, const ForwardLimits& limits);
+  ForwardBuffers(std::byte* base, const ModelConfig& config, const ForwardLimits& limits);
+  static ForwardBuffers allocate(Backend& backend, const ModelConfig& config, const ForwardLimits& limits);
 };
 
 // Rows [first, first + count) of `view`, whose leading dimension is rows. REQUIRES: within the view.

@@ -13,7 +13,7 @@ Decoder::Decoder(Backend& backend, const ModelConfig& config, const Weights& wei
       config_(config),
       weights_(weights),
       limits_{.rows_max = rows_max, .logit_rows_max = logit_rows_max, .positions_max = positions_max},
-      activations_(Activations::allocate(backend, config, limits_)),
+      activations_(ForwardBuffers::allocate(backend, config, limits_)),
       step_threads_(backend.threads()) {
   CHECK(rows_max > 0 && logit_rows_max > 0 && logit_rows_max <= rows_max && positions_max > 0);
   CHECK(weights.layers.size() == config.layer_count);
@@ -23,8 +23,8 @@ Decoder::Decoder(Backend& backend, const ModelConfig& config, const Weights& wei
 
 size_t Decoder::activation_bytes(const ModelConfig& config, uint32_t rows_max, uint32_t logit_rows_max,
                                  uint32_t positions_max) {
-  return Activations(nullptr, config,
-                     {.rows_max = rows_max, .logit_rows_max = logit_rows_max, .positions_max = positions_max})
+  return ForwardBuffers(nullptr, config,
+                        {.rows_max = rows_max, .logit_rows_max = logit_rows_max, .positions_max = positions_max})
       .bytes;
 }
 

@@ -73,7 +73,7 @@ class Decoder {
   const ModelConfig config_;
   const Weights& weights_;
   const ForwardLimits limits_;
-  const Activations activations_;
+  const ForwardBuffers activations_;
   StepThreads step_threads_;
   // Of the batch at hand: rows that need logits as runs, and as spans for the last layer's attention.
   std::vector<RowRun> logit_runs_;

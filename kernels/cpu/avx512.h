@@ -6,6 +6,10 @@
 #define SPILLWAY_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define SPILLWAY_AVX512_INLINE \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"), always_inline)) inline
+// With vpdpbusd as well: of the int8 products alone.
+#define SPILLWAY_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni")))
+#define SPILLWAY_VNNI_INLINE \
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni"), always_inline)) inline
 
 namespace spillway::cpu {
 namespace {

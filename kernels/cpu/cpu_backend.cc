@@ -18,10 +18,30 @@ namespace {
 
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
+constexpr size_t kActivationBlocks = (size_t{4} << 20) / sizeof(ActivationBlock);
+
 constexpr IsaLevel kLevels[] = {
-    {"scalar", "cpu/scalar", kNumericsCpuScalarRev2, gemm_panel_scalar, attention_fold_scalar},
-    {"avx2", "cpu/avx2", kNumericsCpuAvx2Rev2, gemm_panel_avx2, attention_fold_avx2},
-    {"avx512bf16", "cpu/avx512bf16", kNumericsCpuAvx512Bf16Rev1, gemm_panel_avx512, attention_fold_avx512},
+    {"scalar",
+     "cpu/scalar",
+     {kNumericsCpuScalarRev2, kNumericsCpuScalarAct8},
+     gemm_panel_scalar,
+     quantise_scalar,
+     gemm_panel_int8_scalar,
+     attention_fold_scalar},
+    {"avx2",
+     "cpu/avx2",
+     {kNumericsCpuAvx2Rev2, kNumericsCpuAvx2Act8},
+     gemm_panel_avx2,
+     quantise_avx2,
+     gemm_panel_int8_avx2,
+     attention_fold_avx2},
+    {"avx512bf16",
+     "cpu/avx512bf16",
+     {kNumericsCpuAvx512Bf16Rev1, kNumericsCpuAvx512Bf16Act8},
+     gemm_panel_avx512,
+     quantise_avx512,
+     gemm_panel_int8_avx512,
+     attention_fold_avx512},
 };
 
 [[noreturn]] void throw_no_memory(size_t bytes, size_t available, const char* cause) {
@@ -33,14 +53,22 @@ constexpr IsaLevel kLevels[] = {
 
 }  // namespace
 
-std::span<const IsaLevel> available_levels() {
+std::span<const IsaLevel> available_levels(const Precision& precision) {
   // A prefix of the table: AVX-512 comes only with AVX2, FMA and F16C below it.
-  const size_t count = !has_avx2() ? 1 : !has_avx512_bf16() ? 2 : std::size(kLevels);
+  const bool avx512 = has_avx512_bf16() && (precision.activations == Activations::kBf16 || has_avx512_vnni());
+  const size_t count = !has_avx2() ? 1 : !avx512 ? 2 : std::size(kLevels);
   return std::span<const IsaLevel>(kLevels).first(count);
 }
 
-CpuBackend::CpuBackend(const IsaLevel& isa, uint32_t threads, const CpuList& cpus)
-    : isa_(isa), pool_(threads, cpus), scratch_(threads), shared_tiles_(threads), panel_scratch_(threads) {}
+CpuBackend::CpuBackend(const IsaLevel& isa, const Precision& precision, uint32_t threads, const CpuList& cpus)
+    : isa_(isa),
+      precision_(precision),
+      name_(fmt::format("{}{}", isa.backend_name, precision.activations == Activations::kInt8 ? " act8" : "")),
+      pool_(threads, cpus),
+      scratch_(threads),
+      shared_tiles_(threads),
+      panel_scratch_(threads),
+      activation_blocks_(precision.activations == Activations::kInt8 ? kActivationBlocks : 0) {}
 
 CpuBackend::~CpuBackend() {
   for (const std::span<std::byte> mapping : mappings_) ::munmap(mapping.data(), mapping.size());

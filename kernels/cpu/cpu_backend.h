@@ -1,6 +1,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -8,27 +9,30 @@
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/isa_kernels.h"
 #include "kernels/cpu/worker_pool.h"
+#include "kernels/numerics.h"
 
 namespace spillway::cpu {
 
 // What differs between ISA levels: the inner bodies, and so the rounding.
 struct IsaLevel {
   std::string_view name, backend_name;  // "scalar", "cpu/scalar"
-  NumericsClass numerics{};
+  NumericsClass numerics[2]{};          // by Activations
   void (*gemm_panel)(const GemmPanel&) = nullptr;
+  void (*quantise)(const uint16_t* values, size_t count, ActivationBlock* out) = nullptr;
+  void (*gemm_panel_int8)(const GemmPanel&) = nullptr;
   void (*attention_fold)(const AttentionFold&) = nullptr;
 };
 
-// Levels that this machine can run, slowest first. Never empty.
-std::span<const IsaLevel> available_levels();
+// Levels that this machine can run with this precision, slowest first. Never empty.
+std::span<const IsaLevel> available_levels(const Precision& precision);
 
 // The reference backend. Owned by the compute thread, which takes part in every operation beside `threads` - 1 workers.
 // KV parts are in encoding cpu_tiled (kernels/cpu/kv_tile.h). Shapes: head_dim even, up to 256; heads / kv_heads up to
 // 64; block_tokens a multiple of 16 that divides kSplitTokens.
 class CpuBackend final : public Backend {
  public:
-  // Threads and `cpus` as for WorkerPool; throws as it does.
-  CpuBackend(const IsaLevel& isa, uint32_t threads, const CpuList& cpus = {});
+  // REQUIRES a level that is available with this precision. Threads and `cpus` as for WorkerPool; throws as it does.
+  CpuBackend(const IsaLevel& isa, const Precision& precision, uint32_t threads, const CpuList& cpus = {});
   ~CpuBackend() override;
 
   std::span<std::byte> allocate(size_t bytes) override;
@@ -42,8 +46,8 @@ class CpuBackend final : public Backend {
   void enter_compute_thread() override { pool_.pin_owner(); }
   Ticket record() override { return Ticket{}; }
   bool reached(Ticket) override { return true; }
-  NumericsClass numerics() const override { return isa_.numerics; }
-  std::string_view name() const override { return isa_.backend_name; }
+  NumericsClass numerics() const override { return isa_.numerics[static_cast<size_t>(precision_.activations)]; }
+  std::string_view name() const override { return name_; }
   const OpCounters& counters() const override { return counters_; }
   void reset_counters() override { counters_ = OpCounters{}; }
 
@@ -55,7 +59,12 @@ class CpuBackend final : public Backend {
   void sample(const SampleArgs& args) override;
 
  private:
+  void quantise(const uint16_t* values, uint32_t blocks);
+  void multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, const ActivationBlock* blocks);
+
   const IsaLevel isa_;
+  const Precision precision_;
+  const std::string name_;
   WorkerPool pool_;
   OpCounters counters_;
   std::vector<std::span<std::byte>> mappings_;
@@ -64,7 +73,8 @@ class CpuBackend final : public Backend {
   struct alignas(64) PanelScratch {
     std::byte bytes[kPanelScratchBytes];
   };
-  std::vector<PanelScratch> panel_scratch_;  // one per thread
+  std::vector<PanelScratch> panel_scratch_;         // one per thread
+  std::vector<ActivationBlock> activation_blocks_;  // of as many rows of a product as fit; none with kBf16
 };
 
 }  // namespace spillway::cpu

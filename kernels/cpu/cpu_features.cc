@@ -21,6 +21,11 @@ bool has_avx512_bf16() {
          __builtin_cpu_supports("avx512bf16");
 }
 
+bool has_avx512_vnni() {
+  __builtin_cpu_init();
+  return has_avx512_bf16() && __builtin_cpu_supports("avx512vnni");
+}
+
 bool has_avx2() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();

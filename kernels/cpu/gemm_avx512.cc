@@ -1,55 +1,15 @@
-#include "kernels/cpu/avx512.h"
-#include "kernels/cpu/isa_kernels.h"
+#include "kernels/cpu/gemm_avx512.h"
 
 namespace spillway::cpu {
 namespace {
 
-constexpr int kVectors = 4;        // zmm of one panel row: 64 columns
-constexpr int kTileRows = 6;       // 6 x 4 accumulators, 4 panel vectors and a broadcast fill the 32 registers
-constexpr uint32_t kFewRows = 3;   // of a narrow panel: up to here weights are used where they are unpacked
-constexpr uint32_t kChunk = 512;   // depth of a narrow panel that is unpacked at once
-constexpr uint32_t kAhead = 2048;  // bytes that the panel is fetched ahead of use
+constexpr uint32_t kChunk = 512;  // depth of a narrow panel that is unpacked at once
 
 struct Scratch {
   uint16_t pairs[kChunk * kPanelColumns];    // of a chunk, as PanelFormat::kBf16
   float sums[kPanelRowsMax][kPanelColumns];  // of the chunks so far
 };
 static_assert(sizeof(Scratch) <= kPanelScratchBytes);
-
-SPILLWAY_AVX512_INLINE __mmask16 lane_mask(uint32_t columns, int vector) {
-  const uint32_t first = static_cast<uint32_t>(vector) * 16;
-  return columns >= first + 16 ? __mmask16(0xffff)
-         : columns <= first    ? __mmask16(0)
-                               : __mmask16((1u << (columns - first)) - 1);
-}
-
-SPILLWAY_AVX512_INLINE __m512 swiglu(__m512 gate, __m512 up) {
-  const __m512 negated = _mm512_mul_ps(gate, _mm512_set1_ps(-1.44269504f));
-  const __m512 divisor = _mm512_add_ps(_mm512_set1_ps(1.0f), exp2_avx512(negated));
-  return _mm512_mul_ps(_mm512_div_ps(gate, divisor), up);
-}
-
-template <int Rows>
-SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, const __m512 (&sums)[Rows][kVectors]) {
-  for (int r = 0; r < Rows; ++r) {
-    const size_t place = (row + static_cast<uint32_t>(r)) * args.out_stride;
-    if (args.epilogue == PanelEpilogue::kSwiGlu) {
-      for (int half = 0; half < 2; ++half) {
-        const __m512 value = swiglu(sums[r][2 * half], sums[r][2 * half + 1]);
-        _mm256_mask_storeu_epi16(static_cast<uint16_t*>(args.out) + place + 16 * half, lane_mask(args.columns, half),
-                                 (__m256i)_mm512_cvtneps_pbh(value));
-      }
-      continue;
-    }
-    float* const out = static_cast<float*>(args.out) + place;
-    for (int v = 0; v < kVectors; ++v) {
-      const __mmask16 mask = lane_mask(args.columns, v);
-      __m512 value = sums[r][v];
-      if (args.epilogue == PanelEpilogue::kAdd) value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + 16 * v), value);
-      _mm512_mask_storeu_ps(out + 16 * v, mask, value);
-    }
-  }
-}
 
 // A run over ascending pairs of k. More than one make a panel's depth: sums are carried from one to the next.
 struct Part {
@@ -105,29 +65,6 @@ void gemm_part(const GemmPanel& args, const Part& part) {
   }
 }
 
-// d and m of 64 columns.
-struct Scales {
-  __m512 d[kVectors], m[kVectors];
-};
-
-template <PanelFormat Format>
-SPILLWAY_AVX512_INLINE Scales load_scales(const char* d) {
-  constexpr PanelLayout kLayout = layout_of(Format);
-  const char* const m = d + kPanelColumns * kLayout.scale_bytes;
-  Scales scales;
-  for (uint32_t v = 0; v < kVectors; ++v) {
-    const uint32_t at = 16 * kLayout.scale_bytes * v;
-    if constexpr (kLayout.scale_bytes == 4) {
-      scales.d[v] = _mm512_loadu_ps(d + at);
-      scales.m[v] = _mm512_loadu_ps(m + at);
-    } else {
-      scales.d[v] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(d + at)));
-      scales.m[v] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(m + at)));
-    }
-  }
-  return scales;
-}
-
 // Code i of each of 16 words, as f32.
 template <PanelFormat Format>
 SPILLWAY_AVX512_INLINE __m512 code_of(__m512i words, uint32_t i) {
@@ -164,7 +101,9 @@ SPILLWAY_AVX512 void few_rows(const GemmPanel& args) {
   const auto* line = static_cast<const char*>(args.panel);
   const uint16_t* a = args.a;
   for (uint32_t k = 0; k < args.depth; k += kLayout.block_values) {
-    const Scales scales = load_scales<Format>(line + 4 * kPanelColumns * size_t{kLayout.block_words()});
+    Scales scales[kVectors];
+    for (uint32_t v = 0; v < kVectors; ++v)
+      scales[v] = load_scales<Format>(line + 4 * kPanelColumns * size_t{kLayout.block_words()}, v);
     for (uint32_t word = 0; word < kLayout.block_words(); ++word, line += 4 * kPanelColumns) {
       __m512i words[kVectors];
       for (int v = 0; v < kVectors; ++v) {
@@ -174,7 +113,7 @@ SPILLWAY_AVX512 void few_rows(const GemmPanel& args) {
 #pragma GCC unroll 4
       for (uint32_t i = 0; i < kPairs; ++i, a += 2) {
         for (int v = 0; v < kVectors; ++v) {
-          const __m512bh weights = pair_of<Format>(words[v], i, scales.d[v], scales.m[v]);
+          const __m512bh weights = pair_of<Format>(words[v], i, scales[v].d, scales[v].m);
           for (int r = 0; r < Rows; ++r)
             sums[r][v] =
                 _mm512_dpbf16_ps(sums[r][v], weights, broadcast_pair(a + static_cast<size_t>(r) * args.a_stride));
@@ -191,7 +130,9 @@ SPILLWAY_AVX512 void unpack(const char* block, uint32_t depth, uint16_t* pairs) 
   constexpr PanelLayout kLayout = layout_of(Format);
   constexpr uint32_t kPairs = kLayout.word_values() / 2;
   for (uint32_t k = 0; k < depth; k += kLayout.block_values, block += kLayout.block_bytes()) {
-    const Scales scales = load_scales<Format>(block + 4 * kPanelColumns * size_t{kLayout.block_words()});
+    Scales scales[kVectors];
+    for (uint32_t v = 0; v < kVectors; ++v)
+      scales[v] = load_scales<Format>(block + 4 * kPanelColumns * size_t{kLayout.block_words()}, v);
     for (uint32_t word = 0; word < kLayout.block_words(); ++word) {
       for (uint32_t v = 0; v < kVectors; ++v) {
         const char* const line = block + 4 * kPanelColumns * size_t{word} + 64 * v;
@@ -200,7 +141,7 @@ SPILLWAY_AVX512 void unpack(const char* block, uint32_t depth, uint16_t* pairs) 
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < kPairs; ++i)
           _mm512_storeu_si512(pairs + 2 * kPanelColumns * i + 32 * v,
-                              (__m512i)pair_of<Format>(words, i, scales.d[v], scales.m[v]));
+                              (__m512i)pair_of<Format>(words, i, scales[v].d, scales[v].m));
       }
       pairs += kPanelColumns * kLayout.word_values();
     }

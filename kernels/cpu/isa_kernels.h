@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-// The two inner bodies that exist once per ISA level; everything else is shared. Plain C++ only: files compiled for one
+// The inner bodies that exist once per ISA level; everything else is shared. Plain C++ only: files compiled for one
 // ISA include this.
 namespace spillway::cpu {
 
@@ -42,11 +42,28 @@ constexpr PanelLayout layout_of(PanelFormat format) {
   return {};
 }
 
+// 32 neighbours of a row as int8: value = scale * code, code = round(value * (127 / greatest)) to nearest even, scale =
+// greatest / 127, in f32, of the greatest magnitude among them. All 0 where that is below 2^-100. Where one is infinite
+// or NaN the scale is NaN and codes are 0: such a block spoils its row's products, as it does in bf16.
+struct ActivationBlock {
+  static constexpr uint32_t kValues = 32;
+  int8_t codes[kValues] = {};
+  float scale = 0;
+  float sum = 0;            // of the codes: an integer
+  float half_sums[2] = {};  // of the first and of the last 16
+};
+// Of the bits of the greatest magnitude, a bf16; what a block of another is.
+constexpr bool is_quantisable(uint32_t greatest) { return greatest >= 0x0d80 && greatest < 0x7f80; }
+constexpr ActivationBlock unquantisable_block(uint32_t greatest) {
+  return {.scale = greatest < 0x7f80 ? 0 : __builtin_nanf("")};
+}
+
 enum class PanelEpilogue : uint8_t { kStore, kAdd, kSwiGlu };
 
 // out[0..rows) x one panel: product[m, c] = sum_k a[m, k] * panel[k, c], every element by one chain over ascending k.
 struct GemmPanel {
-  const uint16_t* a = nullptr;  // bf16 [rows, depth], rows a_stride elements apart
+  const uint16_t* a = nullptr;              // bf16 [rows, depth], rows a_stride elements apart
+  const ActivationBlock* blocks = nullptr;  // of gemm_panel_int8, in place of `a`: [rows][depth / 32]
   size_t a_stride = 0;
   uint32_t rows = 0, depth = 0;  // rows: 1..kPanelRowsMax
   const void* panel = nullptr;   // of `format`, zero where padded
@@ -76,6 +93,23 @@ struct AttentionFold {
   float* l = nullptr;                // [vectors][16]: partial sums, token mod 16
   float* o = nullptr;                // [vectors][head_dim]
 };
+
+// The same products of int8 activations and a narrow panel, one panel block after the other: the sum of codes' products
+// is exact, and with x of the block, d and m of the column, in f32,
+//   sum = fma(x.scale, fma(d, dot + kDotOffset, fma(m, x.sum, -kDotOffset * d)), sum)
+// (of blocks of 16 values: x.half_sums). dot + kDotOffset is exact as well: the float whose bits are those of
+// kDotOffset plus dot, so that a sum of integers that starts there needs no conversion. It cancels but for one rounding
+// of at most 0.75 |d|, where a step of one code is worth up to 255 |d|. REQUIRES depth a multiple of 32.
+inline constexpr float kDotOffset = 12582912;  // 1.5 * 2^23: |dot| <= 32 * 255 * 127 stays where floats are integers
+inline constexpr int32_t kDotOffsetBits = 0x4b400000;
+
+// `count` blocks of values that lie one after the other.
+void quantise_scalar(const uint16_t* values, size_t count, ActivationBlock* out);
+void quantise_avx2(const uint16_t* values, size_t count, ActivationBlock* out);
+void quantise_avx512(const uint16_t* values, size_t count, ActivationBlock* out);
+void gemm_panel_int8_scalar(const GemmPanel& args);
+void gemm_panel_int8_avx2(const GemmPanel& args);
+void gemm_panel_int8_avx512(const GemmPanel& args);
 
 void gemm_panel_scalar(const GemmPanel& args);
 void gemm_panel_avx2(const GemmPanel& args);

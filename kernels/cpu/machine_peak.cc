@@ -42,6 +42,21 @@ SPILLWAY_AVX512 float bf16_loop(uint32_t steps) {
   return _mm512_reduce_add_ps(all);
 }
 
+SPILLWAY_VNNI float int8_loop(uint32_t steps) {
+  __m512i sums[kChains] = {};
+#pragma GCC unroll 24
+  for (__m512i& sum : sums) __asm__ volatile("" : "+v"(sum));
+  __m512i ones = _mm512_set1_epi8(1);
+  for (uint32_t step = 0; step < steps; ++step) {
+    __asm__ volatile("" : "+v"(ones));
+#pragma GCC unroll 24
+    for (__m512i& sum : sums) sum = _mm512_dpbusd_epi32(sum, ones, ones);
+  }
+  __m512i all = sums[0];
+  for (int i = 1; i < kChains; ++i) all = _mm512_add_epi32(all, sums[i]);
+  return static_cast<float>(_mm512_reduce_add_epi32(all));
+}
+
 SPILLWAY_AVX512 float f32_loop_avx512(uint32_t steps) {
   __m512 sums[kChains] = {};
 #pragma GCC unroll 24
@@ -139,6 +154,8 @@ MachinePeak measure_machine_peak(uint32_t threads) {
   const bool avx512 = cpu::has_avx512_bf16(), avx2 = cpu::has_avx2();
   if (avx512)
     peak.bf16_flops_per_s = best_rate(pool, 64.0 * kChains * kSteps, [](uint32_t) { return bf16_loop(kSteps); });
+  if (cpu::has_avx512_vnni())
+    peak.int8_ops_per_s = best_rate(pool, 128.0 * kChains * kSteps, [](uint32_t) { return int8_loop(kSteps); });
   if (avx512) {
     peak.f32_flops_per_s = best_rate(pool, 32.0 * kChains * kSteps, [](uint32_t) { return f32_loop_avx512(kSteps); });
   } else if (avx2) {

@@ -87,6 +87,11 @@ TEST(Verify, TheCommandExitsByWhatItFound) {
     const int good = std::system((command + " --isa " + isa).c_str());
     EXPECT_TRUE(WIFEXITED(good) && WEXITSTATUS(good) == 0) << isa << ": " << good;
   }
+  const TinyModelFile narrow({.seed = 31, .context = 200, .types = TinyModelOptions::Types::kQ4_1});
+  const int int8 = std::system(
+      fmt::format("{} verify -m {} --max-tokens 3 --threads 1 --activations int8", SPILLWAY_EXECUTABLE, narrow.path())
+          .c_str());
+  EXPECT_TRUE(WIFEXITED(int8) && WEXITSTATUS(int8) == 0) << int8;
   const int flipped = std::system((command + " --flip-bit").c_str());
   EXPECT_TRUE(WIFEXITED(flipped) && WEXITSTATUS(flipped) == 1) << flipped;
 }
@@ -203,6 +208,9 @@ TEST(Verify, EveryRouteIsEqualOnTheRealModel) {
   const VerifyRequest request = verify_request(file, 150, 4);
   VerifyRequest request_flipped = request;
   expect_all_equal(verify_locally(file, "auto", 2, request, verify_request(file, 12, 2)));
+  VerifyRequest request_int8 = verify_request(file, 70, 3), request_int8_short = verify_request(file, 12, 2);
+  request_int8.precision = request_int8_short.precision = {.activations = Activations::kInt8};
+  expect_all_equal(verify_locally(file, "auto", 2, request_int8, request_int8_short));
   request_flipped.flip_bit = true;
   const LocalModel::Limits limits = verify_limits(file.config(), request_flipped, "auto", 2);
   LocalModel model(file, limits);

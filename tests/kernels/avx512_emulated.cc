@@ -18,6 +18,15 @@ namespace {
 
 constexpr int kWords = 16;
 
+__m512 emulated_fmadd_ps(__m512 a, __m512 b, __m512 c) {  // SIMDe rounds twice where the machine has no FMA
+  float x[kWords], y[kWords], z[kWords];
+  std::memcpy(x, &a, sizeof x);
+  std::memcpy(y, &b, sizeof y);
+  std::memcpy(z, &c, sizeof z);
+  for (int i = 0; i < kWords; ++i) x[i] = __builtin_fmaf(x[i], y[i], z[i]);
+  return simde_mm512_loadu_ps(x);
+}
+
 __m512 emulated_cvtph_ps(simde__m256i halves) {
   uint16_t bits[kWords];
   float values[kWords];
@@ -32,6 +41,30 @@ __m512 emulated_cvtepi32_ps(__m512i integers) {
   std::memcpy(from, &integers, sizeof from);
   for (int i = 0; i < kWords; ++i) values[i] = static_cast<float>(from[i]);
   return simde_mm512_loadu_ps(values);
+}
+
+__m512i emulated_cvtepu16_epi32(simde__m256i halves) {
+  uint16_t from[kWords];
+  uint32_t words[kWords];
+  std::memcpy(from, &halves, sizeof from);
+  for (int i = 0; i < kWords; ++i) words[i] = from[i];
+  return simde_mm512_loadu_si512(words);
+}
+
+__m512i emulated_cvtps_epi32(__m512 values) {
+  float from[kWords];
+  int32_t integers[kWords];
+  std::memcpy(from, &values, sizeof from);
+  for (int i = 0; i < kWords; ++i) integers[i] = static_cast<int32_t>(__builtin_rintf(from[i]));
+  return simde_mm512_loadu_si512(integers);
+}
+
+simde__m128i emulated_cvtepi32_epi8(__m512i integers) {
+  int32_t from[kWords];
+  int8_t bytes[kWords];
+  std::memcpy(from, &integers, sizeof from);
+  for (int i = 0; i < kWords; ++i) bytes[i] = static_cast<int8_t>(from[i]);
+  return simde_mm_loadu_si128(bytes);
 }
 
 simde__m256i emulated_cvtneps_pbh(__m512 values) {
@@ -69,8 +102,13 @@ __m512 emulated_maskz_loadu_ps(uint32_t mask, const void* from) {
 }  // namespace
 }  // namespace spillway::cpu
 
+#undef _mm512_fmadd_ps
+#define _mm512_fmadd_ps emulated_fmadd_ps
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
+#define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
+#define _mm512_cvtps_epi32 emulated_cvtps_epi32
+#define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
 #define _mm512_cvtne2ps_pbh emulated_cvtne2ps_pbh
 #define _mm512_cvtneps_pbh emulated_cvtneps_pbh
 #define _mm512_mask_storeu_ps emulated_mask_storeu<float>
@@ -78,4 +116,7 @@ __m512 emulated_maskz_loadu_ps(uint32_t mask, const void* from) {
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
 #define target(isa) unused  // __attribute__((target("...")))
 #define gemm_panel_avx512 gemm_panel_avx512_emulated
+#define quantise_avx512 quantise_avx512_emulated
+#define gemm_panel_int8_avx512 gemm_panel_int8_avx512_emulated
 #include "kernels/cpu/gemm_avx512.cc"
+#include "kernels/cpu/gemm_int8_avx512.cc"

@@ -4,7 +4,9 @@
 
 namespace spillway::cpu {
 
-// gemm_panel_avx512, on machines without AVX-512 as well; but that it does not flush denormals.
+// gemm_panel_avx512 and so on, on machines without AVX-512 as well; but that they do not flush denormals.
 void gemm_panel_avx512_emulated(const GemmPanel& args);
+void quantise_avx512_emulated(const uint16_t* values, size_t count, ActivationBlock* out);
+void gemm_panel_int8_avx512_emulated(const GemmPanel& args);
 
 }  // namespace spillway::cpu

@@ -18,7 +18,13 @@ std::string error_of(const auto& body) {
   return "";
 }
 
-TEST_P(MakeBackendTest, NamesItsLevel) { EXPECT_EQ(make()->name(), "cpu/" + GetParam()); }
+TEST_P(MakeBackendTest, NamesItsLevelAndPrecision) {
+  EXPECT_EQ(make()->name(), "cpu/" + GetParam());
+  if (const auto levels = available_isa_levels({Activations::kInt8}); std::ranges::count(levels, GetParam()) > 0) {
+    EXPECT_EQ(make_backend({.isa = GetParam(), .threads = 1, .precision = {Activations::kInt8}})->name(),
+              "cpu/" + GetParam() + " act8");
+  }
+}
 
 TEST_P(MakeBackendTest, MemoryIsAlignedZeroedAndApart) {
   const auto backend = make();
@@ -53,6 +59,10 @@ TEST(MakeBackend, LevelsRoundDifferentlySoTheyAreDifferentClasses) {
     EXPECT_EQ(make_backend({level, 2})->numerics(), numerics);
     seen.push_back(numerics);
   }
+  for (const std::string& level : available_isa_levels({Activations::kInt8})) {
+    seen.push_back(make_backend({.isa = level, .threads = 1, .precision = {Activations::kInt8}})->numerics());
+    EXPECT_EQ(std::count(seen.begin(), seen.end(), seen.back()), 1);
+  }
 }
 
 TEST(MakeBackend, UnknownLevelNamesWhatThereIs) {
@@ -68,6 +78,8 @@ TEST(MachinePeak, IsWithinWhatAnyCoreCanDo) {
   EXPECT_LT(peak.f32_flops_per_s, 1e12);  // 64 flop a cycle at 6 GHz is 0.4e12
   EXPECT_LT(peak.bf16_flops_per_s, 2e12);
   EXPECT_EQ(peak.bf16_flops_per_s > 0, available_isa_levels().back() == "avx512bf16");
+  EXPECT_LT(peak.int8_ops_per_s, 4e12);
+  EXPECT_EQ(peak.int8_ops_per_s > 0, available_isa_levels({Activations::kInt8}).back() == "avx512bf16");
   EXPECT_GT(peak.read_bytes_per_s, 1e8);
   EXPECT_LT(peak.read_bytes_per_s, 1e12);
 }

@@ -49,4 +49,16 @@ struct QuantisedMatrix {
   QuantisedMatrix& operator=(const QuantisedMatrix&) = delete;
 };
 
+inline constexpr uint32_t kNarrowDepths[] = {32, 96, 256, 576, 1536, 4096};
+
+inline bool takes(const QuantisedType& type, uint32_t depth) {
+  return depth % cpu::stored_block(type.type).values == 0;
+}
+
+inline std::vector<float> multiply(Backend& backend, std::vector<uint16_t> a, uint32_t rows, const Weight& weight) {
+  std::vector<float> out(size_t{rows} * weight.rows);
+  backend.gemm({view(a, {rows, weight.cols}), &weight, Epilogue::kNone, view(out, {rows, weight.rows})});
+  return out;
+}
+
 }  // namespace spillway

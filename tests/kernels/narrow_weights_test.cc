@@ -9,16 +9,6 @@ namespace {
 using NarrowWeights = BackendTest;
 SPILLWAY_FOR_EACH_ISA(NarrowWeights);
 
-constexpr uint32_t kDepths[] = {32, 96, 256, 576, 1536, 4096};
-
-bool takes(const QuantisedType& type, uint32_t depth) { return depth % cpu::stored_block(type.type).values == 0; }
-
-std::vector<float> multiply(Backend& backend, std::vector<uint16_t> a, uint32_t rows, const Weight& weight) {
-  std::vector<float> out(size_t{rows} * weight.rows);
-  backend.gemm({view(a, {rows, weight.cols}), &weight, Epilogue::kNone, view(out, {rows, weight.rows})});
-  return out;
-}
-
 TEST_P(NarrowWeights, TakeTheBytesOfTheirType) {
   const auto backend = make();
   for (const QuantisedType& type : kQuantisedTypes) {
@@ -52,7 +42,7 @@ TEST_P(NarrowWeights, AreTheStoredValuesBitByBit) {
 TEST_P(NarrowWeights, ProductsMatchF64) {
   const auto backend = make();
   for (const QuantisedType& type : kQuantisedTypes) {
-    for (const uint32_t depth : kDepths) {
+    for (const uint32_t depth : kNarrowDepths) {
       if (!takes(type, depth)) continue;
       const QuantisedMatrix matrix(type, 67, depth, depth);
       const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
@@ -79,7 +69,7 @@ TEST_P(NarrowWeights, ProductsMatchF64) {
 TEST_P(NarrowWeights, RowBitsDependNeitherOnRowsNorThreads) {
   constexpr uint32_t kRows = 13, kFeatures = 70;
   for (const QuantisedType& type : kQuantisedTypes) {
-    for (const uint32_t depth : kDepths) {
+    for (const uint32_t depth : kNarrowDepths) {
       if (!takes(type, depth)) continue;
       const QuantisedMatrix matrix(type, kFeatures, depth, depth + 1);
       const std::vector<uint16_t> a = Values(depth).bf16(size_t{kRows} * depth);

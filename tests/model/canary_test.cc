@@ -7,6 +7,7 @@
 #include <map>
 #include <regex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/make_backend.h"
@@ -32,8 +33,12 @@ TEST(Canary, EveryNumericsClassHasTheBitsItIsDocumentedWith) {
   const Result<GgufFile> file = GgufFile::open(SPILLWAY_MODEL);
   ASSERT_TRUE(file) << file.error().detail;
   const std::map<unsigned, std::string> documented = documented_canaries();
-  for (const std::string& isa : available_isa_levels()) {
-    DecoderHarness harness(*file, {.isa = isa, .threads = 2, .logit_rows_max = 1, .slot_count = 8});
+  std::vector<std::pair<std::string, Precision>> backends;
+  for (const Precision precision : {Precision{}, Precision{.activations = Activations::kInt8}})
+    for (const std::string& isa : available_isa_levels(precision)) backends.emplace_back(isa, precision);
+  for (const auto& [isa, precision] : backends) {
+    DecoderHarness harness(*file,
+                           {.isa = isa, .threads = 2, .logit_rows_max = 1, .slot_count = 8, .precision = precision});
     const std::vector<TokenId> prompt = draw_tokens(kPromptSeed, kPromptTokens, harness.config().vocab);
     std::vector<float> logits = harness.last_logits(prompt, kPromptTokens, slots_from(0, 5));
     ASSERT_EQ(logits.size(), harness.config().vocab);
@@ -45,7 +50,8 @@ TEST(Canary, EveryNumericsClassHasTheBitsItIsDocumentedWith) {
     const unsigned id = static_cast<unsigned>(harness.backend().numerics());
     ASSERT_TRUE(documented.contains(id)) << "docs/numerics.md has no canary for class " << id;
     EXPECT_EQ(fmt::format("{:016x}", row.logits_digest), documented.at(id))
-        << isa << ": the bits changed. Give them a new numerics class; do not change the hash of an old one";
+        << harness.backend().name()
+        << ": the bits changed. Give them a new numerics class; do not change the hash of an old one";
   }
 }
 

@@ -38,7 +38,7 @@ SlotArena allocate_slots(Backend& backend, const KvLayout& layout, uint32_t slot
 }  // namespace
 
 DecoderHarness::DecoderHarness(const GgufFile& file, const Limits& limits, const ModelChange& change)
-    : backend_(make_backend({.isa = limits.isa, .threads = limits.threads})),
+    : backend_(make_backend({.isa = limits.isa, .threads = limits.threads, .precision = limits.precision})),
       config_(changed_config(file, change)),
       weights_(changed_weights(file, config_, *backend_, change)),
       kv_(allocate_slots(*backend_, config_.kv_layout(), limits.slot_count)),

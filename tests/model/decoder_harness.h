@@ -10,6 +10,7 @@
 #include "common/ids.h"
 #include "formats/gguf.h"
 #include "kernels/backend.h"
+#include "kernels/numerics.h"
 #include "kv/block.h"
 #include "model/decoder.h"
 #include "model/layer_gate.h"
@@ -31,6 +32,7 @@ class DecoderHarness {
     std::string isa = "scalar";
     uint32_t threads = 1;
     uint32_t rows_max = 512, logit_rows_max = 512, positions_max = 1024, slot_count = 64;
+    Precision precision{};
   };
   DecoderHarness(const GgufFile& file, const Limits& limits, const ModelChange& change = {});
 

@@ -23,6 +23,8 @@ constexpr double kLastPositionLimit = 0.6, kTopLimit = 0.35;  // of a logit
 constexpr double kMeanGuard = 0.2;  // the goldens state none: a guard, set after 0.13 was seen
 constexpr double kNearTie = 0.25;   // below this margin the argmax may differ
 constexpr double kMeanNllLimit = 0.006, kTop1Agreement = 0.975;
+// Of int8 activations: divergence from bf16 ones in nats, and agreement with the reference's argmax.
+constexpr double kInt8MeanDivergence = 7e-3, kInt8Top1Agreement = 0.94;
 
 nlohmann::json load(const char* name) {
   std::ifstream file(std::string(SPILLWAY_TEST_DATA "/") + name);
@@ -105,30 +107,44 @@ TEST_F(Golden, GreedyTokensAreEqualWhereTheReferenceIsSure) {
   EXPECT_GT(compared, 200u);
 }
 
+constexpr size_t kTeacherRows = 128;
+
+// Logits after tokens `at` and following, those before them being in the KV memory.
+std::vector<std::vector<float>> teacher_forced(DecoderHarness& decoder, const std::vector<TokenId>& tokens, size_t at) {
+  const auto first = tokens.begin() + static_cast<std::ptrdiff_t>(at);
+  const Part part{.tokens = {first, first + static_cast<std::ptrdiff_t>(std::min(kTeacherRows, tokens.size() - at))},
+                  .position_first = static_cast<uint32_t>(at),
+                  .slots = slots_from(0, 16),
+                  .all_logits = true};
+  ResidentGate gate;
+  return decoder.forward({&part, 1}, gate);
+}
+
+TokenId argmax(const std::vector<float>& logits) {
+  return static_cast<TokenId>(std::ranges::max_element(logits) - logits.begin());
+}
+
+std::vector<double> log_softmax(const std::vector<float>& logits) {
+  const double highest = *std::ranges::max_element(logits);
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - highest);
+  std::vector<double> out;
+  for (const float logit : logits) out.push_back(logit - highest - std::log(sum));
+  return out;
+}
+
 TEST_F(Golden, TeacherForcedLossIsWithinTheLimitOfBf16) {
   const nlohmann::json golden = load("perplexity.json");
   const auto tokens = golden["ids"].get<std::vector<TokenId>>();
   const auto expected = golden["nll"].get<std::vector<double>>();
   const auto best = golden["argmax_ids"].get<std::vector<TokenId>>();
-  const auto slots = slots_from(0, 16);
-  ResidentGate gate;
   double nll = 0;
   size_t agreed = 0;
-  constexpr size_t kRows = 128;
-  for (size_t at = 0; at < tokens.size(); at += kRows) {
-    const Part part{.tokens = {tokens.begin() + static_cast<std::ptrdiff_t>(at),
-                               tokens.begin() + static_cast<std::ptrdiff_t>(std::min(at + kRows, tokens.size()))},
-                    .position_first = static_cast<uint32_t>(at),
-                    .slots = slots,
-                    .all_logits = true};
-    const auto rows = harness->forward({&part, 1}, gate);
+  for (size_t at = 0; at < tokens.size(); at += kTeacherRows) {
+    const auto rows = teacher_forced(*harness, tokens, at);
     for (size_t row = 0; row < rows.size() && at + row < expected.size(); ++row) {
-      const std::vector<float>& logits = rows[row];
-      const auto highest = std::max_element(logits.begin(), logits.end());
-      double sum = 0;
-      for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - *highest);
-      nll += *highest + std::log(sum) - logits[tokens[at + row + 1]];
-      agreed += static_cast<TokenId>(highest - logits.begin()) == best[at + row];
+      nll -= log_softmax(rows[row])[tokens[at + row + 1]];
+      agreed += argmax(rows[row]) == best[at + row];
     }
   }
   const double mean = nll / static_cast<double>(expected.size());
@@ -137,6 +153,35 @@ TEST_F(Golden, TeacherForcedLossIsWithinTheLimitOfBf16) {
              agreement);
   EXPECT_NEAR(mean, golden["mean_nll"].get<double>(), kMeanNllLimit);
   EXPECT_GE(agreement, kTop1Agreement);
+}
+
+TEST_F(Golden, Int8ActivationsAreWithinTheirLimit) {
+  constexpr Precision kInt8{.activations = Activations::kInt8};
+  DecoderHarness int8(
+      *file, {.isa = available_isa_levels(kInt8).back(), .threads = 2, .logit_rows_max = 128, .precision = kInt8});
+  const nlohmann::json golden = load("perplexity.json");
+  const auto tokens = golden["ids"].get<std::vector<TokenId>>();
+  const auto best = golden["argmax_ids"].get<std::vector<TokenId>>();
+  double divergence = 0, greatest = 0, nll = 0;
+  size_t agreed = 0;
+  for (size_t at = 0; at < tokens.size(); at += kTeacherRows) {
+    const auto of_bf16 = teacher_forced(*harness, tokens, at), of_int8 = teacher_forced(int8, tokens, at);
+    for (size_t row = 0; row < of_int8.size() && at + row < best.size(); ++row) {
+      const std::vector<double> p = log_softmax(of_bf16[row]), q = log_softmax(of_int8[row]);
+      double of_row = 0;
+      for (size_t i = 0; i < p.size(); ++i) of_row += std::exp(p[i]) * (p[i] - q[i]);
+      divergence += of_row;
+      greatest = std::max(greatest, of_row);
+      nll -= q[tokens[at + row + 1]];
+      agreed += argmax(of_int8[row]) == best[at + row];
+    }
+  }
+  const auto count = static_cast<double>(best.size());
+  fmt::print("KL mean {:.6f}, greatest {:.4f}; mean NLL {:.6f} (reference {:.6f}), top-1 agreement {:.4f}\n",
+             divergence / count, greatest, nll / count, golden["mean_nll"].get<double>(),
+             static_cast<double>(agreed) / count);
+  EXPECT_LE(divergence / count, kInt8MeanDivergence);
+  EXPECT_GE(static_cast<double>(agreed) / count, kInt8Top1Agreement);
 }
 
 }  // namespace
