@@ -8,6 +8,7 @@
 
 #include "cli/local_engine.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "common/check.h"
 
 namespace spillway {
@@ -131,12 +132,13 @@ std::vector<BenchCase> bench_cases(const Options& options) {
 
 LocalModel::Limits bench_limits(const std::vector<BenchCase>& cases, const ModelConfig& config,
                                 const Options& options) {
-  const KvLayout layout = config.kv_layout();
+  const KvLayout layout = config.kv_layout(precision_of(options).kv);
   LocalModel::Limits limits{.isa = options.isa,
                             .threads = options.threads,
                             .cache = weights_cache_of(options),
                             .threads_max = options.threads_max,
-                            .cpus = cpus_of(options)};
+                            .cpus = cpus_of(options),
+                            .precision = precision_of(options)};
   for (const BenchCase& what : cases) {
     const uint32_t positions = positions_of(what);
     if (positions > config.context_max)

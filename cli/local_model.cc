@@ -45,10 +45,11 @@ LocalModel::LocalModel(const ModelFile& file, const Limits& limits)
       limits_(limits),
       backend_(make_backend({.isa = limits.isa,
                              .threads = limits.threads > 0 ? limits.threads : limits.threads_max,
-                             .cpus = limits.cpus})),
+                             .cpus = limits.cpus,
+                             .precision = limits.precision})),
       packed_(find_or_pack_weights(file.file(), file.config(), *backend_, limits.cache)),
       weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.matrices()))),
-      memory_(*backend_, file.config().kv_layout(), limits.kv_bytes),
+      memory_(*backend_, file.config().kv_layout(limits.precision.kv), limits.kv_bytes),
       decoder_(*backend_, file.config(), weights_, limits.rows_max, limits.logit_rows_max, limits.model_len) {
   spdlog::info("memory: {}", plan_memory({file.config(), weights_.packed_bytes()}, limits.rows_max,
                                          limits.logit_rows_max, limits.model_len, limits.kv_bytes)

@@ -10,6 +10,7 @@
 #include "engine/kv_memory.h"
 #include "formats/gguf.h"
 #include "kernels/backend.h"
+#include "kernels/numerics.h"
 #include "kv/block.h"
 #include "model/decoder.h"
 #include "model/model_config.h"
@@ -53,6 +54,7 @@ class LocalModel {
     WeightsCacheConfig cache{};
     uint32_t threads_max = 0;  // where threads is 0; 0: one per core
     CpuList cpus{};            // BackendConfig's
+    Precision precision{};
   };
   // Throws SetupError when memory does not suffice or the ISA level is not there. `file` must outlive this.
   LocalModel(const ModelFile& file, const Limits& limits);

@@ -8,6 +8,7 @@
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "text/detokenizer.h"
 
 namespace spillway {
@@ -39,7 +40,8 @@ int run_command(const Options& options) {
                           .kv_bytes = options.device_memory,
                           .cache = weights_cache_of(options),
                           .threads_max = options.threads_max,
-                          .cpus = cpus_of(options)});
+                          .cpus = cpus_of(options),
+                          .precision = precision_of(options)});
   LocalEngine engine(model, options.chunk_tokens, 1);
   const Duration load = steady_now() - start;
 

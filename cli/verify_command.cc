@@ -8,6 +8,7 @@
 
 #include "cli/memory_plan.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "cli/process_routes.h"
 #include "kernels/make_backend.h"
 
@@ -81,6 +82,7 @@ int verify_command(const Options& options) {
       large ? verify_request(file, std::min(kShortPromptTokens, model_len - kShortTokens), kShortTokens) : request_full;
   const std::string main_level = options.isa == "auto" ? available_isa_levels().back() : options.isa;
   request_full.cache = request_other.cache = weights_cache_of(options);
+  request_full.precision = request_other.precision = precision_of(options);
   VerifyRequest request = main_level == kSlowLevel ? request_other : request_full;
   request.flip_bit = options.flip_bit;
   std::vector<VerifyGroup> groups = verify_locally(file, options.isa, options.threads, request, request_other);

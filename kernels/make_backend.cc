@@ -27,7 +27,8 @@ std::unique_ptr<Backend> make_backend(const BackendConfig& config) {
   if (config.threads > kBackendThreadsMax)
     throw SetupError(fmt::format("--threads {}: at most {} are supported", config.threads, kBackendThreadsMax));
   const uint32_t threads = config.threads > 0 ? config.threads : std::min(available_cores(), kBackendThreadsMax);
-  return std::make_unique<cpu::CpuBackend>(config.isa == "auto" ? levels.back() : *chosen, threads, config.cpus);
+  return std::make_unique<cpu::CpuBackend>(config.isa == "auto" ? levels.back() : *chosen, config.precision, threads,
+                                           config.cpus);
 }
 
 std::vector<std::string> available_isa_levels() {

@@ -7,6 +7,7 @@
 
 #include "common/cpu_list.h"
 #include "kernels/backend.h"
+#include "kernels/numerics.h"
 
 namespace spillway {
 
@@ -16,6 +17,7 @@ struct BackendConfig {
   std::string isa = "auto";  // auto, scalar, avx2, avx512bf16
   uint32_t threads = 0;      // 0: one per core (available_cores())
   CpuList cpus{};            // as many as threads: each runs on one of them; else ignored
+  Precision precision{};
 };
 
 // Throws SetupError naming the levels this machine has when `isa` is none of them, and where a thread cannot be had.

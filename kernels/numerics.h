@@ -10,5 +10,13 @@ namespace spillway {
 inline constexpr NumericsClass kNumericsCpuAvx512Bf16Rev1{2};
 inline constexpr NumericsClass kNumericsCpuScalarRev2{4};
 inline constexpr NumericsClass kNumericsCpuAvx2Rev2{5};
+inline constexpr NumericsClass kNumericsCpuScalarKv8{6};
+inline constexpr NumericsClass kNumericsCpuAvx512Bf16Kv8{7};
+inline constexpr NumericsClass kNumericsCpuAvx2Kv8{8};
+
+// What a backend is told to round: with its ISA level this decides the class.
+struct Precision {
+  KvDtype kv = KvDtype::kBf16;
+};
 
 }  // namespace spillway

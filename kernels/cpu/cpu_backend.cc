@@ -19,9 +19,24 @@ namespace {
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 constexpr IsaLevel kLevels[] = {
-    {"scalar", "cpu/scalar", kNumericsCpuScalarRev2, gemm_panel_scalar, attention_fold_scalar},
-    {"avx2", "cpu/avx2", kNumericsCpuAvx2Rev2, gemm_panel_avx2, attention_fold_avx2},
-    {"avx512bf16", "cpu/avx512bf16", kNumericsCpuAvx512Bf16Rev1, gemm_panel_avx512, attention_fold_avx512},
+    {.name = "scalar",
+     .backend_name = "cpu/scalar",
+     .numerics = {kNumericsCpuScalarRev2, kNumericsCpuScalarKv8},
+     .gemm_panel = gemm_panel_scalar,
+     .attention_fold = attention_fold_scalar,
+     .widen_codes = widen_codes_scalar},
+    {.name = "avx2",
+     .backend_name = "cpu/avx2",
+     .numerics = {kNumericsCpuAvx2Rev2, kNumericsCpuAvx2Kv8},
+     .gemm_panel = gemm_panel_avx2,
+     .attention_fold = attention_fold_avx2,
+     .widen_codes = widen_codes_avx2},
+    {.name = "avx512bf16",
+     .backend_name = "cpu/avx512bf16",
+     .numerics = {kNumericsCpuAvx512Bf16Rev1, kNumericsCpuAvx512Bf16Kv8},
+     .gemm_panel = gemm_panel_avx512,
+     .attention_fold = attention_fold_avx512,
+     .widen_codes = widen_codes_avx512},
 };
 
 [[noreturn]] void throw_no_memory(size_t bytes, size_t available, const char* cause) {
@@ -39,8 +54,13 @@ std::span<const IsaLevel> available_levels() {
   return std::span<const IsaLevel>(kLevels).first(count);
 }
 
-CpuBackend::CpuBackend(const IsaLevel& isa, uint32_t threads, const CpuList& cpus)
-    : isa_(isa), pool_(threads, cpus), scratch_(threads), shared_tiles_(threads), panel_scratch_(threads) {}
+CpuBackend::CpuBackend(const IsaLevel& isa, Precision precision, uint32_t threads, const CpuList& cpus)
+    : isa_(isa),
+      precision_(precision),
+      pool_(threads, cpus),
+      scratch_(threads),
+      shared_tiles_(threads),
+      panel_scratch_(threads) {}
 
 CpuBackend::~CpuBackend() {
   for (const std::span<std::byte> mapping : mappings_) ::munmap(mapping.data(), mapping.size());

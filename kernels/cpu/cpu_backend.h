@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -8,15 +9,17 @@
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/isa_kernels.h"
 #include "kernels/cpu/worker_pool.h"
+#include "kernels/numerics.h"
 
 namespace spillway::cpu {
 
 // What differs between ISA levels: the inner bodies, and so the rounding.
 struct IsaLevel {
-  std::string_view name, backend_name;  // "scalar", "cpu/scalar"
-  NumericsClass numerics{};
+  std::string_view name, backend_name;      // "scalar", "cpu/scalar"
+  std::array<NumericsClass, 2> numerics{};  // by KvDtype
   void (*gemm_panel)(const GemmPanel&) = nullptr;
   void (*attention_fold)(const AttentionFold&) = nullptr;
+  void (*widen_codes)(const CodesToWiden&) = nullptr;
 };
 
 // Levels that this machine can run, slowest first. Never empty.
@@ -27,8 +30,8 @@ std::span<const IsaLevel> available_levels();
 // 64; block_tokens a multiple of 16 that divides kSplitTokens.
 class CpuBackend final : public Backend {
  public:
-  // Threads and `cpus` as for WorkerPool; throws as it does.
-  CpuBackend(const IsaLevel& isa, uint32_t threads, const CpuList& cpus = {});
+  // Threads and `cpus` as for WorkerPool; throws as it does. KV blocks of all calls are of precision.kv.
+  CpuBackend(const IsaLevel& isa, Precision precision, uint32_t threads, const CpuList& cpus = {});
   ~CpuBackend() override;
 
   std::span<std::byte> allocate(size_t bytes) override;
@@ -42,7 +45,7 @@ class CpuBackend final : public Backend {
   void enter_compute_thread() override { pool_.pin_owner(); }
   Ticket record() override { return Ticket{}; }
   bool reached(Ticket) override { return true; }
-  NumericsClass numerics() const override { return isa_.numerics; }
+  NumericsClass numerics() const override { return isa_.numerics[static_cast<size_t>(precision_.kv)]; }
   std::string_view name() const override { return isa_.backend_name; }
   const OpCounters& counters() const override { return counters_; }
   void reset_counters() override { counters_ = OpCounters{}; }
@@ -56,6 +59,7 @@ class CpuBackend final : public Backend {
 
  private:
   const IsaLevel isa_;
+  const Precision precision_;
   WorkerPool pool_;
   OpCounters counters_;
   std::vector<std::span<std::byte>> mappings_;

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-// The two inner bodies that exist once per ISA level; everything else is shared. Plain C++ only: files compiled for one
+// The inner bodies that exist once per ISA level; everything else is shared. Plain C++ only: files compiled for one
 // ISA include this.
 namespace spillway::cpu {
 
@@ -70,11 +70,21 @@ struct AttentionFold {
   const uint16_t* k = nullptr;       // this head's and these tokens' first K tile
   const uint16_t* v = nullptr;       // ... first V pair
   const uint16_t* next_k = nullptr;  // of the fold after this one, to be fetched meanwhile; `k` again after the last
+  const float* k_scales = nullptr;   // [tokens], or null for both: s = scale_log2 * (q . k) * k_scale, and
+  const float* v_scales = nullptr;   // o = o * 2^(m - m') + (p * v_scale) v
   const uint8_t* valid = nullptr;    // [vectors]
   float scale_log2 = 0;              // scale * log2(e)
   float* m = nullptr;                // [vectors]
   float* l = nullptr;                // [vectors][16]: partial sums, token mod 16
   float* o = nullptr;                // [vectors][head_dim]
+};
+
+// values[i] = codes[i] as bf16, which is exact. Meanwhile as many bytes at `ahead` are fetched.
+struct CodesToWiden {
+  const int8_t* codes = nullptr;
+  uint32_t count = 0;  // a multiple of 32
+  const int8_t* ahead = nullptr;
+  uint16_t* values = nullptr;
 };
 
 void gemm_panel_scalar(const GemmPanel& args);
@@ -83,5 +93,8 @@ void gemm_panel_avx512(const GemmPanel& args);
 void attention_fold_scalar(const AttentionFold& args);
 void attention_fold_avx2(const AttentionFold& args);
 void attention_fold_avx512(const AttentionFold& args);
+void widen_codes_scalar(const CodesToWiden& args);
+void widen_codes_avx2(const CodesToWiden& args);
+void widen_codes_avx512(const CodesToWiden& args);
 
 }  // namespace spillway::cpu

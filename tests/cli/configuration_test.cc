@@ -57,6 +57,7 @@ TEST_F(ConfigurationTest, EverySettingHasAVariable) {
                                                {"run-dir", "/tmp"},
                                                {"gateway", "ipc:///tmp/gateway.sock"},
                                                {"isa", "scalar"},
+                                               {"kv-dtype", "int8"},
                                                {"format", "json"},
                                                {"log-level", "error"},
                                                {"log-format", "text"},

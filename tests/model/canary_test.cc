@@ -33,19 +33,22 @@ TEST(Canary, EveryNumericsClassHasTheBitsItIsDocumentedWith) {
   ASSERT_TRUE(file) << file.error().detail;
   const std::map<unsigned, std::string> documented = documented_canaries();
   for (const std::string& isa : available_isa_levels()) {
-    DecoderHarness harness(*file, {.isa = isa, .threads = 2, .logit_rows_max = 1, .slot_count = 8});
-    const std::vector<TokenId> prompt = draw_tokens(kPromptSeed, kPromptTokens, harness.config().vocab);
-    std::vector<float> logits = harness.last_logits(prompt, kPromptTokens, slots_from(0, 5));
-    ASSERT_EQ(logits.size(), harness.config().vocab);
-    SampleRow row;
-    row.digest = true;
-    harness.backend().sample(
-        {{reinterpret_cast<std::byte*>(logits.data()), DataType::kF32, {1, harness.config().vocab, 1}}, {&row, 1}});
-    ASSERT_TRUE(row.finite);
-    const unsigned id = static_cast<unsigned>(harness.backend().numerics());
-    ASSERT_TRUE(documented.contains(id)) << "docs/numerics.md has no canary for class " << id;
-    EXPECT_EQ(fmt::format("{:016x}", row.logits_digest), documented.at(id))
-        << isa << ": the bits changed. Give them a new numerics class; do not change the hash of an old one";
+    for (const KvDtype kv : {KvDtype::kBf16, KvDtype::kInt8}) {
+      DecoderHarness harness(*file, {.isa = isa, .threads = 2, .logit_rows_max = 1, .slot_count = 8, .kv = kv});
+      const std::vector<TokenId> prompt = draw_tokens(kPromptSeed, kPromptTokens, harness.config().vocab);
+      std::vector<float> logits = harness.last_logits(prompt, kPromptTokens, slots_from(0, 5));
+      ASSERT_EQ(logits.size(), harness.config().vocab);
+      SampleRow row;
+      row.digest = true;
+      harness.backend().sample(
+          {{reinterpret_cast<std::byte*>(logits.data()), DataType::kF32, {1, harness.config().vocab, 1}}, {&row, 1}});
+      ASSERT_TRUE(row.finite);
+      const unsigned id = static_cast<unsigned>(harness.backend().numerics());
+      ASSERT_TRUE(documented.contains(id)) << "docs/numerics.md has no canary for class " << id;
+      EXPECT_EQ(fmt::format("{:016x}", row.logits_digest), documented.at(id))
+          << isa << ", KV " << kv_dtype_name(kv)
+          << ": the bits changed. Give them a new numerics class; do not change the hash of an old one";
+    }
   }
 }
 

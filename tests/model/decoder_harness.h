@@ -31,6 +31,7 @@ class DecoderHarness {
     std::string isa = "scalar";
     uint32_t threads = 1;
     uint32_t rows_max = 512, logit_rows_max = 512, positions_max = 1024, slot_count = 64;
+    KvDtype kv = KvDtype::kBf16;
   };
   DecoderHarness(const GgufFile& file, const Limits& limits, const ModelChange& change = {});
 
