@@ -17,13 +17,14 @@ namespace {
 
 constexpr size_t kColdBytes = size_t{300} << 20;
 
-// Arguments: sequences, rows of each, position of the last row, query heads, kv heads, threads.
+// Arguments: sequences, rows of each, position of the last row, query heads, kv heads, threads, KvDtype.
 void attention(benchmark::State& state, const std::string& isa) {
   const auto sequences = static_cast<uint32_t>(state.range(0)), rows = static_cast<uint32_t>(state.range(1)),
              last = static_cast<uint32_t>(state.range(2)), heads = static_cast<uint32_t>(state.range(3)),
              threads = static_cast<uint32_t>(state.range(5));
-  const KvLayout layout{1, static_cast<uint16_t>(state.range(4)), 64, 64};
-  const auto backend = make_backend({isa, threads});
+  const auto dtype = static_cast<KvDtype>(state.range(6));
+  const KvLayout layout{1, static_cast<uint16_t>(state.range(4)), 64, 64, dtype};
+  const auto backend = make_backend({.isa = isa, .threads = threads, .precision = {.kv = dtype}});
   const uint32_t blocks = layout.blocks_for(last + 1);
   const auto slots = std::max(static_cast<uint32_t>(kColdBytes / layout.block_bytes()), blocks * sequences);
   const std::span<std::byte> memory = backend->allocate(slots * layout.block_bytes());
@@ -31,7 +32,7 @@ void attention(benchmark::State& state, const std::string& isa) {
   const auto fill = [&](std::span<uint16_t> values) {
     for (uint16_t& value : values) value = bf16_from_f32(static_cast<float>(random()) * 0x1p-31f - 1.0f);
   };
-  fill({reinterpret_cast<uint16_t*>(memory.data()), memory.size() / 2});
+  fill({reinterpret_cast<uint16_t*>(memory.data()), memory.size() / 2});  // int8: whatever codes and scales that makes
   std::vector<uint16_t> q(size_t{sequences} * rows * heads * 64), out(q.size());
   fill(q);
   std::vector<uint32_t> table(slots / (blocks * sequences) * blocks * sequences);
@@ -59,12 +60,12 @@ void attention(benchmark::State& state, const std::string& isa) {
 }
 
 [[maybe_unused]] const int kRegistered = for_each_fast_level("attention", attention, [](auto* bench) {
-  bench->ArgNames({"sequences", "rows", "last", "heads", "kv_heads", "threads"})
-      ->ArgsProduct({{1, 8}, {1}, {511, 2047}, {9}, {3}, {1, 2}})
-      ->ArgsProduct({{1}, {1}, {3999}, {9}, {3}, {1, 2}})
-      ->ArgsProduct({{8}, {1}, {2047}, {3}, {3}, {1, 2}})
-      ->ArgsProduct({{8}, {1}, {2047}, {32}, {4}, {1, 2}})
-      ->ArgsProduct({{1}, {512}, {511, 2047}, {9}, {3}, {1, 2}})
+  bench->ArgNames({"sequences", "rows", "last", "heads", "kv_heads", "threads", "int8"})
+      ->ArgsProduct({{1, 8}, {1}, {511, 2047}, {9}, {3}, {1, 2}, {0, 1}})
+      ->ArgsProduct({{1}, {1}, {3999}, {9}, {3}, {1, 2}, {0, 1}})
+      ->ArgsProduct({{8}, {1}, {2047}, {3}, {3}, {1, 2}, {0, 1}})
+      ->ArgsProduct({{8}, {1}, {2047}, {32}, {4}, {1, 2}, {0, 1}})
+      ->ArgsProduct({{1}, {512}, {511, 2047}, {9}, {3}, {1, 2}, {0, 1}})
       ->UseRealTime();
 });
 

@@ -8,6 +8,7 @@
 
 #include "cli/bench_engine.h"
 #include "cli/bench_report.h"
+#include "cli/precision.h"
 #include "kernels/cpu/machine_peak.h"
 
 namespace spillway {

@@ -8,6 +8,7 @@
 
 #include "cli/local_engine.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "common/check.h"
 
 namespace spillway {
@@ -131,7 +132,7 @@ std::vector<BenchCase> bench_cases(const Options& options) {
 
 LocalModel::Limits bench_limits(const std::vector<BenchCase>& cases, const ModelConfig& config,
                                 const Options& options) {
-  const KvLayout layout = config.kv_layout();
+  const KvLayout layout = config.kv_layout(precision_of(options).kv);
   LocalModel::Limits limits{.isa = options.isa,
                             .threads = options.threads,
                             .cache = weights_cache_of(options),

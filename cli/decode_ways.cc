@@ -20,7 +20,7 @@ class OneSequence {
   }
 
   void poison() {
-    constexpr int kNanByte = 0xff;  // bf16 0xffff is a NaN
+    constexpr int kNanByte = 0xff;  // bf16 0xffff is a NaN, and so is an f32 scale of 0xffffffff
     for (uint32_t slot = 0; slot < blocks_; ++slot) {
       const std::span<std::byte> bytes = model_.kv().parts(SlotId{slot}, {0, model_.config().layer_count});
       std::memset(bytes.data(), kNanByte, bytes.size());
@@ -107,8 +107,8 @@ DecodeRun decode_by(LocalModel& model, DecodeWay way, std::span<const TokenId> p
   return run;
 }
 
-OpCounters expected_counters(const ModelConfig& config, const Weights& weights, DecodeWay way, uint32_t position_first,
-                             uint32_t rows) {
+OpCounters expected_counters(const LocalModel& model, DecodeWay way, uint32_t position_first, uint32_t rows) {
+  const ModelConfig& config = model.config();
   const uint64_t layers = config.layer_count, n = rows, end = uint64_t{position_first} + rows;
   const bool all_rows = way == DecodeWay::kNoCache;
   const uint64_t finished = all_rows ? layers * n : (layers - 1) * n + 1;  // rows that go through a whole layer
@@ -125,8 +125,8 @@ OpCounters expected_counters(const ModelConfig& config, const Weights& weights, 
       2 * (layers * n * config.qkv_features() * hidden +
            finished * (hidden * attention + 3 * hidden * config.feed_forward) + classified * config.vocab * hidden);
   expected.attention_flops = 4 * uint64_t{config.head_dim} * config.heads * pairs;
-  expected.weight_bytes = weights.packed_bytes();
-  expected.kv_bytes = layers * end * 2 * config.kv_heads * config.head_dim * sizeof(uint16_t);
+  expected.weight_bytes = model.weights().packed_bytes();
+  expected.kv_bytes = layers * end * model.kv().layout.token_bytes();
   return expected;
 }
 

@@ -41,7 +41,6 @@ DecodeRun decode_by(LocalModel& model, DecodeWay way, std::span<const TokenId> p
 
 // What the counters of such a step must be, from the shapes alone. For one sequence whose rows
 // [position_first, position_first + rows) are computed, the last of them predicting.
-OpCounters expected_counters(const ModelConfig& config, const Weights& weights, DecodeWay way, uint32_t position_first,
-                             uint32_t rows);
+OpCounters expected_counters(const LocalModel& model, DecodeWay way, uint32_t position_first, uint32_t rows);
 
 }  // namespace spillway

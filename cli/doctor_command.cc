@@ -15,6 +15,7 @@
 #include "cli/memory_plan.h"
 #include "cli/node_placement.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "cli/public_prefix_file.h"
 #include "cli/run_directory.h"
 #include "cli/secret_file.h"

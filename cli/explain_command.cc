@@ -9,6 +9,7 @@
 
 #include "cli/memory_plan.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 
 namespace spillway {
 namespace {
@@ -34,7 +35,7 @@ std::vector<std::string> counter_mismatches(const LocalModel& model, DecodeWay w
   std::vector<std::string> mismatches;
   for (size_t i = 0; i < run.steps.size(); ++i) {
     const DecodeStep& step = run.steps[i];
-    const OpCounters expected = expected_counters(model.config(), model.weights(), way, step.position_first, step.rows);
+    const OpCounters expected = expected_counters(model, way, step.position_first, step.rows);
     for (const NamedCounter& counter : kCounters)
       if (step.counters.*counter.value != expected.*counter.value)
         mismatches.push_back(fmt::format("step {}: {} counted {}, the formula gives {}", i, counter.name,
@@ -160,7 +161,7 @@ int explain_command(const Options& options) {
                     "or lower --max-tokens",
                     prompt.size(), options.max_tokens, model_len));
   const auto rows = static_cast<uint32_t>(prompt.size() + options.max_tokens - 1);
-  const KvLayout layout = file.config().kv_layout();
+  const KvLayout layout = file.config().kv_layout(precision_of(options).kv);
   LocalModel model(file, {.isa = options.isa,
                           .threads = options.threads,
                           .rows_max = rows,

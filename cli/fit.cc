@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cli/memory_plan.h"
+#include "cli/precision.h"
 #include "cli/serve_check.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
@@ -30,7 +31,7 @@ class Fitting {
       : machine_(machine),
         model_(model),
         given_(given),
-        layout_(model.config.kv_layout()),
+        layout_(model.config.kv_layout(precision_of(options).kv)),
         budget_(machine.available_bytes - machine.available_bytes / 10),
         options_(options) {}
 

@@ -71,6 +71,12 @@ void add_engine(CLI::App& command, Options& options) {
       ->check(CLI::IsMember({"bf16", "int8"}))
       ->capture_default_str();
   command
+      .add_option("--kv-dtype", options.kv_dtype,
+                  "How K and V are stored: bf16, or int8 with a scale for each token and kv head, in about half the "
+                  "memory; the same on all nodes")
+      ->check(CLI::IsMember({"bf16", "int8"}))
+      ->capture_default_str();
+  command
       .add_option("--cache-dir", options.cache_dir,
                   "Folder of packed weights: written once, then mapped by all processes; none: packed in memory at "
                   "each start. Default: spillway in the user's cache folder")

@@ -11,7 +11,7 @@ namespace spillway {
 enum class FlagGroup : uint8_t {
   kModel,
   kOptionalModel,
-  kEngine,    // whoever computes: --threads, --isa, --activations, --cache-dir, --cache-max-bytes
+  kEngine,    // whoever computes: --threads, --isa, --activations, --kv-dtype, --cache-dir, --cache-max-bytes
   kModelLen,  // --max-model-len
   kKv,        // --device-memory, --chunk-tokens
   kBatch,     // --max-sequences

@@ -13,7 +13,7 @@ LocalEngine::LocalEngine(LocalModel& model, uint32_t chunk_tokens, uint32_t sequ
     : cache_({.layout = model.kv().layout,
               .model = {},  // one process, one model: its cache meets no other's keys
               .encoding = {.order = BlockEncoding::Order::kCpuTiled,
-                           .dtype = BlockEncoding::Dtype::kBf16,
+                           .dtype = model.kv().layout.dtype,
                            .numerics = model.backend().numerics()},
               .slot_count = std::min(model.kv().slot_count, scarcity.slots_max)}),
       engine_({.limits = {.tokens_max = chunk_tokens + sequences_max,

@@ -14,10 +14,6 @@ CpuList cpus_of(const Options& options) {
   return options.cpus.empty() ? CpuList() : value_or_throw(parse_cpu_list(options.cpus));
 }
 
-Precision precision_of(const Options& options) {
-  return {.activations = options.activations == "int8" ? Activations::kInt8 : Activations::kBf16};
-}
-
 ModelFile::ModelFile(const std::string& path)
     : file_(value_or_throw(GgufFile::open(path))),
       config_(value_or_throw(read_model_config(file_))),
@@ -53,7 +49,7 @@ LocalModel::LocalModel(const ModelFile& file, const Limits& limits)
                              .precision = limits.precision})),
       packed_(find_or_pack_weights(file.file(), file.config(), *backend_, limits.cache)),
       weights_(value_or_throw(load_weights(file.file(), file.config(), *backend_, packed_.matrices()))),
-      memory_(*backend_, file.config().kv_layout(), limits.kv_bytes),
+      memory_(*backend_, file.config().kv_layout(limits.precision.kv), limits.kv_bytes),
       decoder_(*backend_, file.config(), weights_, limits.rows_max, limits.logit_rows_max, limits.model_len) {
   spdlog::info("memory: {}", plan_memory({file.config(), weights_.packed_bytes()}, limits.rows_max,
                                          limits.logit_rows_max, limits.model_len, limits.kv_bytes)

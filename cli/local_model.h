@@ -21,8 +21,7 @@
 
 namespace spillway {
 
-CpuList cpus_of(const Options& options);         // --cpus; empty: none were given
-Precision precision_of(const Options& options);  // --activations
+CpuList cpus_of(const Options& options);  // --cpus; empty: none were given
 
 // A model file opened, checked and understood. Immutable: any thread may read.
 class ModelFile {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "cli/precision.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "common/log.h"
@@ -82,7 +83,7 @@ uint32_t effective_model_len(const Options& options, const ModelConfig& config) 
 }
 
 std::optional<std::string> memory_shortage(const Options& options, const PlannedModel& model, uint64_t available) {
-  const KvLayout layout = model.config.kv_layout();
+  const KvLayout layout = model.config.kv_layout(precision_of(options).kv);
   const uint32_t length = effective_model_len(options, model.config);
   const uint64_t request = uint64_t{layout.blocks_for(length)} * layout.block_bytes();
   const uint64_t blocks = options.device_memory / layout.block_bytes();
@@ -118,7 +119,7 @@ void check_memory(const Options& options, const PlannedModel& model) {
   const uint64_t available = available_memory_bytes();
   say(fmt::format("  {:<28} {:>9}   ({} in all, {} available)", "together", human_bytes(plan.total()),
                   human_bytes(needed_bytes(options, model)), human_bytes(available)));
-  const KvLayout layout = model.config.kv_layout();
+  const KvLayout layout = model.config.kv_layout(precision_of(options).kv);
   const uint64_t blocks = options.device_memory / layout.block_bytes();
   say(fmt::format("KV: {} blocks of {} tokens = {} tokens a node", blocks, layout.block_tokens,
                   blocks * layout.block_tokens));

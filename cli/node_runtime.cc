@@ -7,6 +7,7 @@
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "cli/process_identity.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
@@ -24,7 +25,8 @@ constexpr uint32_t kTransferJobsMax = 4096;
 // What TransferThread may have answered before the loop looks: each job once, each link twice more, and every part of
 // every slot, since a part lands once and the loop may be late.
 size_t transfer_events_max(const Options& options, const ModelConfig& model) {
-  const size_t parts = size_t{KvMemory::slots_in(model.kv_layout(), options.device_memory)} * model.layer_count;
+  const KvLayout layout = model.kv_layout(precision_of(options).kv);
+  const size_t parts = size_t{KvMemory::slots_in(layout, options.device_memory)} * model.layer_count;
   return kTransferJobsMax + 2u * kPeersMax + parts;
 }
 
@@ -60,7 +62,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
                            options.device_memory)
                    .one_line(),
                human_bytes(kRingBytes));
-  const KvLayout layout = model_.kv_layout();
+  const KvLayout layout = model_.kv_layout(precision_of(options).kv);
   memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
   decoder_ = std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences,
                                        std::max(model_len_, kCanaryTokens));
@@ -68,7 +70,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   if (options.threads == 0) decoder_->use_step_threads(measure_step_threads(*backend_, *decoder_, memory_->arena()));
   spdlog::info("threads of a step: {}", decoder_->step_threads().text());
   loading_.reset();  // before there are sockets
-  const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, BlockEncoding::Dtype::kBf16, backend_->numerics()};
+  const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, layout.dtype, backend_->numerics()};
   cache_ = std::make_unique<KvCache>(KvCacheConfig{layout, model_id_, encoding, memory_->arena().slot_count});
   const BatchLimits limits{rows_max(options), options.chunk_tokens, options.max_sequences};
   engine_ = std::make_unique<Engine>(

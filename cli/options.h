@@ -25,6 +25,7 @@ struct Options {
   std::string activations = "bf16";               // --activations bf16|int8: precision_of()
   uint32_t max_model_len = 0;                     // --max-model-len; 0: what the model was trained for
   uint64_t device_memory = uint64_t{512} << 20;   // --device-memory: bytes of KV per node
+  std::string kv_dtype = "bf16";                  // --kv-dtype bf16|int8: precision_of()
   uint32_t chunk_tokens = 512;                    // --chunk-tokens
   uint32_t max_sequences = 16;                    // --max-sequences per node
   uint32_t growth_margin = 256;                   // --growth-margin of decode nodes, in tokens

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "cli/local_model.h"
+#include "cli/precision.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"
 #include "kernels/make_backend.h"

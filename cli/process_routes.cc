@@ -5,6 +5,7 @@
 #include <optional>
 #include <set>
 
+#include "cli/precision.h"
 #include "cli/process_cluster.h"
 
 namespace spillway {
@@ -63,7 +64,7 @@ Options node_options(const Options& options, const VerifyRequest& request, uint3
 void verify_under_pressure(const Options& options, const std::string& executable, const VerifyRequest& request,
                            const RouteResult& expected, std::vector<RouteOutcome>& outcomes) {
   const ModelFile file(options.model);
-  const KvLayout layout = file.config().kv_layout();
+  const KvLayout layout = file.config().kv_layout(precision_of(options).kv);
   const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
   const uint32_t blocks = layout.blocks_for(prompt_tokens);
   if (layout.blocks_for(prompt_tokens + request.tokens_max - 1) == blocks) return;

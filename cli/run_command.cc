@@ -8,6 +8,7 @@
 #include "cli/local_model.h"
 #include "cli/memory_plan.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "text/detokenizer.h"
 
 namespace spillway {

@@ -137,6 +137,7 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   add("--isa", options.isa);
   add("--activations", options.activations);
   add("--max-model-len", std::to_string(options.max_model_len));
+  add("--kv-dtype", options.kv_dtype);
   add("--device-memory", std::to_string(options.device_memory));
   add("--chunk-tokens", std::to_string(options.chunk_tokens));
   add("--max-sequences", std::to_string(options.max_sequences));

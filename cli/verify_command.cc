@@ -8,6 +8,7 @@
 
 #include "cli/memory_plan.h"
 #include "cli/packed_model.h"
+#include "cli/precision.h"
 #include "cli/process_routes.h"
 #include "kernels/make_backend.h"
 

@@ -50,8 +50,8 @@ Result<RouteResult> engine_alone(LocalModel& model, const VerifyRequest& request
 
 // The sign of one value of K: the first layer's, first head's, first token's, first dimension's.
 void flip_kv_bit(LocalModel& model, SlotId slot) {
-  constexpr std::byte kSignOfBf16{0x80};
-  model.kv().parts(slot, {0, 1})[1] ^= kSignOfBf16;
+  constexpr std::byte kSign{0x80};  // in the value's last byte
+  model.kv().parts(slot, {0, 1})[model.kv().layout.value_bytes() - 1] ^= kSign;
 }
 
 Result<RouteResult> kv_cache(LocalModel& model, const VerifyRequest& request) {
@@ -178,7 +178,7 @@ VerifyRequest verify_request(const ModelFile& file, uint32_t prompt_tokens, uint
 LocalModel::Limits verify_limits(const ModelConfig& config, const VerifyRequest& request, const std::string& isa,
                                  uint32_t threads) {
   const auto positions = static_cast<uint32_t>(request.prompt.size()) + request.tokens_max;
-  const KvLayout layout = config.kv_layout();
+  const KvLayout layout = config.kv_layout(request.precision.kv);
   const uint64_t blocks = uint64_t{kBatch + 1} * layout.blocks_for(positions);  // the batch and what it leaves cached
   return {.isa = isa,
           .threads = threads,

@@ -45,7 +45,7 @@ struct VerifyRequest {
   std::vector<TokenId> prompt;
   uint32_t tokens_max = 0;     // generated on each route, whatever the tokens are; at least 2
   bool flip_bit = false;       // flips one bit of the prompt's KV before the first decode step of route "KV cache"
-  WeightsCacheConfig cache{};  // of LocalModel::Limits, as is
+  WeightsCacheConfig cache{};  // both of LocalModel::Limits
   Precision precision{};
 };
 // `tokens_max` tokens after the first `prompt_tokens` tokens of a fixed text.

@@ -84,8 +84,8 @@ void DecodeNode::start_receiving(DecodeRequest& request, PeerId from, Turn& turn
     fail_both(request,
               {ErrorCode::kUnsupported,
                fmt::format("\"{}\" stores KV blocks in order {}, dtype {}; the decode node reads order {}, dtype {}",
-                           peers_.hello(from)->name, static_cast<int>(theirs.order), static_cast<int>(theirs.dtype),
-                           static_cast<int>(ours.order), static_cast<int>(ours.dtype))},
+                           peers_.hello(from)->name, static_cast<int>(theirs.order), kv_dtype_name(theirs.dtype),
+                           static_cast<int>(ours.order), kv_dtype_name(ours.dtype))},
               turn);
     return;
   }

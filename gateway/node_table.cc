@@ -28,6 +28,11 @@ Result<void> NodeTable::add(PeerId node, const Hello& hello) {
       hello.step_tokens == 0)
     return fail(ErrorCode::kUnsupported, fmt::format("\"{}\" announces a size of 0", hello.name));
   for (const auto& [peer, other] : nodes_) {
+    if (other.hello.encoding.dtype != hello.encoding.dtype)
+      return fail(ErrorCode::kUnsupported,
+                  fmt::format("\"{}\" stores KV as {}, \"{}\" as {}: give both the same --kv-dtype", hello.name,
+                              kv_dtype_name(hello.encoding.dtype), other.hello.name,
+                              kv_dtype_name(other.hello.encoding.dtype)));
     if (other.hello.encoding.numerics == hello.encoding.numerics && other.hello.canary != hello.canary)
       return fail(
           ErrorCode::kUnsupported,

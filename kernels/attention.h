@@ -21,10 +21,10 @@ struct TokenSpan {
 // Reduction order is part of the contract: blocks fold in order inside a split of kSplitTokens, aligned to absolute
 // position; every split starts from the empty state (m = -inf, l = 0, O = 0) to an unnormalised f32 triple; splits
 // merge in ascending order, the first one as it is. So a split computed elsewhere has the same bits, and a row's result
-// does not depend on which rows, chunks or threads surround it. K and V are read as rounded in the block. m is in log2
-// units: of scale * log2(e) * q.k. Keys after a row's position may hold any bits. REQUIRES head_dim even, at most
-// kHeadDimMax; at most kHeadsPerKvHeadMax query heads per KV head; block_tokens a multiple of 16 that divides
-// kSplitTokens.
+// does not depend on which rows, chunks or threads surround it. K and V are read as rounded in the block; the scales of
+// int8 multiply scores and softmax weights, not codes. m is in log2 units: of scale * log2(e) * q.k. Keys after a row's
+// position may hold any bits. REQUIRES head_dim even, at most kHeadDimMax; at most kHeadsPerKvHeadMax query heads per
+// KV head; block_tokens a multiple of 16 that divides kSplitTokens; the dtype of the backend's Precision.
 inline constexpr uint32_t kSplitTokens = 256, kHeadDimMax = 256, kHeadsPerKvHeadMax = 64;
 
 struct AttentionArgs {

@@ -10,10 +10,18 @@ namespace spillway {
 inline constexpr NumericsClass kNumericsCpuAvx512Bf16Rev1{2};
 inline constexpr NumericsClass kNumericsCpuScalarRev2{4};
 inline constexpr NumericsClass kNumericsCpuAvx2Rev2{5};
+// With KvDtype::kInt8.
+inline constexpr NumericsClass kNumericsCpuScalarKv8{6};
+inline constexpr NumericsClass kNumericsCpuAvx512Bf16Kv8{7};
+inline constexpr NumericsClass kNumericsCpuAvx2Kv8{8};
 // With Activations::kInt8.
 inline constexpr NumericsClass kNumericsCpuScalarAct8{9};
 inline constexpr NumericsClass kNumericsCpuAvx512Bf16Act8{10};
 inline constexpr NumericsClass kNumericsCpuAvx2Act8{11};
+// With both.
+inline constexpr NumericsClass kNumericsCpuScalarAct8Kv8{12};
+inline constexpr NumericsClass kNumericsCpuAvx512Bf16Act8Kv8{13};
+inline constexpr NumericsClass kNumericsCpuAvx2Act8Kv8{14};
 
 // What products take: kInt8, where weights are stored as codes, makes int8 codes of each 32 values of a row first.
 enum class Activations : uint8_t { kBf16, kInt8 };
@@ -21,6 +29,7 @@ enum class Activations : uint8_t { kBf16, kInt8 };
 // What a run may choose beside the ISA level; the numerics class of a backend follows from both.
 struct Precision {
   Activations activations = Activations::kBf16;
+  KvDtype kv = KvDtype::kBf16;
 };
 
 }  // namespace spillway

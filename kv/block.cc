@@ -15,6 +15,14 @@ std::string ModelId::hex() const {
   return text;
 }
 
+std::string_view kv_dtype_name(KvDtype dtype) {
+  switch (dtype) {
+    case KvDtype::kBf16: return "bf16";
+    case KvDtype::kInt8: return "int8";
+  }
+  CHECK(false);
+}
+
 std::span<std::byte> SlotArena::parts(SlotId slot, LayerRange layers) const {
   CHECK(base != nullptr);
   CHECK(static_cast<uint32_t>(slot) < slot_count);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 
 // The noun of the system, as values: no memory of its own, no I/O, no thread.
 namespace spillway {
@@ -55,22 +56,33 @@ enum class NumericsClass : uint16_t {};
 // Of blocks computed over a prefix of another class: equal to nothing, not even to itself, so never shared.
 inline constexpr NumericsClass kNumericsMixed{0xffff};
 
+// How K and V lie in a block: as bf16, or as int8 codes with an f32 scale for each token and kv head of K, and of V.
+enum class KvDtype : uint8_t { kBf16, kInt8 };
+std::string_view kv_dtype_name(KvDtype dtype);  // "bf16", "int8": --kv-dtype
+
 struct BlockEncoding {  // how values are stored; never part of the key
   enum class Order : uint8_t { kCanonical, kCpuTiled };
-  enum class Dtype : uint8_t { kBf16 };
   Order order = Order::kCpuTiled;
-  Dtype dtype = Dtype::kBf16;
+  KvDtype dtype = KvDtype::kBf16;
   NumericsClass numerics{};
   bool operator==(const BlockEncoding&) const = default;
 };
 
-// The table of parts of one block: part l holds layer l's K then V, each [kv_head][...] in the encoding's order,
-// padded to whole pages. Device slot, host slot, file slot and wire carry the same part bytes.
+// The table of parts of one block: part l holds layer l's K then V, each [kv_head][...] in the encoding's order; for
+// int8 then the scales of K, those of V, each f32 [kv_head][block_tokens]; padded to whole pages. Device slot, host
+// slot, file slot and wire carry the same part bytes.
 struct KvLayout {
-  uint16_t layer_count = 0, kv_heads = 0, head_dim = 0;                              // head_dim: even
-  uint16_t block_tokens = 64;                                                        // a multiple of 16
-  size_t k_bytes() const { return size_t{kv_heads} * block_tokens * head_dim * 2; }  // one layer's K; V is as large
-  size_t part_bytes() const { return (2 * k_bytes() + kPageBytes - 1) / kPageBytes * kPageBytes; }
+  uint16_t layer_count = 0, kv_heads = 0, head_dim = 0;  // head_dim: even
+  uint16_t block_tokens = 64;                            // a multiple of 16
+  KvDtype dtype = KvDtype::kBf16;
+  size_t value_bytes() const { return dtype == KvDtype::kInt8 ? 1 : 2; }
+  size_t scale_bytes() const { return dtype == KvDtype::kInt8 ? sizeof(float) : 0; }
+  // One layer's K without scales, and its scales; V's are as large.
+  size_t k_bytes() const { return size_t{kv_heads} * block_tokens * head_dim * value_bytes(); }
+  size_t k_scale_bytes() const { return size_t{kv_heads} * block_tokens * scale_bytes(); }
+  // K and V of one token in one layer, with their scales.
+  size_t token_bytes() const { return 2 * size_t{kv_heads} * (head_dim * value_bytes() + scale_bytes()); }
+  size_t part_bytes() const { return (block_tokens * token_bytes() + kPageBytes - 1) / kPageBytes * kPageBytes; }
   size_t block_bytes() const { return part_bytes() * layer_count; }
   uint32_t blocks_for(uint32_t tokens) const { return (tokens + block_tokens - 1) / block_tokens; }
   bool operator==(const KvLayout&) const = default;

@@ -80,8 +80,8 @@ void read_vocab(const GgufFile& file, MetadataReader& reader, ModelConfig& confi
 
 }  // namespace
 
-KvLayout ModelConfig::kv_layout(uint16_t block_tokens) const {
-  return {.layer_count = layer_count, .kv_heads = kv_heads, .head_dim = head_dim, .block_tokens = block_tokens};
+KvLayout ModelConfig::kv_layout(KvDtype dtype) const {
+  return {.layer_count = layer_count, .kv_heads = kv_heads, .head_dim = head_dim, .dtype = dtype};
 }
 
 Result<ModelConfig> read_model_config(const GgufFile& file) {

@@ -24,7 +24,7 @@ struct ModelConfig {
   RopeSettings rope;
   uint32_t qkv_features() const { return (uint32_t{heads} + 2u * kv_heads) * head_dim; }
   uint32_t attention_features() const { return uint32_t{heads} * head_dim; }
-  KvLayout kv_layout(uint16_t block_tokens = 64) const;
+  KvLayout kv_layout(KvDtype dtype = KvDtype::kBf16) const;
 };
 
 // From the metadata of its architecture (`llama.*`, `qwen2.*`, ...) and the RoPE factors' tensor; bounds every number

@@ -110,7 +110,7 @@ struct Decoder {
     if (out.protocol_version != kProtocolVersion) return out;
     out.role = ranged(value.role(), Role::kDecode, "role");
     out.encoding.order = ranged(value.encoding()->order(), BlockEncoding::Order::kCpuTiled, "encoding order");
-    out.encoding.dtype = ranged(value.encoding()->dtype(), BlockEncoding::Dtype::kBf16, "encoding dtype");
+    out.encoding.dtype = ranged(value.encoding()->dtype(), KvDtype::kInt8, "encoding dtype");
     out.encoding.numerics = NumericsClass{value.encoding()->numerics()};
     out.control_endpoint = text(value.control_endpoint(), kEndpointBytesMax, "control endpoint bytes");
     const auto* const bulk = value.bulk_endpoint();

@@ -27,7 +27,8 @@ enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
 
 // First message both ways on a connection. Another protocol version or ModelId, or another canary in the same numerics
-// class, is refused by name (HelloRefused): at once, or by a gateway also later, when it has compared all its nodes.
+// class, is refused by name (HelloRefused): at once, or by a gateway also later, when it has compared all its nodes,
+// which must store KV alike too.
 struct Hello {
   uint32_t protocol_version = kProtocolVersion;
   Role role{};

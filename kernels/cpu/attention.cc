@@ -14,9 +14,26 @@ namespace spillway::cpu {
 namespace {
 
 constexpr float kNoScore = -std::numeric_limits<float>::infinity();
+
+// The first `count` codes of a fold's K, and of its V, as bf16 in `scratch`.
+KeyPlace widened(const KeyPlace& place, const KeyPlace& next, uint32_t count, AttentionScratch& scratch,
+                 const IsaLevel& isa) {
+  const auto widen = [&](const std::byte* codes, const std::byte* ahead, uint16_t* values) {
+    isa.widen_codes({.codes = reinterpret_cast<const int8_t*>(codes),
+                     .count = count,
+                     .ahead = reinterpret_cast<const int8_t*>(ahead),
+                     .values = values});
+    return reinterpret_cast<const std::byte*>(values);
+  };
+  return {.k = widen(place.k, next.k, scratch.k),
+          .v = widen(place.v, next.v, scratch.v),
+          .k_scales = place.k_scales,
+          .v_scales = place.v_scales};
+}
+
 // Blocks fold in order from the empty state: kSplitTokens keys, aligned to absolute position. Needs scratch.q.
 void compute_split(const Plan& plan, const Tile& tile, uint32_t split, AttentionScratch& scratch, SplitState state,
-                   void (*fold)(const AttentionFold&)) {
+                   const IsaLevel& isa) {
   const uint32_t vectors = tile.rows * plan.group;
   std::fill_n(state.m, vectors, kNoScore);
   std::fill_n(state.o, vectors * plan.head_dim, 0.0f);
@@ -28,21 +45,27 @@ void compute_split(const Plan& plan, const Tile& tile, uint32_t split, Attention
       const uint32_t keys_seen = position_first + v / plan.group + 1;
       scratch.valid[v] = static_cast<uint8_t>(keys_seen <= key ? 0 : std::min(keys_seen - key, plan.fold_tokens));
     }
-    const KeyPlace place = plan.key_place(tile, key);
+    KeyPlace place = plan.key_place(tile, key);
     const uint32_t next = key + plan.fold_tokens;
-    const KeyPlace next_place = next < end ? plan.key_place(tile, next) : place;
-    fold({.q = scratch.q,
-          .vectors = vectors,
-          .head_dim = plan.head_dim,
-          .tokens = plan.fold_tokens,
-          .k = place.k,
-          .v = place.v,
-          .next_k = next_place.k,
-          .valid = scratch.valid,
-          .scale_log2 = plan.args.scale * kLog2E,
-          .m = state.m,
-          .l = scratch.l_lanes,
-          .o = state.o});
+    KeyPlace next_place = next < end ? plan.key_place(tile, next) : place;
+    if (plan.args.kv.layout.dtype == KvDtype::kInt8) {
+      const uint32_t tiles = (scratch.valid[vectors - 1] + kTileTokens - 1) / kTileTokens;  // the last vector sees most
+      next_place = place = widened(place, next_place, tiles * kTileTokens * plan.head_dim, scratch, isa);
+    }
+    isa.attention_fold({.q = scratch.q,
+                        .vectors = vectors,
+                        .head_dim = plan.head_dim,
+                        .tokens = plan.fold_tokens,
+                        .k = reinterpret_cast<const uint16_t*>(place.k),
+                        .v = reinterpret_cast<const uint16_t*>(place.v),
+                        .next_k = reinterpret_cast<const uint16_t*>(next_place.k),
+                        .k_scales = place.k_scales,
+                        .v_scales = place.v_scales,
+                        .valid = scratch.valid,
+                        .scale_log2 = plan.args.scale * kLog2E,
+                        .m = state.m,
+                        .l = scratch.l_lanes,
+                        .o = state.o});
   }
   for (uint32_t v = 0; v < vectors; ++v) {
     float* lanes = scratch.l_lanes + size_t{v} * kLanes;
@@ -80,14 +103,12 @@ void store_out(const Plan& plan, const Tile& tile, SplitState total) {
   }
 }
 
-using Fold = void (*)(const AttentionFold&);
-
 // All splits of a tile by one thread.
-void compute_tile(const Plan& plan, const Tile& tile, AttentionScratch& scratch, Fold fold) {
+void compute_tile(const Plan& plan, const Tile& tile, AttentionScratch& scratch, const IsaLevel& isa) {
   load_q(plan, tile, scratch.q);
-  compute_split(plan, tile, 0, scratch, scratch.total(), fold);
+  compute_split(plan, tile, 0, scratch, scratch.total(), isa);
   for (uint32_t split = 1; split < plan.split_count(tile); ++split) {
-    compute_split(plan, tile, split, scratch, scratch.part(), fold);
+    compute_split(plan, tile, split, scratch, scratch.part(), isa);
     merge(scratch.total(), scratch.part(), tile.rows * plan.group, plan.head_dim);
   }
   store_out(plan, tile, scratch.total());
@@ -143,14 +164,14 @@ class Rounds {
   }
 
   // Any thread, each task < next() once.
-  void compute(uint32_t task, AttentionScratch& scratch, Fold fold) {
+  void compute(uint32_t task, AttentionScratch& scratch, const IsaLevel& isa) {
     SharedTile& shared =
         *(std::upper_bound(memory_.tiles.get() + first_, memory_.tiles.get() + end_, task,
                            [](uint32_t value, const SharedTile& tile) { return value < tile.round_first; }) -
           1);
     const uint32_t split = task - shared.round_first;
     load_q(plan_, shared.tile, scratch.q);
-    compute_split(plan_, shared.tile, shared.split_first + split, scratch, state(shared, split), fold);
+    compute_split(plan_, shared.tile, shared.split_first + split, scratch, state(shared, split), isa);
     if (shared.splits_left.fetch_sub(1, std::memory_order_acq_rel) == 1) merge_round(shared);
   }
 
@@ -185,8 +206,9 @@ class Rounds {
   uint32_t first_ = 0, end_ = 0;  // tiles of the round
 };
 
-void check_shapes(const AttentionArgs& args) {
+void check_shapes(const AttentionArgs& args, Precision precision) {
   const KvLayout& layout = args.kv.layout;
+  CHECK(layout.dtype == precision.kv);
   CHECK(args.q.type == DataType::kBf16 && args.out.type == DataType::kBf16 && args.q.shape == args.out.shape);
   CHECK(layout.kv_heads > 0 && args.q.shape[1] % layout.kv_heads == 0 &&
         args.q.shape[1] / layout.kv_heads <= kHeadsPerKvHeadMax);
@@ -204,7 +226,7 @@ void count_attention(const Plan& plan, OpCounters& counters) {
     const uint64_t rows = span.row_count, end = uint64_t{span.position_first} + rows;
     const uint64_t keys = rows * span.position_first + rows * (rows + 1) / 2;
     counters.attention_flops += 4 * plan.head_dim * plan.heads * keys;
-    counters.kv_bytes += end * plan.kv_heads * plan.head_dim * 2 * sizeof(uint16_t);
+    counters.kv_bytes += end * plan.args.kv.layout.token_bytes();
   }
 }
 
@@ -232,6 +254,7 @@ void attention_fold_scalar(const AttentionFold& args) {
     float m = args.m[v];
     for (uint32_t token = 0; token < valid; ++token) {
       scores[token] *= args.scale_log2;
+      if (args.k_scales != nullptr) scores[token] *= args.k_scales[token];
       m = std::max(m, scores[token]);
     }
     const float alpha = exp2_scalar(args.m[v] - m);
@@ -241,14 +264,19 @@ void attention_fold_scalar(const AttentionFold& args) {
     for (uint32_t token = 0; token < valid; ++token) {
       const float p = exp2_scalar(scores[token] - m);
       l[token % kLanes] += p;
+      const float weight = args.v_scales == nullptr ? p : p * args.v_scales[token];
       const uint16_t* row = args.v + tile.v_index(0, token, 0);
-      for (uint32_t dim = 0; dim < head_dim; ++dim) o[dim] += p * f32_from_bf16(row[size_t{dim} * 2]);
+      for (uint32_t dim = 0; dim < head_dim; ++dim) o[dim] += weight * f32_from_bf16(row[size_t{dim} * 2]);
     }
   }
 }
 
+void widen_codes_scalar(const CodesToWiden& args) {
+  for (uint32_t i = 0; i < args.count; ++i) args.values[i] = bf16_from_f32(static_cast<float>(args.codes[i]));
+}
+
 void CpuBackend::attention(const AttentionArgs& args) {
-  check_shapes(args);
+  check_shapes(args, precision_);
   const Plan plan(args);
   count_attention(plan, counters_);
   const FlushDenormals flush;
@@ -259,9 +287,9 @@ void CpuBackend::attention(const AttentionArgs& args) {
     const uint32_t shared = rounds.next();
     pool_.parallel_for(shared + (rounds.last() ? tiles : 0), [&](uint32_t index, uint32_t thread) {
       AttentionScratch& scratch = scratch_[thread];
-      if (index < shared) return rounds.compute(index, scratch, isa_.attention_fold);
+      if (index < shared) return rounds.compute(index, scratch, isa_);
       const Tile tile = plan.tile(tiles - 1 - (index - shared));  // late positions see most keys: start them first
-      if (plan.split_count(tile) <= grain) compute_tile(plan, tile, scratch, isa_.attention_fold);
+      if (plan.split_count(tile) <= grain) compute_tile(plan, tile, scratch, isa_);
     });
   } while (!rounds.last());
 }

@@ -76,7 +76,8 @@ SPILLWAY_AVX2_INLINE float highest_of(__m256 values) {
   return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-// Updates m and l of one query, turns its scores into p (0 where not seen) and returns what o is to be scaled by.
+// Updates m and l of one query, turns its scores into p, for int8 times the scale of V (any bits where not seen), and
+// returns what o is to be scaled by.
 SPILLWAY_AVX2 float soften(const AttentionFold& args, unsigned vector, unsigned tiles, float* scores) {
   const __m256 nothing = _mm256_set1_ps(-__builtin_inff());
   const __m256i valid = _mm256_set1_epi32(args.valid[vector]);
@@ -84,7 +85,8 @@ SPILLWAY_AVX2 float soften(const AttentionFold& args, unsigned vector, unsigned 
   __m256 scaled[kFoldTokensMax / 8];
   __m256 highest = nothing;
   for (unsigned i = 0; i < 2 * tiles; ++i, key = _mm256_add_epi32(key, _mm256_set1_epi32(8))) {
-    const __m256 s = _mm256_mul_ps(_mm256_load_ps(scores + 8 * i), _mm256_set1_ps(args.scale_log2));
+    __m256 s = _mm256_mul_ps(_mm256_load_ps(scores + 8 * i), _mm256_set1_ps(args.scale_log2));
+    if (args.k_scales != nullptr) s = _mm256_mul_ps(s, _mm256_loadu_ps(args.k_scales + 8 * i));
     scaled[i] = _mm256_blendv_ps(nothing, s, _mm256_castsi256_ps(_mm256_cmpgt_epi32(valid, key)));
     highest = _mm256_max_ps(highest, scaled[i]);
   }
@@ -97,9 +99,10 @@ SPILLWAY_AVX2 float soften(const AttentionFold& args, unsigned vector, unsigned 
   for (unsigned t = 0; t < tiles; ++t) {
 #pragma GCC unroll 2
     for (unsigned half = 0; half < 2; ++half) {
-      const __m256 p = exp2_avx2(_mm256_sub_ps(scaled[2 * t + half], _mm256_set1_ps(m)));
-      _mm256_store_ps(scores + kTile * t + 8 * half, p);
+      __m256 p = exp2_avx2(_mm256_sub_ps(scaled[2 * t + half], _mm256_set1_ps(m)));
       l[half] = _mm256_add_ps(l[half], p);
+      if (args.v_scales != nullptr) p = _mm256_mul_ps(p, _mm256_loadu_ps(args.v_scales + kTile * t + 8 * half));
+      _mm256_store_ps(scores + kTile * t + 8 * half, p);
     }
   }
   _mm256_storeu_ps(lanes, l[0]);
@@ -216,6 +219,17 @@ SPILLWAY_AVX2 void fold_queries(const AttentionFold& args, unsigned first, unsig
 }
 
 }  // namespace
+
+SPILLWAY_AVX2 void widen_codes_avx2(const CodesToWiden& args) {
+  constexpr unsigned kLine = 64;
+  for (unsigned i = 0; i < args.count; i += 16) {
+    if (i % kLine == 0) _mm_prefetch(reinterpret_cast<const char*>(args.ahead + i), _MM_HINT_T0);
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(args.codes + i));
+    const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+    const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(codes, 8)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(args.values + i), narrowed(low, high));
+  }
+}
 
 void attention_fold_avx2(const AttentionFold& args) {
   unsigned first = 0;

@@ -2,8 +2,9 @@
 #include "kernels/cpu/isa_kernels.h"
 
 // Scores: one vdpbf16ps chain per (query, key) over ascending pairs of dims. Values: one chain per (query, dim) over
-// ascending pairs of keys, starting from the rescaled o; p is rounded to bf16, and l sums the rounded p. A key that a
-// query does not see never enters a chain, so nothing depends on which queries share a tile.
+// ascending pairs of keys, starting from the rescaled o; p is rounded to bf16, and l sums the rounded p; for int8 p
+// times the scale of V is rounded, and l sums p as it is. A key that a query does not see never enters a chain, so
+// nothing depends on which queries share a tile.
 namespace spillway::cpu {
 namespace {
 
@@ -47,14 +48,16 @@ SPILLWAY_AVX512_INLINE __mmask16 seen_lanes(unsigned valid, unsigned tile) {
                                  : static_cast<__mmask16>((1u << (valid - tile * 16)) - 1);
 }
 
-// Updates m and l of one query, writes its p (0 where not seen) and returns what o is to be scaled by.
+// Updates m and l of one query, writes its p, for int8 times the scale of V (0 where not seen), and returns what o is
+// to be scaled by.
 SPILLWAY_AVX512 float soften(const AttentionFold& args, unsigned vector, unsigned tiles, const float* scores,
                              unsigned short* p) {
   const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
   __m512 scaled[kFoldTokensMax / 16];
   __m512 highest = nothing;
   for (unsigned t = 0; t < tiles; ++t) {
-    const __m512 s = _mm512_mul_ps(_mm512_loadu_ps(scores + t * 16), _mm512_set1_ps(args.scale_log2));
+    __m512 s = _mm512_mul_ps(_mm512_loadu_ps(scores + t * 16), _mm512_set1_ps(args.scale_log2));
+    if (args.k_scales != nullptr) s = _mm512_mul_ps(s, _mm512_loadu_ps(args.k_scales + t * 16));
     scaled[t] = _mm512_mask_blend_ps(seen_lanes(args.valid[vector], t), nothing, s);
     highest = _mm512_max_ps(highest, scaled[t]);
   }
@@ -65,9 +68,16 @@ SPILLWAY_AVX512 float soften(const AttentionFold& args, unsigned vector, unsigne
   float* lanes = args.l + size_t{vector} * kLanes;
   __m512 l = _mm512_mul_ps(_mm512_loadu_ps(lanes), alpha);
   for (unsigned t = 0; t < tiles; ++t) {
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(exp2_avx512(_mm512_sub_ps(scaled[t], _mm512_set1_ps(m))));
-    _mm256_storeu_si256((__m256i*)(p + t * 16), rounded);
-    l = _mm512_add_ps(l, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16)));
+    const __m512 exact = exp2_avx512(_mm512_sub_ps(scaled[t], _mm512_set1_ps(m)));
+    if (args.v_scales != nullptr) {
+      const __m512 scales = _mm512_maskz_loadu_ps(seen_lanes(args.valid[vector], t), args.v_scales + t * 16);
+      _mm256_storeu_si256((__m256i*)(p + t * 16), (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(exact, scales)));
+      l = _mm512_add_ps(l, exact);
+    } else {
+      const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(exact);
+      _mm256_storeu_si256((__m256i*)(p + t * 16), rounded);
+      l = _mm512_add_ps(l, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16)));
+    }
   }
   _mm512_storeu_ps(lanes, l);
   args.m[vector] = m;
@@ -161,6 +171,17 @@ SPILLWAY_AVX512 void fold_queries(const AttentionFold& args, unsigned first, uns
 }
 
 }  // namespace
+
+SPILLWAY_AVX512 void widen_codes_avx512(const CodesToWiden& args) {
+  constexpr unsigned kLine = 64;
+  for (unsigned i = 0; i < args.count; i += 32) {
+    if (i % kLine == 0) _mm_prefetch(reinterpret_cast<const char*>(args.ahead + i), _MM_HINT_T0);
+    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(args.codes + i))));
+    const __m512 high =
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(args.codes + i + 16))));
+    _mm512_storeu_si512(args.values + i, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  }
+}
 
 void attention_fold_avx512(const AttentionFold& args) {
   unsigned first = 0;

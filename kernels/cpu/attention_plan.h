@@ -13,10 +13,12 @@ namespace spillway::cpu {
 static_assert(kHeadsPerKvHeadMax <= kTileVectorsMax);
 inline constexpr uint32_t kTileVectors = 48;  // aimed at: K and V of a fold stay in L1, queries and sums in L2
 
-// Where one kv head's keys and values of a fold lie.
+// Where one kv head's keys and values of a fold lie: bf16, or codes and their scales.
 struct KeyPlace {
-  const uint16_t* k = nullptr;
-  const uint16_t* v = nullptr;
+  const std::byte* k = nullptr;
+  const std::byte* v = nullptr;
+  const float* k_scales = nullptr;
+  const float* v_scales = nullptr;
 };
 
 // The call's shape, and the tiles in it: span after span, rows ascending, kv heads of the same rows adjacent.
@@ -64,9 +66,16 @@ struct Plan {
         args.block_table.as<uint32_t>() + size_t{tile.span->block_table_row} * args.block_table.shape[1];
     const auto part = args.kv.parts(SlotId{blocks[key / layout.block_tokens]}, {args.layer, 1});
     const uint32_t token = key % layout.block_tokens;
-    return {
-        reinterpret_cast<const uint16_t*>(part.data()) + kv_tile.k_index(tile.kv_head, token, 0),
-        reinterpret_cast<const uint16_t*>(part.data() + layout.k_bytes()) + kv_tile.v_index(tile.kv_head, token, 0)};
+    KeyPlace place{
+        .k = part.data() + kv_tile.k_index(tile.kv_head, token, 0) * layout.value_bytes(),
+        .v = part.data() + layout.k_bytes() + kv_tile.v_index(tile.kv_head, token, 0) * layout.value_bytes()};
+    if (layout.dtype == KvDtype::kInt8) {
+      const std::byte* const scales = part.data() + 2 * layout.k_bytes();
+      const size_t index = kv_tile.scale_index(tile.kv_head, token);
+      place.k_scales = reinterpret_cast<const float*>(scales) + index;
+      place.v_scales = reinterpret_cast<const float*>(scales + layout.k_scale_bytes()) + index;
+    }
+    return place;
   }
   // Index of q or out of the tile's row, at its kv head's first query head; the group's heads follow.
   size_t row_index(const Tile& tile, uint32_t row) const {

@@ -31,6 +31,7 @@ struct alignas(64) AttentionScratch {
   float total_m[kTileVectorsMax], total_l[kTileVectorsMax], part_m[kTileVectorsMax], part_l[kTileVectorsMax];
   float l_lanes[kTileVectorsMax * kLanes];
   uint16_t q[kTileVectorsMax * kHeadDimMax];
+  uint16_t k[kFoldTokensMax * kHeadDimMax], v[kFoldTokensMax * kHeadDimMax];  // codes of a fold, widened
   uint8_t valid[kTileVectorsMax];
   SplitState total() { return {total_m, total_l, total_o}; }
   SplitState part() { return {part_m, part_l, part_o}; }

@@ -16,11 +16,12 @@ namespace spillway::cpu {
 // What differs between ISA levels: the inner bodies, and so the rounding.
 struct IsaLevel {
   std::string_view name, backend_name;  // "scalar", "cpu/scalar"
-  NumericsClass numerics[2]{};          // by Activations
+  NumericsClass numerics[2][2]{};       // by Activations, then KvDtype
   void (*gemm_panel)(const GemmPanel&) = nullptr;
   void (*quantise)(const uint16_t* values, size_t count, ActivationBlock* out) = nullptr;
   void (*gemm_panel_int8)(const GemmPanel&) = nullptr;
   void (*attention_fold)(const AttentionFold&) = nullptr;
+  void (*widen_codes)(const CodesToWiden&) = nullptr;
 };
 
 // Levels that this machine can run with this precision, slowest first. Never empty.
@@ -31,7 +32,8 @@ std::span<const IsaLevel> available_levels(const Precision& precision);
 // 64; block_tokens a multiple of 16 that divides kSplitTokens.
 class CpuBackend final : public Backend {
  public:
-  // REQUIRES a level that is available with this precision. Threads and `cpus` as for WorkerPool; throws as it does.
+  // REQUIRES a level that is available with this precision. Threads and `cpus` as for WorkerPool; throws as it does. KV
+  // blocks of all calls are of precision.kv.
   CpuBackend(const IsaLevel& isa, const Precision& precision, uint32_t threads, const CpuList& cpus = {});
   ~CpuBackend() override;
 
@@ -46,7 +48,9 @@ class CpuBackend final : public Backend {
   void enter_compute_thread() override { pool_.pin_owner(); }
   Ticket record() override { return Ticket{}; }
   bool reached(Ticket) override { return true; }
-  NumericsClass numerics() const override { return isa_.numerics[static_cast<size_t>(precision_.activations)]; }
+  NumericsClass numerics() const override {
+    return isa_.numerics[static_cast<size_t>(precision_.activations)][static_cast<size_t>(precision_.kv)];
+  }
   std::string_view name() const override { return name_; }
   const OpCounters& counters() const override { return counters_; }
   void reset_counters() override { counters_ = OpCounters{}; }

@@ -87,6 +87,8 @@ struct AttentionFold {
   const uint16_t* k = nullptr;       // this head's and these tokens' first K tile
   const uint16_t* v = nullptr;       // ... first V pair
   const uint16_t* next_k = nullptr;  // of the fold after this one, to be fetched meanwhile; `k` again after the last
+  const float* k_scales = nullptr;   // [tokens], or null for both: s = scale_log2 * (q . k) * k_scale, and
+  const float* v_scales = nullptr;   // o = o * 2^(m - m') + (p * v_scale) v
   const uint8_t* valid = nullptr;    // [vectors]
   float scale_log2 = 0;              // scale * log2(e)
   float* m = nullptr;                // [vectors]
@@ -111,11 +113,22 @@ void gemm_panel_int8_scalar(const GemmPanel& args);
 void gemm_panel_int8_avx2(const GemmPanel& args);
 void gemm_panel_int8_avx512(const GemmPanel& args);
 
+// values[i] = codes[i] as bf16, which is exact. Meanwhile as many bytes at `ahead` are fetched.
+struct CodesToWiden {
+  const int8_t* codes = nullptr;
+  uint32_t count = 0;  // a multiple of 32
+  const int8_t* ahead = nullptr;
+  uint16_t* values = nullptr;
+};
+
 void gemm_panel_scalar(const GemmPanel& args);
 void gemm_panel_avx2(const GemmPanel& args);
 void gemm_panel_avx512(const GemmPanel& args);
 void attention_fold_scalar(const AttentionFold& args);
 void attention_fold_avx2(const AttentionFold& args);
 void attention_fold_avx512(const AttentionFold& args);
+void widen_codes_scalar(const CodesToWiden& args);
+void widen_codes_avx2(const CodesToWiden& args);
+void widen_codes_avx512(const CodesToWiden& args);
 
 }  // namespace spillway::cpu

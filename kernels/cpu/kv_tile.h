@@ -3,10 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 
-// Where a value of K or V lies in a part of encoding cpu_tiled, in bf16 elements. A part holds K, then V (KvLayout):
+// Where a value of K or V lies in a part of encoding cpu_tiled, in elements (bf16 or int8 codes). A part holds K, then
+// V, then their scales (KvLayout):
 //   K [kv_head][token / 16][dim / 2][16 tokens][2 dims]     V [kv_head][token / 2][dim][2 tokens]
-// so that one 64-byte load holds 16 tokens x one pair of dims of K, or 16 dims x one pair of tokens of V: the operand
-// of one multiply-accumulate of pairs. Plain functions, so that files compiled for one ISA may include this.
+// so that one load of 32 elements holds 16 tokens x one pair of dims of K, or 16 dims x one pair of tokens of V: the
+// operand of one multiply-accumulate of pairs. Plain functions, so that files compiled for one ISA may include this.
 namespace spillway::cpu {
 
 inline constexpr uint32_t kTileTokens = 16;
@@ -21,6 +22,9 @@ struct KvTile {
   }
   constexpr size_t v_index(uint32_t kv_head, uint32_t token, uint32_t dim) const {  // from the start of V
     return kv_head * head_elements() + size_t{token / 2} * 2 * head_dim + size_t{dim} * 2 + token % 2;
+  }
+  constexpr size_t scale_index(uint32_t kv_head, uint32_t token) const {  // from the start of K's scales, or of V's
+    return size_t{kv_head} * block_tokens + token;
   }
 };
 

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <limits>
 
 #include "common/check.h"
 #include "kernels/bf16.h"
@@ -54,28 +56,72 @@ void rotate_q(const RowShape& shape, const float* q, HeadFinish finish, const fl
   }
 }
 
-void append_k(const RowShape& shape, const float* k, HeadFinish finish, const float* angles, const KvTile& tile,
-              uint32_t token, uint16_t* out) {
-  float buffer[kHeadDimMax];
-  for (uint32_t head = 0; head < shape.kv_heads; ++head, k += shape.head_dim) {
-    const float* values = finished(k, finish, shape.head_dim, buffer);
-    for (uint32_t dim = 0; dim < shape.head_dim; dim += 2) {
-      uint16_t* pair = out + tile.k_index(head, token, dim);
-      pair[0] = bf16_from_f32(rotated(values + dim, angles + dim, 0));
-      pair[1] = bf16_from_f32(rotated(values + dim, angles + dim, 1));
-    }
-    if (finish.bias != nullptr) finish.bias += shape.head_dim;
+// Where a row of the batch goes: one token of an open block's part.
+struct TokenPlace {
+  const KvLayout& layout;
+  std::byte* part;
+  uint32_t token;
+};
+
+// max |x| / 127, which is 0 where it would be denormal too; NaN where a value is not finite, so that all that reads the
+// row becomes NaN. Values are compared as bits: NaN above infinity above all others.
+float scale_of(const float* values, uint32_t count) {
+  constexpr uint32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000;
+  uint32_t highest = 0;
+  for (uint32_t i = 0; i < count; ++i) highest = std::max(highest, std::bit_cast<uint32_t>(values[i]) & kMagnitude);
+  return highest < kInfinity ? std::bit_cast<float>(highest) / 127.0f : std::numeric_limits<float>::quiet_NaN();
+}
+
+// value / scale, to nearest even: the sum's last bits count ones. 0 where the scale is 0 or NaN.
+int8_t code_of(float value, float scale) {
+  constexpr float kOnes = 0x1.8p23f;
+  return scale > 0 ? static_cast<int8_t>(std::bit_cast<uint32_t>(value / scale + kOnes)) : int8_t{0};
+}
+
+// One head's K or V as the layout has it: value `dim` at element index(dim) of `out`, for int8 with its scale.
+template <class Index>
+void store_head(const KvLayout& layout, const float* values, const Index& index, std::byte* out, float* scale) {
+  switch (layout.dtype) {
+    case KvDtype::kBf16:
+      for (uint32_t dim = 0; dim < layout.head_dim; ++dim)
+        reinterpret_cast<uint16_t*>(out)[index(dim)] = bf16_from_f32(values[dim]);
+      return;
+    case KvDtype::kInt8:
+      *scale = scale_of(values, layout.head_dim);
+      for (uint32_t dim = 0; dim < layout.head_dim; ++dim)
+        reinterpret_cast<int8_t*>(out)[index(dim)] = code_of(values[dim], *scale);
   }
 }
 
-void append_v(const RowShape& shape, const float* v, HeadFinish finish, const KvTile& tile, uint32_t token,
-              uint16_t* out) {
+void append_k(const float* k, HeadFinish finish, const float* angles, const TokenPlace& place) {
+  const KvLayout& layout = place.layout;
+  const KvTile tile{layout.block_tokens, layout.head_dim};
+  float* const scales = reinterpret_cast<float*>(place.part + 2 * layout.k_bytes());
+  float buffer[kHeadDimMax], turned[kHeadDimMax];
+  for (uint32_t head = 0; head < layout.kv_heads; ++head, k += layout.head_dim) {
+    const float* values = finished(k, finish, layout.head_dim, buffer);
+    for (uint32_t dim = 0; dim < layout.head_dim; dim += 2) {
+      turned[dim] = rotated(values + dim, angles + dim, 0);
+      turned[dim + 1] = rotated(values + dim, angles + dim, 1);
+    }
+    store_head(
+        layout, turned, [&](uint32_t dim) { return tile.k_index(head, place.token, dim); }, place.part,
+        scales + tile.scale_index(head, place.token));
+    if (finish.bias != nullptr) finish.bias += layout.head_dim;
+  }
+}
+
+void append_v(const float* v, HeadFinish finish, const TokenPlace& place) {
+  const KvLayout& layout = place.layout;
+  const KvTile tile{layout.block_tokens, layout.head_dim};
+  float* const scales = reinterpret_cast<float*>(place.part + 2 * layout.k_bytes() + layout.k_scale_bytes());
   float buffer[kHeadDimMax];
-  for (uint32_t head = 0; head < shape.kv_heads; ++head, v += shape.head_dim) {
-    const float* values = finished(v, finish, shape.head_dim, buffer);
-    uint16_t* row = out + tile.v_index(head, token, 0);
-    for (uint32_t dim = 0; dim < shape.head_dim; ++dim) row[size_t{dim} * 2] = bf16_from_f32(values[dim]);
-    if (finish.bias != nullptr) finish.bias += shape.head_dim;
+  for (uint32_t head = 0; head < layout.kv_heads; ++head, v += layout.head_dim) {
+    store_head(
+        layout, finished(v, finish, layout.head_dim, buffer),
+        [&](uint32_t dim) { return tile.v_index(head, place.token, dim); }, place.part + layout.k_bytes(),
+        scales + tile.scale_index(head, place.token));
+    if (finish.bias != nullptr) finish.bias += layout.head_dim;
   }
 }
 
@@ -92,6 +138,7 @@ void CpuBackend::rope_append(const RopeAppendArgs& args) {
   const KvLayout& layout = args.kv.layout;
   const RowShape shape{args.heads, layout.kv_heads, layout.head_dim};
   const uint32_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
+  CHECK(layout.dtype == precision_.kv);
   CHECK(shape.head_dim % 2 == 0 && shape.head_dim <= kHeadDimMax && layout.block_tokens % kTileTokens == 0);
   CHECK(args.qkv.type == DataType::kF32 && args.qkv.shape[1] == width && args.rope_table.shape[1] == shape.head_dim);
   CHECK(args.q_out.type == DataType::kBf16 && args.q_out.shape[1] == shape.heads);
@@ -103,7 +150,6 @@ void CpuBackend::rope_append(const RopeAppendArgs& args) {
   const HeadFinish k_finish{bias == nullptr ? nullptr : bias + k_first, args.k_norm.as<float>(), args.norm_epsilon};
   const HeadFinish v_finish{bias == nullptr ? nullptr : bias + v_first};
   const FlushDenormals flush;
-  const KvTile tile{layout.block_tokens, layout.head_dim};
   for (const TokenSpan& span : args.spans) {
     CHECK(span.row_first + span.row_count <= args.qkv.shape[0] &&
           span.row_first + span.row_count <= args.q_out.shape[0]);
@@ -120,17 +166,15 @@ void CpuBackend::rope_append(const RopeAppendArgs& args) {
       const uint32_t start = (block_first + index) * layout.block_tokens;
       const std::span<std::byte> part = args.kv.parts(SlotId{blocks[block_first + index]}, {args.layer, 1});
       if (span.position_first <= start) std::memset(part.data(), 0, part.size());
-      uint16_t* k_out = reinterpret_cast<uint16_t*>(part.data());
-      uint16_t* v_out = reinterpret_cast<uint16_t*>(part.data() + layout.k_bytes());
       const uint32_t last = std::min(end, start + layout.block_tokens);
       for (uint32_t position = std::max(start, span.position_first); position < last; ++position) {
         const size_t row = span.row_first + (position - span.position_first);
         const float* q = args.qkv.as<float>() + row * width;
         const float* angles = args.rope_table.as<float>() + size_t{position} * shape.head_dim;
-        const uint32_t token = position - start;
+        const TokenPlace place{layout, part.data(), position - start};
         rotate_q(shape, q, q_finish, angles, args.q_out.as<uint16_t>() + row * k_first);
-        append_k(shape, q + k_first, k_finish, angles, tile, token, k_out);
-        append_v(shape, q + v_first, v_finish, tile, token, v_out);
+        append_k(q + k_first, k_finish, angles, place);
+        append_v(q + v_first, v_finish, place);
       }
     });
   }

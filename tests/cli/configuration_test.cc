@@ -58,6 +58,7 @@ TEST_F(ConfigurationTest, EverySettingHasAVariable) {
                                                {"gateway", "ipc:///tmp/gateway.sock"},
                                                {"isa", "scalar"},
                                                {"activations", "int8"},
+                                               {"kv-dtype", "int8"},
                                                {"format", "json"},
                                                {"log-level", "error"},
                                                {"log-format", "text"},

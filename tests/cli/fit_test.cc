@@ -51,6 +51,14 @@ Chosen choose(const Machine& machine, Options options = {}, const std::set<std::
   return chosen;
 }
 
+TEST(Fit, Int8KvLetsMoreSequencesIn) {
+  Options options;
+  const Machine machine{2, 3 * kGiB};
+  const uint32_t plain = choose(machine, options).options.max_sequences;
+  options.kv_dtype = "int8";
+  EXPECT_GT(choose(machine, options).options.max_sequences, plain);
+}
+
 TEST(Fit, WhatItChoosesFitsAndUsesTheMachine) {
   struct Case {
     Machine machine;

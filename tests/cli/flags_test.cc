@@ -35,7 +35,7 @@ std::set<std::string> words(const std::string& line) {
 
 TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
   const std::string model =
-      "model threads threads-max cpus isa activations cache-dir cache-max-bytes max-model-len "
+      "model threads threads-max cpus isa activations kv-dtype cache-dir cache-max-bytes max-model-len "
       "log-format log-level ";
   const std::string engine = model + "device-memory chunk-tokens max-sequences ";
   const std::string http =
@@ -53,8 +53,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"run", words(model + "device-memory chunk-tokens prompt max-tokens chat temperature seed")},
       {"verify", words(model + "max-tokens flip-bit")},
       {"explain", words(model + "prompt max-tokens chat")},
-      {"bench", words("what model threads threads-max cpus isa activations cache-dir cache-max-bytes prompt-tokens "
-                      "generate-tokens depth batch format repetitions "
+      {"bench", words("what model threads threads-max cpus isa activations kv-dtype cache-dir cache-max-bytes "
+                      "prompt-tokens generate-tokens depth batch format repetitions "
                       "log-format log-level")},
       {"doctor", words(serve + "fit fault")},
       {"completion", words("shell log-format log-level")},
@@ -113,6 +113,7 @@ TEST_F(FlagsWithFile, ValuesOutsideTheirBoundsAreRefused) {
   for (const std::vector<std::string>& flag : {std::vector<std::string>{"--max-sequences", "0"},
                                                {"--queue-max", "1.5"},
                                                {"--isa", "sse9"},
+                                               {"--kv-dtype", "int4"},
                                                {"--port", "70000"}})
     EXPECT_THROW(parse({"serve", "-m", model, flag[0], flag[1]}), CLI::ParseError) << flag[0];
 }

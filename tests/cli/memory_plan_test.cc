@@ -65,6 +65,18 @@ TEST(MemoryPlan, AShorterLengthIsProposedOnlyWhereABlockFitsAndThenWorks) {
   EXPECT_FALSE(memory_shortage(options, model(), kPlenty)) << *shortage;
 }
 
+TEST(MemoryPlan, Int8KvHoldsARequestInLess) {
+  const uint64_t bf16_block = model().config.kv_layout().block_bytes();
+  const uint64_t int8_block = model().config.kv_layout(KvDtype::kInt8).block_bytes();
+  EXPECT_EQ(12 * int8_block, 7 * bf16_block);  // pages of a part
+  Options options = nodes(1, 1, 2048 / 64 * int8_block);
+  EXPECT_TRUE(memory_shortage(options, model(), kPlenty));
+  options.kv_dtype = "int8";
+  EXPECT_FALSE(memory_shortage(options, model(), kPlenty));
+  --options.device_memory;
+  EXPECT_TRUE(memory_shortage(options, model(), kPlenty));
+}
+
 TEST(MemoryPlan, LessThanOneBlockMeansMoreMemoryAndThenWorks) {
   Options options = nodes(1, 1, model().config.kv_layout().block_bytes() - 1);
   const auto shortage = memory_shortage(options, model(), kPlenty);

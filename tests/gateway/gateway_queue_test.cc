@@ -367,5 +367,17 @@ TEST(GatewayQueue, ANodeWithOtherBitsIsRefusedAndTheOthersGoOn) {
   EXPECT_EQ(test.gateway.counters().decode_nodes, 2u);
 }
 
+TEST(GatewayQueue, ANodeThatStoresKvOtherwiseIsRefusedByName) {
+  GatewayUnderTest test;
+  test.up_pair();
+  Hello other = GatewayUnderTest::hello(kD2, Role::kDecode);
+  other.encoding = {.dtype = KvDtype::kInt8, .numerics = NumericsClass{9}};
+  test.on(PeerUp{kD2, other});
+  EXPECT_EQ(test.gateway.counters().decode_nodes, 1u);
+  EXPECT_EQ(test.all<HelloRefused>(kD2),
+            std::vector{
+                HelloRefused{"\"decode 4\" stores KV as int8, \"prefill 1\" as bf16: give both the same --kv-dtype"}});
+}
+
 }  // namespace
 }  // namespace spillway

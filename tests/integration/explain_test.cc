@@ -26,17 +26,21 @@ LocalModel::Limits limits(const std::string& isa, uint32_t rows) {
 
 TEST_F(Explain, CountersAreTheClosedFormulaOnEveryIsaLevel) {
   const ModelFile file(tiny_.path());
+  std::vector<TokenId> prompt;
+  for (TokenId token = 10; token < 90; ++token) prompt.push_back(token);
   for (const std::string& isa : available_isa_levels()) {
-    LocalModel model(file, limits(isa, 90));
-    std::vector<TokenId> prompt;
-    for (TokenId token = 10; token < 90; ++token) prompt.push_back(token);
-    const Explanation explanation = explain(model, prompt, 5);
-    for (const Explanation::Way& way : explanation.ways) {
-      EXPECT_TRUE(way.bits_equal) << way_name(way.way);
-      EXPECT_EQ(way.counter_mismatches, std::vector<std::string>{}) << way_name(way.way);
-      EXPECT_EQ(way.run.steps.size(), 5u);
+    for (const KvDtype kv : {KvDtype::kBf16, KvDtype::kInt8}) {
+      LocalModel::Limits given = limits(isa, 90);
+      given.precision.kv = kv;
+      LocalModel model(file, given);
+      const Explanation explanation = explain(model, prompt, 5);
+      for (const Explanation::Way& way : explanation.ways) {
+        EXPECT_TRUE(way.bits_equal) << way_name(way.way);
+        EXPECT_EQ(way.counter_mismatches, std::vector<std::string>{}) << way_name(way.way);
+        EXPECT_EQ(way.run.steps.size(), 5u);
+      }
+      EXPECT_TRUE(explanation.holds());
     }
-    EXPECT_TRUE(explanation.holds());
   }
 }
 
@@ -51,18 +55,18 @@ TEST_F(Explain, HoldsOnTheRealModel) {
 TEST_F(Explain, TheFormulaIsRightForStepsCountedByHand) {
   const ModelFile file(tiny_.path());
   LocalModel model(file, limits("scalar", 16));
-  const OpCounters all = expected_counters(model.config(), model.weights(), DecodeWay::kNoCache, 0, 10);
+  const OpCounters all = expected_counters(model, DecodeWay::kNoCache, 0, 10);
   EXPECT_EQ(all.q_rows, 30u);
   EXPECT_EQ(all.mlp_rows, 30u);
   EXPECT_EQ(all.logit_rows, 10u);
   EXPECT_EQ(all.gemm_flops, 2u * 10 * (3 * (256 * 64 + 64 * 128 + 192 * 64 + 64 * 96) + 300 * 64));
   EXPECT_EQ(all.attention_flops, 4u * 32 * 4 * 3 * 55);
-  const OpCounters pruned = expected_counters(model.config(), model.weights(), DecodeWay::kPruned, 0, 10);
+  const OpCounters pruned = expected_counters(model, DecodeWay::kPruned, 0, 10);
   EXPECT_EQ(pruned.kv_rows, 30u);
   EXPECT_EQ(pruned.mlp_rows, 21u);
   EXPECT_EQ(pruned.logit_rows, 1u);
   EXPECT_EQ(pruned.attention_flops, 4u * 32 * 4 * (2 * 55 + 10));
-  const OpCounters cached = expected_counters(model.config(), model.weights(), DecodeWay::kKvCache, 10, 1);
+  const OpCounters cached = expected_counters(model, DecodeWay::kKvCache, 10, 1);
   EXPECT_EQ(cached.q_rows, 3u);
   EXPECT_EQ(cached.attention_flops, 4u * 32 * 4 * 3 * 11);
   EXPECT_EQ(cached.kv_bytes, 3u * 11 * 2 * 2 * 32 * 2);

@@ -141,6 +141,10 @@ def a_gateway_of_another_model_hurts_nobody_elses():
         with Part(folder, "gateway", "second", endpoints[1:]) as second:  # now the right one: they come by themselves
             wait_nodes(second, 1, 1)
             assert right_text(second) == text
+        other = stack.enter_context(started(Part(folder, "decode", "D8", endpoints[:1], "--kv-dtype", "int8")))
+        other.wait_log("refused by a peer", 60)
+        assert '\\"D8\\" stores KV as int8, \\"' in other.log_text(), other.log_text()
+        assert right_text(first) == text
 
 
 def a_node_that_nobody_takes_leaves_though_its_step_hangs():

@@ -33,10 +33,15 @@ TEST(Verify, EveryRouteOfEveryIsaLevelIsEqualOnTinyModels) {
                                      {.seed = 22, .head_dim = 32, .types = Types::kQ4_1, .tied = false}};
   for (const TinyModelOptions& options : models) {
     const ModelFile file(TinyModelFile(options).path());
-    const VerifyRequest request = verify_request(file, 300, 12);
+    VerifyRequest request = verify_request(file, 300, 12);
     const auto groups = verify_locally(file, "auto", 2, request, request);
     EXPECT_EQ(groups.size(), available_isa_levels().size());
     expect_all_equal(groups);
+    request.precision.kv = KvDtype::kInt8;
+    const auto int8_groups = verify_locally(file, "auto", 2, request, request);
+    expect_all_equal(int8_groups);
+    EXPECT_NE(int8_groups.front().outcomes.front().result->logits_hash,
+              groups.front().outcomes.front().result->logits_hash);
     std::set<std::string> names;
     for (const RouteOutcome& outcome : groups.front().outcomes) {
       names.insert(outcome.name);
@@ -73,9 +78,12 @@ TEST(Verify, OneFlippedKvBitFailsItsRowAndNoOther) {
   const ModelFile file(TinyModelFile({.seed = 24}).path());
   VerifyRequest request = verify_request(file, 100, 6);
   request.flip_bit = true;
-  LocalModel model(file, verify_limits(file.config(), request, "auto", 1));
-  for (const RouteOutcome& outcome : run_routes(local_routes(model, request)))
-    EXPECT_EQ(outcome.equal, outcome.name != "KV cache") << outcome.name;
+  for (const KvDtype kv : {KvDtype::kBf16, KvDtype::kInt8}) {
+    request.precision.kv = kv;
+    LocalModel model(file, verify_limits(file.config(), request, "auto", 1));
+    for (const RouteOutcome& outcome : run_routes(local_routes(model, request)))
+      EXPECT_EQ(outcome.equal, outcome.name != "KV cache") << kv_dtype_name(kv) << ", " << outcome.name;
+  }
 }
 
 // The executable itself: it also starts nodes of its own kind, which this test binary could not be.
@@ -89,7 +97,8 @@ TEST(Verify, TheCommandExitsByWhatItFound) {
   }
   const TinyModelFile narrow({.seed = 31, .context = 200, .types = TinyModelOptions::Types::kQ4_1});
   const int int8 = std::system(
-      fmt::format("{} verify -m {} --max-tokens 3 --threads 1 --activations int8", SPILLWAY_EXECUTABLE, narrow.path())
+      fmt::format("{} verify -m {} --max-tokens 3 --threads 1 --activations int8 --kv-dtype int8", SPILLWAY_EXECUTABLE,
+                  narrow.path())
           .c_str());
   EXPECT_TRUE(WIFEXITED(int8) && WEXITSTATUS(int8) == 0) << int8;
   const int flipped = std::system((command + " --flip-bit").c_str());
@@ -224,6 +233,22 @@ TEST(Verify, EveryRouteIsEqualOnTheRealModel) {
   nodes.device_memory = limits.kv_bytes;
   const auto served = verify_processes(nodes, SPILLWAY_EXECUTABLE, request, outcomes[0].result.value());
   EXPECT_EQ(served.size(), 5u);
+  EXPECT_TRUE(all_equal(served)) << format_verification({{{.backend = "processes", .outcomes = served}}});
+}
+
+TEST(Verify, EveryRouteIsEqualOnTheRealModelWithInt8Kv) {
+  const ModelFile file(SPILLWAY_MODEL);
+  VerifyRequest request = verify_request(file, 150, 4);
+  request.precision.kv = KvDtype::kInt8;
+  const LocalModel::Limits limits = verify_limits(file.config(), request, "auto", 2);
+  LocalModel model(file, limits);
+  const auto outcomes = run_routes(local_routes(model, request));
+  EXPECT_TRUE(all_equal(outcomes)) << format_verification({{{.backend = "auto", .outcomes = outcomes}}});
+  Options nodes;
+  nodes.model = SPILLWAY_MODEL;
+  nodes.kv_dtype = "int8";
+  nodes.device_memory = limits.kv_bytes;
+  const auto served = verify_processes(nodes, SPILLWAY_EXECUTABLE, request, outcomes[0].result.value());
   EXPECT_TRUE(all_equal(served)) << format_verification({{{.backend = "processes", .outcomes = served}}});
 }
 

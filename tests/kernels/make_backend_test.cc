@@ -51,13 +51,15 @@ TEST(MakeBackend, AutoIsTheBestLevelOfThisMachine) {
   EXPECT_EQ(available_isa_levels().front(), "scalar");
 }
 
-TEST(MakeBackend, LevelsRoundDifferentlySoTheyAreDifferentClasses) {
+TEST(MakeBackend, LevelsAndPrecisionsRoundDifferentlySoTheyAreDifferentClasses) {
   std::vector<NumericsClass> seen;
   for (const std::string& level : available_isa_levels()) {
-    const NumericsClass numerics = make_backend({level, 1})->numerics();
-    EXPECT_EQ(std::count(seen.begin(), seen.end(), numerics), 0);
-    EXPECT_EQ(make_backend({level, 2})->numerics(), numerics);
-    seen.push_back(numerics);
+    for (const KvDtype kv : {KvDtype::kBf16, KvDtype::kInt8}) {
+      const NumericsClass numerics = make_backend({level, 1, {}, {.kv = kv}})->numerics();
+      EXPECT_EQ(std::count(seen.begin(), seen.end(), numerics), 0);
+      EXPECT_EQ(make_backend({level, 2, {}, {.kv = kv}})->numerics(), numerics);
+      seen.push_back(numerics);
+    }
   }
   for (const std::string& level : available_isa_levels({Activations::kInt8})) {
     seen.push_back(make_backend({.isa = level, .threads = 1, .precision = {Activations::kInt8}})->numerics());

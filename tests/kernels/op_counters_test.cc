@@ -48,6 +48,10 @@ TEST_P(OpCountersTest, AttentionCountsKeysUpToEachRow) {
   for (uint64_t position = 90; position < 97; ++position) keys += position + 1;
   EXPECT_EQ(backend->counters().attention_flops, 4 * 32 * 4 * keys);
   EXPECT_EQ(backend->counters().kv_bytes, (97 + 151) * 2 * 32 * 2 * sizeof(uint16_t));  // K and V of two kv heads
+  const auto int8 = make_backend({.isa = GetParam(), .precision = {.kv = KvDtype::kInt8}});
+  PagedKv codes({1, 2, 32, 64, KvDtype::kInt8}, {slots_from(0, 3), slots_from(3, 3)});
+  int8->attention({view(q, {8, 4, 32}), codes.table(), codes.arena(), 0, spans, 1, view(out, {8, 4, 32})});
+  EXPECT_EQ(int8->counters().kv_bytes, (97 + 151) * 2 * (32 + sizeof(float)) * 2);
 }
 
 TEST_P(OpCountersTest, AppendAndSampleCountRowsAndResetForgets) {

@@ -16,6 +16,16 @@ TEST(KvLayout, PartHoldsKAndVPaddedToPages) {
   EXPECT_EQ(tiny.part_bytes(), kPageBytes);
 }
 
+TEST(KvLayout, Int8HoldsCodesAndTwoScalesPerTokenAndHead) {
+  const KvLayout model{.layer_count = 30, .kv_heads = 3, .head_dim = 64, .block_tokens = 64, .dtype = KvDtype::kInt8};
+  EXPECT_EQ(model.token_bytes(), 2u * 3 * (64 + 4));
+  EXPECT_EQ(model.k_bytes(), 12288u);
+  EXPECT_EQ(model.k_scale_bytes(), 768u);
+  EXPECT_EQ(model.part_bytes(), 28672u);  // 26,112 in whole pages
+  const KvLayout larger{.layer_count = 1, .kv_heads = 8, .head_dim = 128, .dtype = KvDtype::kInt8};
+  EXPECT_EQ(larger.part_bytes(), 2u * 8 * 64 * (128 + 4));
+}
+
 TEST(KvLayout, BlocksForRoundsUp) {
   const KvLayout layout{.layer_count = 1, .kv_heads = 1, .head_dim = 2, .block_tokens = 64};
   EXPECT_EQ(layout.blocks_for(0), 0u);

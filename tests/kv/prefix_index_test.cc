@@ -51,6 +51,7 @@ TEST(PrefixIndex, OtherEncodingIsAMiss) {
   EXPECT_EQ(index.find(key(1), {}, tokens, {.numerics = NumericsClass{1}}), std::nullopt);
   EXPECT_EQ(index.find(key(1), {}, tokens, {.order = BlockEncoding::Order::kCanonical, .numerics = NumericsClass{2}}),
             std::nullopt);
+  EXPECT_EQ(index.find(key(1), {}, tokens, {.dtype = KvDtype::kInt8, .numerics = NumericsClass{2}}), std::nullopt);
 }
 
 TEST(PrefixIndex, EvictsTailBeforeHead) {

@@ -34,8 +34,10 @@ TEST(Canary, EveryNumericsClassHasTheBitsItIsDocumentedWith) {
   ASSERT_TRUE(file) << file.error().detail;
   const std::map<unsigned, std::string> documented = documented_canaries();
   std::vector<std::pair<std::string, Precision>> backends;
-  for (const Precision precision : {Precision{}, Precision{.activations = Activations::kInt8}})
-    for (const std::string& isa : available_isa_levels(precision)) backends.emplace_back(isa, precision);
+  for (const Activations activations : {Activations::kBf16, Activations::kInt8})
+    for (const KvDtype kv : {KvDtype::kBf16, KvDtype::kInt8})
+      for (const std::string& isa : available_isa_levels({activations, kv}))
+        backends.push_back({isa, {activations, kv}});
   for (const auto& [isa, precision] : backends) {
     DecoderHarness harness(*file,
                            {.isa = isa, .threads = 2, .logit_rows_max = 1, .slot_count = 8, .precision = precision});

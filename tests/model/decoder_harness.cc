@@ -31,7 +31,7 @@ Weights changed_weights(const GgufFile& file, const ModelConfig& config, Backend
 
 SlotArena allocate_slots(Backend& backend, const KvLayout& layout, uint32_t slot_count) {
   const std::span<std::byte> memory = backend.allocate(size_t{slot_count} * layout.block_bytes());
-  std::memset(memory.data(), 0xff, memory.size());  // NaN in bf16: a row read before it is written shows
+  std::memset(memory.data(), 0xff, memory.size());  // NaN as bf16 and as a scale: a row read before it is written shows
   return {.base = memory.data(), .header_bytes = 0, .layout = layout, .slot_count = slot_count};
 }
 
@@ -41,7 +41,7 @@ DecoderHarness::DecoderHarness(const GgufFile& file, const Limits& limits, const
     : backend_(make_backend({.isa = limits.isa, .threads = limits.threads, .precision = limits.precision})),
       config_(changed_config(file, change)),
       weights_(changed_weights(file, config_, *backend_, change)),
-      kv_(allocate_slots(*backend_, config_.kv_layout(), limits.slot_count)),
+      kv_(allocate_slots(*backend_, config_.kv_layout(limits.precision.kv), limits.slot_count)),
       decoder_(*backend_, config_, weights_, limits.rows_max, limits.logit_rows_max, limits.positions_max) {}
 
 std::vector<std::vector<float>> DecoderHarness::forward(std::span<const Part> parts, LayerGate& gate,

@@ -184,13 +184,13 @@ std::vector<std::byte> hello_bytes(uint32_t version, uint8_t role, uint8_t order
 }
 
 TEST(MessageBounds, AHelloIsBoundedButAForeignVersionIsReadEnoughToRefuseIt) {
-  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 2, 1, 0, kNameBytesMax, kEndpointBytesMax)), "accepted");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 2, 1, 1, kNameBytesMax, kEndpointBytesMax)), "accepted");
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 3, 1, 0, 1, 1)),
             "corrupt: Hello message: role is 3, at most 2 allowed");
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 2, 0, 1, 1)),
             "corrupt: Hello message: encoding order is 2, at most 1 allowed");
-  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 1, 1, 1)),
-            "corrupt: Hello message: encoding dtype is 1, at most 0 allowed");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 2, 1, 1)),
+            "corrupt: Hello message: encoding dtype is 2, at most 1 allowed");
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 0, 65, 1)),
             "corrupt: Hello message: name bytes is 65, at most 64 allowed");
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 0, 1, 513)),

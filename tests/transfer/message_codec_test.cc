@@ -76,7 +76,7 @@ Hello any_hello() {
   hello.boot = BootId{u64()};
   hello.name = any_text(kNameBytesMax);
   hello.model.bytes = any_bytes<16>();
-  hello.encoding = {any_of(BlockEncoding::Order::kCpuTiled), BlockEncoding::Dtype::kBf16,
+  hello.encoding = {any_of(BlockEncoding::Order::kCpuTiled), any_of(KvDtype::kInt8),
                     NumericsClass{*arbitrary<uint16_t>()}};
   hello.control_endpoint = any_text(kEndpointBytesMax);
   for (const char byte : any_text(kEndpointBytesMax)) hello.bulk_endpoint.push_back(static_cast<std::byte>(byte));
