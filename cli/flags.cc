@@ -67,7 +67,8 @@ void add_engine(CLI::App& command, Options& options) {
       ->capture_default_str();
   command
       .add_option("--activations", options.activations,
-                  "What products with quantised weights take: bf16, or int8: faster, less exact; all nodes alike")
+                  "What products with quantised weights take: bf16, or int8: faster, less exact; nodes that "
+                  "differ share no cached blocks")
       ->check(CLI::IsMember({"bf16", "int8"}))
       ->capture_default_str();
   command

@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <memory>
 
-#include "cli/local_model.h"
 #include "cli/precision.h"
 #include "cli/value_or_throw.h"
 #include "common/check.h"

@@ -21,8 +21,11 @@ std::unique_ptr<Backend> make_backend(const BackendConfig& config) {
   const auto chosen =
       std::find_if(levels.begin(), levels.end(), [&](const cpu::IsaLevel& level) { return level.name == config.isa; });
   if (config.isa != "auto" && chosen == levels.end()) {
-    throw SetupError(fmt::format("--isa {}: this machine has {} (or auto)", config.isa,
-                                 fmt::join(available_isa_levels(config.precision), ", ")));
+    throw SetupError(fmt::format("--isa {}: this machine has {} (or auto){}", config.isa,
+                                 fmt::join(available_isa_levels(config.precision), ", "),
+                                 config.precision.activations == Activations::kInt8
+                                     ? "; --activations int8 needs VNNI for AVX-512"
+                                     : ""));
   }
   if (config.threads > kBackendThreadsMax)
     throw SetupError(fmt::format("--threads {}: at most {} are supported", config.threads, kBackendThreadsMax));

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,6 +13,8 @@
 namespace spillway {
 
 inline constexpr uint32_t kBackendThreadsMax = 256;
+
+inline constexpr size_t kInt8ScratchBytes = size_t{4} << 20;  // of a backend with int8 activations
 
 struct BackendConfig {
   std::string isa = "auto";  // auto, scalar, avx2, avx512bf16

@@ -34,7 +34,8 @@ struct SyntheticModel {
   // Depends on the parameters too, and on the history where they look back; never a token biased by -infinity.
   static TokenId sample(uint64_t digest, const SampleRow& row);
 
-  size_t row_bytes() const { return size_t{layout.kv_heads} * layout.head_dim * 2; }  // of K; of V as many
+  // Of K; of V as many.
+  size_t row_bytes() const { return size_t{layout.kv_heads} * layout.head_dim * layout.value_bytes(); }
 };
 
 struct ReferenceAnswer {

@@ -95,6 +95,7 @@ def highest(args, name, start_server):
     while bisections < BISECTIONS and rate <= HIGHEST_RATE:
         run = measure(args, start_server, rate, args.seed)
         show(name, run)
+        args.runs.append({"server": name, **run})
         if run["share"] >= WITHIN_SHARE:
             low = rate
         else:
@@ -160,7 +161,8 @@ def servers_of(args):
 
 def main():
     args = arguments()
-    report = {"command": " ".join(["bench/peers/served.py", *sys.argv[1:]]), "requests": args.requests, "runs": []}
+    args.runs = []
+    report = {"command": " ".join(["bench/peers/served.py", *sys.argv[1:]]), "requests": args.requests, "runs": args.runs}
     with tempfile.TemporaryDirectory() as folder:
         args.tokenizer = tokenizer(args, pathlib.Path(folder))
         servers = servers_of(args)
@@ -179,7 +181,7 @@ def main():
                 for repetition in range(args.repetitions):
                     for name, start in servers.items():
                         run = measure(args, start, rate, args.seed + repetition)
-                        report["runs"].append({"server": name, **run})
+                        args.runs.append({"server": name, **run})
                         show(name, run)
     print(f"took {(time.monotonic() - started) / 60:.0f} minutes", file=sys.stderr)
     if args.json:

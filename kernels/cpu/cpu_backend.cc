@@ -11,6 +11,7 @@
 #include "common/check.h"
 #include "common/memory.h"
 #include "kernels/cpu/cpu_features.h"
+#include "kernels/make_backend.h"
 #include "kernels/numerics.h"
 
 namespace spillway::cpu {
@@ -18,7 +19,7 @@ namespace {
 
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
-constexpr size_t kActivationBlocks = (size_t{4} << 20) / sizeof(ActivationBlock);
+constexpr size_t kActivationBlocks = kInt8ScratchBytes / sizeof(ActivationBlock);
 
 constexpr IsaLevel kLevels[] = {
     {.name = "scalar",

@@ -23,7 +23,8 @@ void CpuBackend::gemm(const GemmArgs& args) {
   if (precision_.activations == Activations::kInt8 && args.weight->format != static_cast<uint8_t>(PanelFormat::kBf16)) {
     const uint32_t row_blocks = depth / ActivationBlock::kValues;
     CHECK(depth % ActivationBlock::kValues == 0 && row_blocks <= activation_blocks_.size());
-    const auto rows_at_once = static_cast<uint32_t>(activation_blocks_.size() / row_blocks);
+    auto rows_at_once = static_cast<uint32_t>(activation_blocks_.size() / row_blocks);
+    if (rows_at_once > kPanelRowsMax) rows_at_once -= rows_at_once % kPanelRowsMax;  // no pass for a few rows
     for (uint32_t row = 0; row < rows; row += rows_at_once) {
       const uint32_t count = std::min(rows_at_once, rows - row);
       quantise(args.a.as<uint16_t>() + size_t{row} * depth, count * row_blocks);

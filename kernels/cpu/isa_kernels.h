@@ -101,7 +101,8 @@ struct AttentionFold {
 //   sum = fma(x.scale, fma(d, dot + kDotOffset, fma(m, x.sum, -kDotOffset * d)), sum)
 // (of blocks of 16 values: x.half_sums). dot + kDotOffset is exact as well: the float whose bits are those of
 // kDotOffset plus dot, so that a sum of integers that starts there needs no conversion. It cancels but for one rounding
-// of at most 0.75 |d|, where a step of one code is worth up to 255 |d|. REQUIRES depth a multiple of 32.
+// of half an f32 step of the inner sum, where a step of one code is worth up to 255 |d|. REQUIRES depth a multiple of
+// 32.
 inline constexpr float kDotOffset = 12582912;  // 1.5 * 2^23: |dot| <= 32 * 255 * 127 stays where floats are integers
 inline constexpr int32_t kDotOffsetBits = 0x4b400000;
 

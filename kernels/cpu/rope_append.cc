@@ -65,7 +65,7 @@ struct TokenPlace {
 
 // max |x| / 127, which is 0 where it would be denormal too; NaN where a value is not finite, so that all that reads the
 // row becomes NaN. Values are compared as bits: NaN above infinity above all others.
-float scale_of(const float* values, uint32_t count) {
+float row_scale(const float* values, uint32_t count) {
   constexpr uint32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000;
   uint32_t highest = 0;
   for (uint32_t i = 0; i < count; ++i) highest = std::max(highest, std::bit_cast<uint32_t>(values[i]) & kMagnitude);
@@ -73,23 +73,24 @@ float scale_of(const float* values, uint32_t count) {
 }
 
 // value / scale, to nearest even: the sum's last bits count ones. 0 where the scale is 0 or NaN.
-int8_t code_of(float value, float scale) {
+int8_t row_code(float value, float scale) {
   constexpr float kOnes = 0x1.8p23f;
   return scale > 0 ? static_cast<int8_t>(std::bit_cast<uint32_t>(value / scale + kOnes)) : int8_t{0};
 }
 
-// One head's K or V as the layout has it: value `dim` at element index(dim) of `out`, for int8 with its scale.
+// One head's K or V as the layout has it: value `dim` at element index(dim) of `out`, for int8 with scales[scale].
 template <class Index>
-void store_head(const KvLayout& layout, const float* values, const Index& index, std::byte* out, float* scale) {
+void store_head(const KvLayout& layout, const float* values, const Index& index, std::byte* out, float* scales,
+                size_t scale) {
   switch (layout.dtype) {
     case KvDtype::kBf16:
       for (uint32_t dim = 0; dim < layout.head_dim; ++dim)
         reinterpret_cast<uint16_t*>(out)[index(dim)] = bf16_from_f32(values[dim]);
       return;
     case KvDtype::kInt8:
-      *scale = scale_of(values, layout.head_dim);
+      scales[scale] = row_scale(values, layout.head_dim);
       for (uint32_t dim = 0; dim < layout.head_dim; ++dim)
-        reinterpret_cast<int8_t*>(out)[index(dim)] = code_of(values[dim], *scale);
+        reinterpret_cast<int8_t*>(out)[index(dim)] = row_code(values[dim], scales[scale]);
   }
 }
 
@@ -105,8 +106,8 @@ void append_k(const float* k, HeadFinish finish, const float* angles, const Toke
       turned[dim + 1] = rotated(values + dim, angles + dim, 1);
     }
     store_head(
-        layout, turned, [&](uint32_t dim) { return tile.k_index(head, place.token, dim); }, place.part,
-        scales + tile.scale_index(head, place.token));
+        layout, turned, [&](uint32_t dim) { return tile.k_index(head, place.token, dim); }, place.part, scales,
+        tile.scale_index(head, place.token));
     if (finish.bias != nullptr) finish.bias += layout.head_dim;
   }
 }
@@ -120,7 +121,7 @@ void append_v(const float* v, HeadFinish finish, const TokenPlace& place) {
     store_head(
         layout, finished(v, finish, layout.head_dim, buffer),
         [&](uint32_t dim) { return tile.v_index(head, place.token, dim); }, place.part + layout.k_bytes(),
-        scales + tile.scale_index(head, place.token));
+        scales, tile.scale_index(head, place.token));
     if (finish.bias != nullptr) finish.bias += layout.head_dim;
   }
 }

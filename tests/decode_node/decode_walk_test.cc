@@ -175,6 +175,21 @@ TEST(DecodeWalk, BlocksOfAnotherNumericsClassAreUsedButNotShared) {
   EXPECT_EQ(d.cache.counts().cached, 0u);
 }
 
+TEST(DecodeWalk, PartsOfAnotherKvDtypeAreRefusedByName) {
+  DecodeScript d;
+  d.connect_gateway();
+  Hello other = hello(Role::kPrefill, kPrefillBoot);
+  other.encoding.dtype = KvDtype::kInt8;
+  d.on(PeerUp{kPrefillPeer, other});
+  d.reserve(128);
+  EXPECT_TRUE(d.sent<Grant>().empty());
+  ASSERT_FALSE(d.sent<Failed>().empty());
+  EXPECT_EQ(d.sent<Failed>()[0].second.code, ErrorCode::kUnsupported);
+  EXPECT_NE(d.sent<Failed>()[0].second.detail.find("int8"), std::string::npos);
+  d.answer_closes();
+  EXPECT_TRUE(d.empty());
+}
+
 TEST(DecodeWalk, AnEndAtTokenZeroReleasesWithoutAStep) {
   DecodeScript d;
   d.connect();

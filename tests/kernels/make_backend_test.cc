@@ -20,6 +20,8 @@ std::string error_of(const auto& body) {
 
 TEST_P(MakeBackendTest, NamesItsLevelAndPrecision) {
   EXPECT_EQ(make()->name(), "cpu/" + GetParam());
+  EXPECT_EQ(make_backend({.isa = GetParam(), .threads = 1, .precision = {.kv = KvDtype::kInt8}})->name(),
+            "cpu/" + GetParam() + " kv8");
   if (const auto levels = available_isa_levels({Activations::kInt8}); std::ranges::count(levels, GetParam()) > 0) {
     EXPECT_EQ(make_backend({.isa = GetParam(), .threads = 1, .precision = {Activations::kInt8}})->name(),
               "cpu/" + GetParam() + " act8");
@@ -62,8 +64,10 @@ TEST(MakeBackend, LevelsAndPrecisionsRoundDifferentlySoTheyAreDifferentClasses) 
     }
   }
   for (const std::string& level : available_isa_levels({Activations::kInt8})) {
-    seen.push_back(make_backend({.isa = level, .threads = 1, .precision = {Activations::kInt8}})->numerics());
-    EXPECT_EQ(std::count(seen.begin(), seen.end(), seen.back()), 1);
+    for (const KvDtype kv : {KvDtype::kBf16, KvDtype::kInt8}) {
+      seen.push_back(make_backend({.isa = level, .threads = 1, .precision = {Activations::kInt8, kv}})->numerics());
+      EXPECT_EQ(std::count(seen.begin(), seen.end(), seen.back()), 1);
+    }
   }
 }
 

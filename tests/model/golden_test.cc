@@ -141,10 +141,13 @@ struct PrecisionLimits {
   double agreement_least, divergence_most;
 };
 constexpr PrecisionLimits kPrecisions[] = {
-    {"bf16", {}, kTop1Agreement, 0},
+    {"bf16", {}, kTop1Agreement, 0},  // of itself from itself
     {"int8 KV", {.kv = KvDtype::kInt8}, 0.97, 0.0025},  // guards, set after 0.9765 and 0.0018 were seen
-    {"int8 activations", {.activations = Activations::kInt8}, 0.94, 7e-3},
-    {"int8 activations and KV", {.activations = Activations::kInt8, .kv = KvDtype::kInt8}, 0.94, 7e-3},
+    {"int8 activations", {.activations = Activations::kInt8}, 0.965, 5e-3},  // 0.9707 and 0.0037 were seen
+    {"int8 activations and KV",
+     {.activations = Activations::kInt8, .kv = KvDtype::kInt8},
+     0.95,
+     7e-3},  // 0.9599 and 0.0051 were seen
 };
 
 TEST_F(Golden, TeacherForcedLossIsWithinTheLimitsOfEachPrecision) {
