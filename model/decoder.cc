@@ -13,7 +13,7 @@ Decoder::Decoder(Backend& backend, const ModelConfig& config, const Weights& wei
       config_(config),
       weights_(weights),
       limits_{.rows_max = rows_max, .logit_rows_max = logit_rows_max, .positions_max = positions_max},
-      activations_(ForwardBuffers::allocate(backend, config, limits_)),
+      buffers_(ForwardBuffers::allocate(backend, config, limits_)),
       step_threads_(backend.threads()) {
   CHECK(rows_max > 0 && logit_rows_max > 0 && logit_rows_max <= rows_max && positions_max > 0);
   CHECK(weights.layers.size() == config.layer_count);
@@ -21,7 +21,7 @@ Decoder::Decoder(Backend& backend, const ModelConfig& config, const Weights& wei
   logit_spans_.reserve(logit_rows_max);
 }
 
-size_t Decoder::activation_bytes(const ModelConfig& config, uint32_t rows_max, uint32_t logit_rows_max,
+size_t Decoder::buffer_bytes(const ModelConfig& config, uint32_t rows_max, uint32_t logit_rows_max,
                                  uint32_t positions_max) {
   return ForwardBuffers(nullptr, config,
                         {.rows_max = rows_max, .logit_rows_max = logit_rows_max, .positions_max = positions_max})
@@ -79,7 +79,7 @@ std::optional<TensorView> Decoder::forward(const TokenBatch& batch, const SlotAr
   const RowRun all_rows{.first = 0, .count = static_cast<uint32_t>(batch.tokens.size())};
   backend_.embed({.tokens = batch.tokens,
                   .table = &weights_.embedding,
-                  .out = row_range(activations_.residual, 0, all_rows.count)});
+                  .out = row_range(buffers_.residual, 0, all_rows.count)});
   for (uint16_t layer = 0; layer < config_.layer_count; ++layer) {
     append(batch, kv, layer);
     gate.after_append(layer);
@@ -98,9 +98,9 @@ std::optional<TensorView> Decoder::forward(const TokenBatch& batch, const SlotAr
 void Decoder::append(const TokenBatch& batch, const SlotArena& kv, uint16_t layer) {
   const LayerWeights& weights = weights_.layers[layer];
   const auto rows = static_cast<uint32_t>(batch.tokens.size());
-  const TensorView normed = row_range(activations_.normed, 0, rows);
-  const TensorView qkv = row_range(activations_.qkv, 0, rows);
-  backend_.rms_norm({.x = row_range(activations_.residual, 0, rows),
+  const TensorView normed = row_range(buffers_.normed, 0, rows);
+  const TensorView qkv = row_range(buffers_.qkv, 0, rows);
+  backend_.rms_norm({.x = row_range(buffers_.residual, 0, rows),
                      .weight = weights.attention_norm,
                      .epsilon = config_.rms_epsilon,
                      .out = normed});
@@ -111,8 +111,8 @@ void Decoder::append(const TokenBatch& batch, const SlotArena& kv, uint16_t laye
                         .layer = layer,
                         .spans = batch.spans,
                         .heads = config_.heads,
-                        .rope_table = activations_.rope_table,
-                        .q_out = row_range(activations_.q, 0, rows),
+                        .rope_table = buffers_.rope_table,
+                        .q_out = row_range(buffers_.q, 0, rows),
                         .bias = weights.qkv_bias,
                         .q_norm = weights.q_norm,
                         .k_norm = weights.k_norm,
@@ -121,22 +121,22 @@ void Decoder::append(const TokenBatch& batch, const SlotArena& kv, uint16_t laye
 
 void Decoder::attend(const TokenBatch& batch, const SlotArena& kv, uint16_t layer, std::span<const TokenSpan> spans) {
   const auto rows = static_cast<uint32_t>(batch.tokens.size());
-  backend_.attention({.q = row_range(activations_.q, 0, rows),
+  backend_.attention({.q = row_range(buffers_.q, 0, rows),
                       .block_table = batch.block_table,
                       .kv = kv,
                       .layer = layer,
                       .spans = spans,
                       .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
-                      .out = row_range(activations_.attended, 0, rows)});
+                      .out = row_range(buffers_.attended, 0, rows)});
 }
 
 // All of a layer that follows attention, for these rows.
 void Decoder::finish_layer(uint16_t layer, const RowRun& run) {
   const LayerWeights& weights = weights_.layers[layer];
-  const TensorView residual = row_range(activations_.residual, run.first, run.count);
-  const TensorView normed = row_range(activations_.normed, run.first, run.count);
-  const TensorView mlp = row_range(activations_.mlp, run.first, run.count);
-  TensorView attended = row_range(activations_.attended, run.first, run.count);
+  const TensorView residual = row_range(buffers_.residual, run.first, run.count);
+  const TensorView normed = row_range(buffers_.normed, run.first, run.count);
+  const TensorView mlp = row_range(buffers_.mlp, run.first, run.count);
+  TensorView attended = row_range(buffers_.attended, run.first, run.count);
   attended.shape = {run.count, config_.attention_features(), 1};  // heads side by side
   backend_.gemm({.a = attended, .weight = &weights.attention_out, .epilogue = Epilogue::kAddResidual, .out = residual});
   backend_.rms_norm({.x = residual, .weight = weights.mlp_norm, .epsilon = config_.rms_epsilon, .out = normed});
@@ -152,15 +152,15 @@ TensorView Decoder::logits_from(uint32_t first) {
     const uint32_t taken = std::min(run.count - skipped, limits_.logit_rows_max - rows);
     passed += run.count;
     if (taken == 0) continue;
-    backend_.rms_norm({.x = row_range(activations_.residual, run.first + skipped, taken),
+    backend_.rms_norm({.x = row_range(buffers_.residual, run.first + skipped, taken),
                        .weight = weights_.final_norm,
                        .epsilon = config_.rms_epsilon,
-                       .out = row_range(activations_.final_normed, rows, taken)});
+                       .out = row_range(buffers_.final_normed, rows, taken)});
     rows += taken;
   }
-  const TensorView logits = row_range(activations_.logits, 0, rows);
+  const TensorView logits = row_range(buffers_.logits, 0, rows);
   if (rows > 0)
-    backend_.gemm({.a = row_range(activations_.final_normed, 0, rows),
+    backend_.gemm({.a = row_range(buffers_.final_normed, 0, rows),
                    .weight = &weights_.classifier,
                    .epilogue = Epilogue::kNone,
                    .out = logits});

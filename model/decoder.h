@@ -9,7 +9,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/backend.h"
-#include "model/activations.h"
+#include "model/forward_buffers.h"
 #include "model/layer_gate.h"
 #include "model/model_config.h"
 #include "model/step_threads.h"
@@ -56,7 +56,7 @@ class Decoder {
   uint32_t logit_rows_max() const { return limits_.logit_rows_max; }
   uint32_t positions_max() const { return limits_.positions_max; }
 
-  static size_t activation_bytes(const ModelConfig& config, uint32_t rows_max, uint32_t logit_rows_max,
+  static size_t buffer_bytes(const ModelConfig& config, uint32_t rows_max, uint32_t logit_rows_max,
                                  uint32_t positions_max);
 
  private:
@@ -73,7 +73,7 @@ class Decoder {
   const ModelConfig config_;
   const Weights& weights_;
   const ForwardLimits limits_;
-  const ForwardBuffers activations_;
+  const ForwardBuffers buffers_;
   StepThreads step_threads_;
   // Of the batch at hand: rows that need logits as runs, and as spans for the last layer's attention.
   std::vector<RowRun> logit_runs_;

@@ -1,4 +1,4 @@
-#include "model/activations.h"
+#include "model/forward_buffers.h"
 
 #include "common/check.h"
 #include "kernels/rope_table.h"
@@ -54,10 +54,10 @@ ForwardBuffers::ForwardBuffers(std::byte* base, const ModelConfig& config, const
 
 ForwardBuffers ForwardBuffers::allocate(Backend& backend, const ModelConfig& config, const ForwardLimits& limits) {
   const size_t bytes = ForwardBuffers(nullptr, config, limits).bytes;
-  const ForwardBuffers activations(backend.allocate(bytes).data(), config, limits);
+  const ForwardBuffers buffers(backend.allocate(bytes).data(), config, limits);
   fill_rope_table(config.rope, config.head_dim,
-                  {activations.rope_table.as<float>(), size_t{limits.positions_max} * config.head_dim});
-  return activations;
+                  {buffers.rope_table.as<float>(), size_t{limits.positions_max} * config.head_dim});
+  return buffers;
 }
 
 TensorView row_range(const TensorView& view, uint32_t first, uint32_t count) {
