@@ -225,7 +225,7 @@ def packs(one, folder):
 
 
 def computes_its_canary(one, folder):
-    return "memory: weights" in one.log_text()
+    return "memory: packed weights" in one.log_text()
 
 
 def a_gateway_that_loads_is_stopped():
@@ -260,7 +260,7 @@ def packs_for_all(one, folder):
 
 
 def has_nodes_that_load(one, folder):
-    return all(f"[{name}] memory: weights" in one.log_text() for name in ("prefill 0", "decode 0"))
+    return all(f"[{name}] memory: packed weights" in one.log_text() for name in ("prefill 0", "decode 0"))
 
 
 def a_lost_reader_of_the_log_ends_nobody():
