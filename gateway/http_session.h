@@ -76,8 +76,8 @@ class HttpSession {
   AnswerHead answer_head(const ApiRequest& request) const;
 
   void give_up(std::string_view why);  // leave(), of a client that does not take what it is sent
-  // The parse pool is for a while this session's, as soon as it is its tenant's turn. They give nothing where the
-  // client is gone or the turn did not come in time.
+  // While a Turn lasts the parse pool works for this session: as soon as its tenant's turn comes. They give nothing
+  // where the client is gone or the turn did not come in time.
   class Turn;
   boost::asio::awaitable<bool> turn_begins();
   static ApiError turn_did_not_come();

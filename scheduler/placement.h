@@ -23,7 +23,7 @@ struct NodeView {  // as last announced, corrected by what was sent to it since;
   uint32_t cached_tokens = 0;                // of this prompt, probably
   // Free as well, but other gateways' to promise.
   uint32_t blocks_of_others = 0, sequences_of_others = 0;
-  bool has_enough = false;  // prompts of ours, for now: more room there would not help
+  bool has_enough = false;  // as many prompts of ours as it can work on: more room there would not help
 };
 // Tokens that a node makes room for before it begins.
 inline uint64_t tokens_at_first(uint32_t prompt_tokens, uint32_t output_tokens_max, uint32_t growth_margin) {
