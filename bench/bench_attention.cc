@@ -1,6 +1,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <string>
@@ -32,7 +33,11 @@ void attention(benchmark::State& state, const std::string& isa) {
   const auto fill = [&](std::span<uint16_t> values) {
     for (uint16_t& value : values) value = bf16_from_f32(static_cast<float>(random()) * 0x1p-31f - 1.0f);
   };
-  fill({reinterpret_cast<uint16_t*>(memory.data()), memory.size() / 2});  // int8: whatever codes and scales that makes
+  const size_t pattern = std::min(memory.size(), size_t{1} << 20);  // drawn once: what the values are does not matter
+  fill({reinterpret_cast<uint16_t*>(memory.data()), pattern / 2});  // int8: whatever codes and scales that makes
+  for (size_t at = pattern; at < memory.size(); at += pattern) {
+    std::memcpy(&memory[at], memory.data(), std::min(pattern, memory.size() - at));
+  }
   std::vector<uint16_t> q(size_t{sequences} * rows * heads * 64), out(q.size());
   fill(q);
   std::vector<uint32_t> table(slots / (blocks * sequences) * blocks * sequences);

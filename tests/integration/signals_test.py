@@ -178,8 +178,10 @@ def ends_at_once_with_its_request(pool, name):
     is_left_out(gateway, name)
     leaving.process.send_signal(signal.SIGINT)
     ends(leaving, 3, AT_ONCE_S)
-    told = [stream.read() for stream in streams]
-    assert sorted(name in (error or "") for _, error in told) == [False, True], told
+    errors = [error for _, error in (stream.read() for stream in streams) if error]
+    assert len(errors) == 1, errors
+    # Either the gateway misses the node first, or the decode node the link from it.
+    assert name in errors[0] or "the bulk link from the prefill node broke" in errors[0], errors
 
 
 def a_second_signal_ends_a_prefill_node_at_once(pool):
