@@ -19,16 +19,13 @@ namespace {
 
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
-constexpr size_t kActivationBlocks = kInt8ScratchBytes / sizeof(ActivationBlock);
-
 constexpr IsaLevel kLevels[] = {
     {.name = "scalar",
      .backend_name = "cpu/scalar",
      .numerics = {{kNumericsCpuScalarRev2, kNumericsCpuScalarKv8},
                   {kNumericsCpuScalarAct8, kNumericsCpuScalarAct8Kv8}},
      .gemm_panel = gemm_panel_scalar,
-     .quantise = quantise_scalar,
-     .gemm_panel_int8 = gemm_panel_int8_scalar,
+     .codes = {{.gemm_panel = gemm_panel_scalar}, {sizeof(ActivationBlock), quantise_scalar, gemm_panel_int8_scalar}},
      .attention_fold = attention_fold_scalar,
      .widen_codes = widen_codes_scalar},
     {.name = "avx2",
@@ -36,17 +33,16 @@ constexpr IsaLevel kLevels[] = {
      .numerics = {{kNumericsCpuAvx2Rev2, kNumericsCpuAvx2Kv8},
                   {kNumericsCpuAvx2Act8, kNumericsCpuAvx2Act8Kv8}},
      .gemm_panel = gemm_panel_avx2,
-     .quantise = quantise_avx2,
-     .gemm_panel_int8 = gemm_panel_int8_avx2,
+     .codes = {{.gemm_panel = gemm_panel_avx2}, {sizeof(ActivationBlock), quantise_avx2, gemm_panel_int8_avx2}},
      .attention_fold = attention_fold_avx2,
      .widen_codes = widen_codes_avx2},
     {.name = "avx512bf16",
      .backend_name = "cpu/avx512bf16",
-     .numerics = {{kNumericsCpuAvx512Bf16Rev1, kNumericsCpuAvx512Bf16Kv8},
+     .numerics = {{kNumericsCpuAvx512Bf16Rev2, kNumericsCpuAvx512Bf16Rev2Kv8},
                   {kNumericsCpuAvx512Bf16Act8, kNumericsCpuAvx512Bf16Act8Kv8}},
      .gemm_panel = gemm_panel_avx512,
-     .quantise = quantise_avx512,
-     .gemm_panel_int8 = gemm_panel_int8_avx512,
+     .codes = {{sizeof(PairBlock), pair_up_avx512, gemm_panel_codes_avx512},
+               {sizeof(ActivationBlock), quantise_avx512, gemm_panel_int8_avx512}},
      .attention_fold = attention_fold_avx512,
      .widen_codes = widen_codes_avx512},
 };
@@ -76,7 +72,8 @@ CpuBackend::CpuBackend(const IsaLevel& isa, const Precision& precision, uint32_t
       scratch_(threads),
       shared_tiles_(threads),
       panel_scratch_(threads),
-      activation_blocks_(precision.activations == Activations::kInt8 ? kActivationBlocks : 0) {}
+      codes_(isa.codes[static_cast<size_t>(precision.activations)]),
+      prepared_(codes_.block_bytes > 0 ? kActivationScratchBytes : 0) {}
 
 CpuBackend::~CpuBackend() {
   for (const std::span<std::byte> mapping : mappings_) ::munmap(mapping.data(), mapping.size());

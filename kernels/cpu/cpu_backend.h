@@ -13,13 +13,20 @@
 
 namespace spillway::cpu {
 
+// Products with panels of codes. `prepare` makes of every 32 values of `a` a block of block_bytes, which the product
+// takes; 0: it takes `a` as it is.
+struct CodesProduct {
+  size_t block_bytes = 0;
+  void (*prepare)(const uint16_t* values, size_t count, void* blocks) = nullptr;
+  void (*gemm_panel)(const GemmPanel&) = nullptr;
+};
+
 // What differs between ISA levels: the inner bodies, and so the rounding.
 struct IsaLevel {
-  std::string_view name, backend_name;  // "scalar", "cpu/scalar"
-  NumericsClass numerics[2][2]{};       // by Activations, then KvDtype
-  void (*gemm_panel)(const GemmPanel&) = nullptr;
-  void (*quantise)(const uint16_t* values, size_t count, ActivationBlock* out) = nullptr;
-  void (*gemm_panel_int8)(const GemmPanel&) = nullptr;
+  std::string_view name, backend_name;             // "scalar", "cpu/scalar"
+  NumericsClass numerics[2][2]{};                  // by Activations, then KvDtype
+  void (*gemm_panel)(const GemmPanel&) = nullptr;  // of PanelFormat::kBf16
+  CodesProduct codes[2]{};                         // by Activations
   void (*attention_fold)(const AttentionFold&) = nullptr;
   void (*widen_codes)(const CodesToWiden&) = nullptr;
 };
@@ -63,8 +70,8 @@ class CpuBackend final : public Backend {
   void sample(const SampleArgs& args) override;
 
  private:
-  void quantise(const uint16_t* values, uint32_t blocks);
-  void multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, const ActivationBlock* blocks);
+  void prepare(const uint16_t* values, uint32_t blocks);
+  void multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, bool prepared);
 
   const IsaLevel isa_;
   const Precision precision_;
@@ -77,8 +84,9 @@ class CpuBackend final : public Backend {
   struct alignas(64) PanelScratch {
     std::byte bytes[kPanelScratchBytes];
   };
-  std::vector<PanelScratch> panel_scratch_;         // one per thread
-  std::vector<ActivationBlock> activation_blocks_;  // of as many rows of a product as fit; none with kBf16
+  std::vector<PanelScratch> panel_scratch_;  // one per thread
+  const CodesProduct codes_;
+  std::vector<std::byte> prepared_;  // blocks of as many rows of a product as fit; none where it takes none
 };
 
 }  // namespace spillway::cpu
