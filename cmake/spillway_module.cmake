@@ -58,7 +58,7 @@ function(spillway_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  if(SPILLWAY_SANITIZE)  # several times slower, and every ISA level of the machine runs
+  if(SPILLWAY_SANITIZE OR CMAKE_CROSSCOMPILING)  # several times slower (under qemu; with every ISA level of the machine)
     math(EXPR ARG_TIMEOUT "4 * ${ARG_TIMEOUT}")
   endif()
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})

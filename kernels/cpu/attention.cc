@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/exp2.h"
 #include "kernels/cpu/kv_tile.h"
+#include "kernels/cpu/processor.h"
 
 namespace spillway::cpu {
 namespace {

@@ -5,12 +5,10 @@
 
 #include <cerrno>
 #include <cstring>
-#include <iterator>
 #include <limits>
 
 #include "common/check.h"
 #include "common/memory.h"
-#include "kernels/cpu/cpu_features.h"
 #include "kernels/make_backend.h"
 #include "kernels/numerics.h"
 
@@ -18,34 +16,6 @@ namespace spillway::cpu {
 namespace {
 
 constexpr size_t kHugePageBytes = size_t{2} << 20;
-
-constexpr IsaLevel kLevels[] = {
-    {.name = "scalar",
-     .backend_name = "cpu/scalar",
-     .numerics = {{kNumericsCpuScalarRev2, kNumericsCpuScalarKv8},
-                  {kNumericsCpuScalarAct8, kNumericsCpuScalarAct8Kv8}},
-     .gemm_panel = gemm_panel_scalar,
-     .codes = {{.gemm_panel = gemm_panel_scalar}, {sizeof(ActivationBlock), quantise_scalar, gemm_panel_int8_scalar}},
-     .attention_fold = attention_fold_scalar,
-     .widen_codes = widen_codes_scalar},
-    {.name = "avx2",
-     .backend_name = "cpu/avx2",
-     .numerics = {{kNumericsCpuAvx2Rev2, kNumericsCpuAvx2Kv8},
-                  {kNumericsCpuAvx2Act8, kNumericsCpuAvx2Act8Kv8}},
-     .gemm_panel = gemm_panel_avx2,
-     .codes = {{.gemm_panel = gemm_panel_avx2}, {sizeof(ActivationBlock), quantise_avx2, gemm_panel_int8_avx2}},
-     .attention_fold = attention_fold_avx2,
-     .widen_codes = widen_codes_avx2},
-    {.name = "avx512bf16",
-     .backend_name = "cpu/avx512bf16",
-     .numerics = {{kNumericsCpuAvx512Bf16Rev2, kNumericsCpuAvx512Bf16Rev2Kv8},
-                  {kNumericsCpuAvx512Bf16Act8, kNumericsCpuAvx512Bf16Act8Kv8}},
-     .gemm_panel = gemm_panel_avx512,
-     .codes = {{sizeof(PairBlock), pair_up_avx512, gemm_panel_codes_avx512},
-               {sizeof(ActivationBlock), quantise_avx512, gemm_panel_int8_avx512}},
-     .attention_fold = attention_fold_avx512,
-     .widen_codes = widen_codes_avx512},
-};
 
 [[noreturn]] void throw_no_memory(size_t bytes, size_t available, const char* cause) {
   throw SetupError(
@@ -55,13 +25,6 @@ constexpr IsaLevel kLevels[] = {
 }
 
 }  // namespace
-
-std::span<const IsaLevel> available_levels(const Precision& precision) {
-  // A prefix of the table: AVX-512 comes only with AVX2, FMA and F16C below it.
-  const bool avx512 = has_avx512_bf16() && (precision.activations == Activations::kBf16 || has_avx512_vnni());
-  const size_t count = !has_avx2() ? 1 : !avx512 ? 2 : std::size(kLevels);
-  return std::span<const IsaLevel>(kLevels).first(count);
-}
 
 CpuBackend::CpuBackend(const IsaLevel& isa, const Precision& precision, uint32_t threads, const CpuList& cpus)
     : isa_(isa),

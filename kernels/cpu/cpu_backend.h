@@ -8,31 +8,11 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/attention_tile.h"
 #include "kernels/cpu/isa_kernels.h"
+#include "kernels/cpu/isa_level.h"
 #include "kernels/cpu/worker_pool.h"
 #include "kernels/numerics.h"
 
 namespace spillway::cpu {
-
-// Products with panels of codes. `prepare` makes of every 32 values of `a` a block of block_bytes, which the product
-// takes; 0: it takes `a` as it is.
-struct CodesProduct {
-  size_t block_bytes = 0;
-  void (*prepare)(const uint16_t* values, size_t count, void* blocks) = nullptr;
-  void (*gemm_panel)(const GemmPanel&) = nullptr;
-};
-
-// What differs between ISA levels: the inner bodies, and so the rounding.
-struct IsaLevel {
-  std::string_view name, backend_name;             // "scalar", "cpu/scalar"
-  NumericsClass numerics[2][2]{};                  // by Activations, then KvDtype
-  void (*gemm_panel)(const GemmPanel&) = nullptr;  // of PanelFormat::kBf16
-  CodesProduct codes[2]{};                         // by Activations
-  void (*attention_fold)(const AttentionFold&) = nullptr;
-  void (*widen_codes)(const CodesToWiden&) = nullptr;
-};
-
-// Levels that this machine can run with this precision, slowest first. Never empty.
-std::span<const IsaLevel> available_levels(const Precision& precision);
 
 // The reference backend. Owned by the compute thread, which takes part in every operation beside `threads` - 1 workers.
 // KV parts are in encoding cpu_tiled (kernels/cpu/kv_tile.h). Shapes: head_dim even, up to 256; heads / kv_heads up to

@@ -1,6 +1,7 @@
 #include "common/check.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/dequantize.h"
+#include "kernels/cpu/processor.h"
 
 namespace spillway::cpu {
 

@@ -3,6 +3,7 @@
 #include "common/check.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/cpu/processor.h"
 
 namespace spillway::cpu {
 namespace {

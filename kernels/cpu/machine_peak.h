@@ -11,7 +11,7 @@ namespace spillway {
 struct MachinePeak {
   double bf16_flops_per_s = 0;  // vdpbf16ps from registers; 0 where the machine has no such instruction
   double int8_ops_per_s = 0;    // vpdpbusd, likewise; a product and a sum are two operations, as of floats
-  double f32_flops_per_s = 0;   // fused multiply-add at the widest vectors of the machine, from registers
+  double f32_flops_per_s = 0;   // multiply-adds at the widest vectors known of the machine (machine_loops.h)
   double read_bytes_per_s = 0;  // measure_read_bandwidth of more than the last cache holds
 
   // What products of such activations are set against: f32 where the machine cannot multiply these.

@@ -10,6 +10,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/dequantize.h"
 #include "kernels/cpu/packed_weight.h"
+#include "kernels/cpu/processor.h"
 
 namespace spillway::cpu {
 namespace {

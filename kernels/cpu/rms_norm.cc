@@ -1,6 +1,7 @@
 #include "common/check.h"
 #include "kernels/bf16.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/processor.h"
 #include "kernels/cpu/rms_scale.h"
 
 namespace spillway::cpu {

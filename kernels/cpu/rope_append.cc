@@ -7,6 +7,7 @@
 #include "kernels/bf16.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/kv_tile.h"
+#include "kernels/cpu/processor.h"
 #include "kernels/cpu/rms_scale.h"
 
 namespace spillway::cpu {
@@ -120,8 +121,8 @@ void append_v(const float* v, HeadFinish finish, const TokenPlace& place) {
   for (uint32_t head = 0; head < layout.kv_heads; ++head, v += layout.head_dim) {
     store_head(
         layout, finished(v, finish, layout.head_dim, buffer),
-        [&](uint32_t dim) { return tile.v_index(head, place.token, dim); }, place.part + layout.k_bytes(),
-        scales, tile.scale_index(head, place.token));
+        [&](uint32_t dim) { return tile.v_index(head, place.token, dim); }, place.part + layout.k_bytes(), scales,
+        tile.scale_index(head, place.token));
     if (finish.bias != nullptr) finish.bias += layout.head_dim;
   }
 }

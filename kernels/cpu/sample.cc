@@ -11,6 +11,7 @@
 #include "common/check.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/philox.h"
+#include "kernels/cpu/processor.h"
 
 namespace spillway::cpu {
 namespace {

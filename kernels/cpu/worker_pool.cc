@@ -1,28 +1,24 @@
 #include "kernels/cpu/worker_pool.h"
 
 #include <fmt/format.h>
-#include <xmmintrin.h>
 
 #include <algorithm>
 #include <system_error>
 
 #include "common/check.h"
 #include "common/cores.h"
+#include "kernels/cpu/processor.h"
 
 namespace spillway::cpu {
 namespace {
 
 constexpr uint64_t kOpen = uint64_t{1} << 31;
 constexpr uint64_t kInside = kOpen - 1;
-constexpr uint32_t kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;  // MXCSR
 constexpr Duration kPatienceMost = std::chrono::microseconds(50), kPatienceLeast = std::chrono::microseconds(2);
 
 uint64_t loop_of(uint64_t gate) { return gate >> 32; }
 
 }  // namespace
-
-FlushDenormals::FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | kFlushToZero | kDenormalsAreZero); }
-FlushDenormals::~FlushDenormals() { _mm_setcsr(saved_); }
 
 // The clock is read only now and then: it costs as much as a poll.
 template <class Ready>
@@ -32,7 +28,7 @@ bool WorkerPool::Patience::look_for(const Ready& ready) {
   const TimePoint end = steady_now() + now;
   do {
     for (int i = 0; i < 32; ++i) {
-      _mm_pause();
+      pause_before_next_look();
       if (!ready()) continue;
       now = std::min(most, now * 2);
       return true;

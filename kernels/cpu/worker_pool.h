@@ -13,19 +13,6 @@
 
 namespace spillway::cpu {
 
-// Sets flush-to-zero and denormals-are-zero for this thread and puts the old mode back: every operation and every
-// worker computes in this mode, so a result does not depend on the thread that computed it.
-class FlushDenormals {
- public:
-  FlushDenormals();
-  ~FlushDenormals();
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  uint32_t saved_;
-};
-
 // Threads that share the iterations of a loop. One owner thread calls parallel_for and takes part; with one thread no
 // other exists. After a loop workers look for the next one for a few microseconds (the next operation of a forward pass
 // comes that soon), then park. How long each looks it learns: it is halved when nothing came and doubled when something

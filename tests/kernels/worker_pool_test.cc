@@ -18,6 +18,7 @@
 
 #include "common/check.h"
 #include "common/cpu_list.h"
+#include "kernels/cpu/processor.h"
 
 namespace spillway::cpu {
 namespace {
