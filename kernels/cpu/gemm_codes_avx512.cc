@@ -4,7 +4,7 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr uint32_t kCodesChunk = 256;  // depth that is worked on at once: its pairs stay in L1
+constexpr uint32_t kCodesChunk = 128;  // depth that is worked on at once: its pairs stay in L1
 constexpr uint32_t kEight = 8;         // values that are unpacked together, as four pairs
 
 // Up to so many rows take codes where they come apart, and up to so many times: 4 bits come apart quickly.
