@@ -55,14 +55,13 @@ MemoryPlan plan_memory(const PlannedModel& model, uint32_t rows, uint32_t sequen
                        uint64_t kv_bytes) {
   return {{{"packed weights", model.weight_bytes},
            {"KV blocks", kv_bytes},
-           {"buffers of a step", Decoder::buffer_bytes(model.config, rows, sequences, model_len)}}};
+           {"buffers of a step",
+            Decoder::buffer_bytes(model.config, rows, sequences, model_len) + kActivationScratchBytes}}};
 }
 
 MemoryPlan plan_node_memory(const Options& options, const PlannedModel& model, uint32_t peers) {
   MemoryPlan plan = plan_memory(model, options.chunk_tokens + options.max_sequences, options.max_sequences,
                                 effective_model_len(options, model.config), options.device_memory);
-  if (precision_of(options).activations == Activations::kInt8)
-    plan.lines.push_back({"int8 activations", kInt8ScratchBytes});
   plan.lines.push_back({fmt::format("rings to {} peer{}", peers, peers == 1 ? "" : "s"), kRingBytes * peers});
   return plan;
 }

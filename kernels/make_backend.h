@@ -14,7 +14,8 @@ namespace spillway {
 
 inline constexpr uint32_t kBackendThreadsMax = 256;
 
-inline constexpr size_t kInt8ScratchBytes = size_t{4} << 20;  // of a backend with int8 activations
+// That a backend holds at most to bring activations into the form its products take.
+inline constexpr size_t kActivationScratchBytes = size_t{4} << 20;
 
 struct BackendConfig {
   std::string isa = "auto";  // auto, scalar, avx2, avx512bf16

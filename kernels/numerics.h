@@ -6,14 +6,14 @@
 // change need a new id: an old block or peer must never pass for the same class.
 namespace spillway {
 
-// 1 and 3 were cpu/scalar and cpu/avx2 rev 1.
-inline constexpr NumericsClass kNumericsCpuAvx512Bf16Rev1{2};
+// 1, 2 and 3 were cpu/scalar, cpu/avx512bf16 and cpu/avx2 rev 1, 7 was 2 with KvDtype::kInt8.
 inline constexpr NumericsClass kNumericsCpuScalarRev2{4};
 inline constexpr NumericsClass kNumericsCpuAvx2Rev2{5};
+inline constexpr NumericsClass kNumericsCpuAvx512Bf16Rev2{15};
 // With KvDtype::kInt8.
 inline constexpr NumericsClass kNumericsCpuScalarKv8{6};
-inline constexpr NumericsClass kNumericsCpuAvx512Bf16Kv8{7};
 inline constexpr NumericsClass kNumericsCpuAvx2Kv8{8};
+inline constexpr NumericsClass kNumericsCpuAvx512Bf16Rev2Kv8{16};
 // With Activations::kInt8.
 inline constexpr NumericsClass kNumericsCpuScalarAct8{9};
 inline constexpr NumericsClass kNumericsCpuAvx512Bf16Act8{10};

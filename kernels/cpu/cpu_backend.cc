@@ -17,8 +17,6 @@ namespace {
 
 constexpr size_t kHugePageBytes = size_t{2} << 20;
 
-constexpr size_t kActivationBlocks = kInt8ScratchBytes / sizeof(ActivationBlock);
-
 [[noreturn]] void throw_no_memory(size_t bytes, size_t available, const char* cause) {
   throw SetupError(
       fmt::format("cannot allocate memory ({}): {} bytes asked, {} bytes available; lower --device-memory, "
@@ -37,7 +35,8 @@ CpuBackend::CpuBackend(const IsaLevel& isa, const Precision& precision, uint32_t
       scratch_(threads),
       shared_tiles_(threads),
       panel_scratch_(threads),
-      activation_blocks_(precision.activations == Activations::kInt8 ? kActivationBlocks : 0) {}
+      codes_(isa.codes[static_cast<size_t>(precision.activations)]),
+      prepared_(codes_.block_bytes > 0 ? kActivationScratchBytes : 0) {}
 
 CpuBackend::~CpuBackend() {
   for (const std::span<std::byte> mapping : mappings_) ::munmap(mapping.data(), mapping.size());

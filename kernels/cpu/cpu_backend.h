@@ -50,8 +50,8 @@ class CpuBackend final : public Backend {
   void sample(const SampleArgs& args) override;
 
  private:
-  void quantise(const uint16_t* values, uint32_t blocks);
-  void multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, const ActivationBlock* blocks);
+  void prepare(const uint16_t* values, uint32_t blocks);
+  void multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, bool prepared);
 
   const IsaLevel isa_;
   const Precision precision_;
@@ -64,8 +64,9 @@ class CpuBackend final : public Backend {
   struct alignas(64) PanelScratch {
     std::byte bytes[kPanelScratchBytes];
   };
-  std::vector<PanelScratch> panel_scratch_;         // one per thread
-  std::vector<ActivationBlock> activation_blocks_;  // of as many rows of a product as fit; none with kBf16
+  std::vector<PanelScratch> panel_scratch_;  // one per thread
+  const CodesProduct codes_;
+  std::vector<std::byte> prepared_;  // blocks of as many rows of a product as fit; none where it takes none
 };
 
 }  // namespace spillway::cpu

@@ -8,7 +8,9 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr uint32_t kTaskBlocks = 1024;  // that one task quantises
+constexpr uint32_t kTaskBlocks = 1024;  // that one task prepares
+constexpr uint32_t kBlockValues = 32;   // of `a` in one
+static_assert(ActivationBlock::kValues == kBlockValues && PairBlock::kValues == kBlockValues);
 
 }  // namespace
 
@@ -21,34 +23,35 @@ void CpuBackend::gemm(const GemmArgs& args) {
   CHECK(args.out.type == (swiglu ? DataType::kBf16 : DataType::kF32));
   CHECK(args.out.shape[0] == rows && args.out.shape[1] == (swiglu ? args.weight->rows / 2 : args.weight->rows));
   const FlushDenormals flush;
-  if (precision_.activations == Activations::kInt8 && args.weight->format != static_cast<uint8_t>(PanelFormat::kBf16)) {
-    const uint32_t row_blocks = depth / ActivationBlock::kValues;
-    CHECK(depth % ActivationBlock::kValues == 0 && row_blocks <= activation_blocks_.size());
-    auto rows_at_once = static_cast<uint32_t>(activation_blocks_.size() / row_blocks);
+  if (codes_.block_bytes > 0 && args.weight->format != static_cast<uint8_t>(PanelFormat::kBf16)) {
+    const uint32_t row_blocks = depth / kBlockValues;
+    const size_t row_bytes = row_blocks * codes_.block_bytes;
+    CHECK(depth % kBlockValues == 0 && row_bytes <= prepared_.size());
+    auto rows_at_once = static_cast<uint32_t>(prepared_.size() / row_bytes);
     if (rows_at_once > kPanelRowsMax) rows_at_once -= rows_at_once % kPanelRowsMax;  // no pass for a few rows
     for (uint32_t row = 0; row < rows; row += rows_at_once) {
       const uint32_t count = std::min(rows_at_once, rows - row);
-      quantise(args.a.as<uint16_t>() + size_t{row} * depth, count * row_blocks);
-      multiply(args, row, count, activation_blocks_.data());
+      prepare(args.a.as<uint16_t>() + size_t{row} * depth, count * row_blocks);
+      multiply(args, row, count, true);
     }
   } else {
-    multiply(args, 0, rows, nullptr);
+    multiply(args, 0, rows, false);
   }
   counters_.gemm_flops += 2ull * rows * args.weight->rows * depth;
   counters_.weight_bytes += args.weight->bytes;
   if (swiglu) counters_.mlp_rows += rows;
 }
 
-void CpuBackend::quantise(const uint16_t* values, uint32_t blocks) {
+void CpuBackend::prepare(const uint16_t* values, uint32_t blocks) {
   pool_.parallel_for((blocks + kTaskBlocks - 1) / kTaskBlocks, [&](uint32_t task, uint32_t) {
     const size_t first = size_t{task} * kTaskBlocks;
-    isa_.quantise(values + first * ActivationBlock::kValues, std::min<size_t>(kTaskBlocks, blocks - first),
-                  activation_blocks_.data() + first);
+    codes_.prepare(values + first * kBlockValues, std::min<size_t>(kTaskBlocks, blocks - first),
+                   prepared_.data() + first * codes_.block_bytes);
   });
 }
 
-// Rows [row_first, row_first + rows) of the product; `blocks`: these rows of `a` as int8, or nullptr.
-void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, const ActivationBlock* blocks) {
+// Rows [row_first, row_first + rows) of the product; `prepared`: from their blocks.
+void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, bool prepared) {
   const auto format = static_cast<PanelFormat>(args.weight->format);
   const bool swiglu = args.epilogue == Epilogue::kSwiGlu;
   const uint32_t depth = args.weight->cols, width = args.out.shape[1];
@@ -57,14 +60,14 @@ void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t row
   const uint32_t row_tasks = (rows + kPanelRowsMax - 1) / kPanelRowsMax;
   const size_t panel_bytes = layout_of(format).panel_bytes(depth);
   const size_t out_element = swiglu ? sizeof(uint16_t) : sizeof(float);
-  const auto gemm_panel = blocks == nullptr ? isa_.gemm_panel : isa_.gemm_panel_int8;
+  const auto gemm_panel = format == PanelFormat::kBf16 ? isa_.gemm_panel : codes_.gemm_panel;
   // Panel by panel: neighbours in time share a panel. Never a split of K.
   pool_.parallel_for(panels * row_tasks, [&](uint32_t task, uint32_t thread) {
     const uint32_t panel = task / row_tasks, row = task % row_tasks * kPanelRowsMax;
     GemmPanel work;
     work.a = args.a.as<uint16_t>() + size_t{row_first + row} * depth;
     work.a_stride = depth;
-    if (blocks != nullptr) work.blocks = blocks + size_t{row} * (depth / ActivationBlock::kValues);
+    if (prepared) work.blocks = prepared_.data() + size_t{row} * (depth / kBlockValues) * codes_.block_bytes;
     work.rows = std::min(kPanelRowsMax, rows - row);
     work.depth = depth;
     work.panel = args.weight->data + panel * panel_bytes;

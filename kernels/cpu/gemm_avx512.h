@@ -3,13 +3,12 @@
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/isa_kernels.h"
 
-// What the products of bf16 and of int8 activations share. Everything as kernels/cpu/avx512.h asks.
+// What the products of this level share. Everything as kernels/cpu/avx512.h asks.
 namespace spillway::cpu {
 namespace {
 
 constexpr int kVectors = 4;        // zmm of one panel row: 64 columns
 constexpr int kTileRows = 6;       // 6 x 4 accumulators, 4 panel vectors and a broadcast fill the 32 registers
-constexpr uint32_t kFewRows = 3;   // of a narrow panel: up to here weights are used where they are unpacked
 constexpr uint32_t kAhead = 2048;  // bytes that the panel is fetched ahead of use
 
 SPILLWAY_AVX512_INLINE __mmask16 lane_mask(uint32_t columns, int vector) {
@@ -44,6 +43,15 @@ SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, cons
       if (args.epilogue == PanelEpilogue::kAdd) value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + 16 * v), value);
       _mm512_mask_storeu_ps(out + 16 * v, mask, value);
     }
+  }
+}
+
+// The epilogue of every row, from the sums of its product.
+SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, const float (*from)[kPanelColumns]) {
+  for (uint32_t row = 0; row < args.rows; ++row) {
+    __m512 sums[1][kVectors];
+    for (int v = 0; v < kVectors; ++v) sums[0][v] = _mm512_loadu_ps(from[row] + 16 * v);
+    store_tile<1>(args, row, sums);
   }
 }
 

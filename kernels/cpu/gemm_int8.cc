@@ -44,7 +44,8 @@ void add_block(const ScalarScratch& block, std::span<const int8_t> codes, float 
 
 }  // namespace
 
-void quantise_scalar(const uint16_t* values, size_t count, ActivationBlock* out) {
+void quantise_scalar(const uint16_t* values, size_t count, void* blocks) {
+  auto* out = static_cast<ActivationBlock*>(blocks);
   for (; count > 0; --count, values += ActivationBlock::kValues, ++out) {
     uint32_t greatest = 0;
     for (uint32_t i = 0; i < ActivationBlock::kValues; ++i) greatest = std::max(greatest, values[i] & 0x7fffu);
@@ -68,6 +69,7 @@ void quantise_scalar(const uint16_t* values, size_t count, ActivationBlock* out)
 void gemm_panel_int8_scalar(const GemmPanel& args) {
   const PanelLayout layout = layout_of(args.format);
   ScalarScratch& scratch = *static_cast<ScalarScratch*>(args.scratch);
+  const auto* const rows = static_cast<const ActivationBlock*>(args.blocks);
   const size_t row_blocks = args.depth / ActivationBlock::kValues;
   std::fill_n(scratch.sums[0], args.rows * kPanelColumns, 0.0f);
   const auto* block = static_cast<const std::byte*>(args.panel);
@@ -75,7 +77,7 @@ void gemm_panel_int8_scalar(const GemmPanel& args) {
     unpack_block(layout, block, scratch);
     const uint32_t at = first % ActivationBlock::kValues;
     for (uint32_t row = 0; row < args.rows; ++row) {
-      const ActivationBlock& x = args.blocks[row * row_blocks + first / ActivationBlock::kValues];
+      const ActivationBlock& x = rows[row * row_blocks + first / ActivationBlock::kValues];
       const float sum = layout.block_values == ActivationBlock::kValues ? x.sum : x.half_sums[at / 16];
       add_block(scratch, {x.codes + at, layout.block_values}, sum, x.scale, scratch.sums[row]);
     }

@@ -107,7 +107,7 @@ void multiply(const GemmPanel& args) {
   __builtin_memset(scratch.sums, 0, args.rows * sizeof scratch.sums[0]);
   for (unsigned first = 0; first < args.depth; first += kChunk, chunk += layout_of(Format).panel_bytes(kChunk)) {
     const unsigned left = args.depth - first, depth = left < kChunk ? left : kChunk;
-    const ActivationBlock* a = args.blocks + first / ActivationBlock::kValues;
+    const ActivationBlock* a = static_cast<const ActivationBlock*>(args.blocks) + first / ActivationBlock::kValues;
     unsigned row = 0;
     for (; row + kTileRows <= args.rows; row += kTileRows, a += kTileRows * a_stride)
       add_tile<Format, kTileRows>(chunk, depth, a, a_stride, scratch.sums + row);
@@ -134,7 +134,8 @@ SPILLWAY_AVX2_INLINE __m256i codes_of(__m256i values, __m256 inverse) {
 
 }  // namespace
 
-SPILLWAY_AVX2 void quantise_avx2(const uint16_t* values, size_t count, ActivationBlock* out) {
+SPILLWAY_AVX2 void quantise_avx2(const uint16_t* values, size_t count, void* blocks) {
+  auto* out = static_cast<ActivationBlock*>(blocks);
   for (; count > 0; --count, values += ActivationBlock::kValues, ++out) {
     const __m256i magnitude = _mm256_set1_epi16(0x7fff);
     const __m256i first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values)),

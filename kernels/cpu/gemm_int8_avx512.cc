@@ -4,6 +4,7 @@ namespace spillway::cpu {
 namespace {
 
 constexpr uint32_t kInt8Chunk = 256;                        // depth that is worked on at once: its codes stay in L1
+constexpr uint32_t kFewRowsOfCodes = 3;                     // up to here codes are used where they come apart
 constexpr PanelFormat kUnpacked = PanelFormat::kCodes8F32;  // what panels are brought to for many rows
 
 struct Int8Scratch {
@@ -82,7 +83,7 @@ SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const ActivationB
         _mm512_storeu_ps(place, _mm512_fmadd_ps(_mm512_set1_ps(of_row.scale), product, _mm512_loadu_ps(place)));
       }
     }
-    if (Rows <= static_cast<int>(kFewRows))
+    if (static_cast<uint32_t>(Rows) <= kFewRowsOfCodes)
       for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64)
         _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
   }
@@ -102,37 +103,33 @@ void add_rows(const char* chunk, uint32_t depth, const ActivationBlock* a, size_
   }
 }
 
-SPILLWAY_AVX512 void store_row(const GemmPanel& args, uint32_t row, const float* from) {
-  __m512 sums[1][kVectors];
-  for (int v = 0; v < kVectors; ++v) sums[0][v] = _mm512_loadu_ps(from + 16 * v);
-  store_tile<1>(args, row, sums);
-}
-
 template <PanelFormat Format>
 void multiply(const GemmPanel& args) {
   Int8Scratch& scratch = *static_cast<Int8Scratch*>(args.scratch);
+  const auto* const rows = static_cast<const ActivationBlock*>(args.blocks);
   const size_t a_stride = args.depth / ActivationBlock::kValues;
   const auto* chunk = static_cast<const char*>(args.panel);
   __builtin_memset(scratch.sums, 0, args.rows * sizeof scratch.sums[0]);
   for (uint32_t first = 0; first < args.depth;
        first += kInt8Chunk, chunk += layout_of(Format).panel_bytes(kInt8Chunk)) {
     const uint32_t left = args.depth - first, depth = left < kInt8Chunk ? left : kInt8Chunk;
-    const ActivationBlock* const a = args.blocks + first / ActivationBlock::kValues;
+    const ActivationBlock* const a = rows + first / ActivationBlock::kValues;
     if constexpr (kIsUnpacked<Format>) {
       add_rows<Format>(chunk, depth, a, a_stride, args.rows, scratch.sums);
-    } else if (args.rows <= kFewRows) {
+    } else if (args.rows <= kFewRowsOfCodes) {
       add_rows<Format>(chunk, depth, a, a_stride, args.rows, scratch.sums);
     } else {
       unpack_codes<Format>(chunk, depth, scratch.codes);
       add_rows<kUnpacked>(scratch.codes, depth, a, a_stride, args.rows, scratch.sums);
     }
   }
-  for (uint32_t row = 0; row < args.rows; ++row) store_row(args, row, scratch.sums[row]);
+  store_rows(args, scratch.sums);
 }
 
 }  // namespace
 
-SPILLWAY_VNNI void quantise_avx512(const uint16_t* values, size_t count, ActivationBlock* out) {
+SPILLWAY_VNNI void quantise_avx512(const uint16_t* values, size_t count, void* blocks) {
+  auto* out = static_cast<ActivationBlock*>(blocks);
   const __m512i magnitude = _mm512_set1_epi16(0x7fff);
   for (; count > 0; --count, values += ActivationBlock::kValues, ++out) {
     const __m512i bits = _mm512_loadu_si512(values), absolute = _mm512_and_si512(bits, magnitude);

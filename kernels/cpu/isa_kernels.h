@@ -3,44 +3,17 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/panel_format.h"
+
 // The inner bodies that exist once per ISA level; everything else is shared. Plain C++ only: files compiled for one
 // ISA include this.
 namespace spillway::cpu {
 
-inline constexpr uint32_t kPanelColumns = 64;    // output features per packed panel
 inline constexpr uint32_t kFoldTokensMax = 64;   // tokens that one attention fold covers at most
 inline constexpr uint32_t kTileVectorsMax = 64;  // query vectors of one attention tile
 inline constexpr uint32_t kLanes = 16;           // partial sums of l per query vector
 
 inline constexpr uint32_t kPanelRowsMax = 96;  // of `a` in one GemmPanel: its part of `a` stays in L2 beside the panel
-
-// How a panel holds its weights. kBf16: pairs, [(depth + 1) / 2][64][2]. The others, narrow: codes of so many bits, and
-// d and m of this type for every 32 (kCodes8F32By16: 16) values of a column; weight = fma(code, d, m).
-enum class PanelFormat : uint8_t { kBf16, kCodes4F16, kCodes8F16, kCodes4F32, kCodes8F32, kCodes8F32By16 };
-
-// A panel is one run of blocks over ascending k, each of u32 words[values * value_bits / 32][64], then of a narrow
-// format d[64], then m[64]. A word is one column's next values: pairs of bf16, lower k in the lower half; codes of 8
-// bits, byte i that of the i-th k; or of 4 bits, byte i the i-th k in its low half and the one 4 further in its high.
-struct PanelLayout {
-  uint32_t value_bits = 16, scale_bytes = 0, block_values = 2;
-  constexpr uint32_t word_values() const { return 32 / value_bits; }
-  constexpr uint32_t block_words() const { return block_values / word_values(); }
-  constexpr size_t block_bytes() const { return kPanelColumns * (4 * size_t{block_words()} + 2 * scale_bytes); }
-  constexpr size_t panel_bytes(uint32_t depth) const {
-    return (size_t{depth} + block_values - 1) / block_values * block_bytes();
-  }
-};
-constexpr PanelLayout layout_of(PanelFormat format) {
-  switch (format) {
-    case PanelFormat::kBf16: return {16, 0, 2};
-    case PanelFormat::kCodes4F16: return {4, 2, 32};
-    case PanelFormat::kCodes8F16: return {8, 2, 32};
-    case PanelFormat::kCodes4F32: return {4, 4, 32};
-    case PanelFormat::kCodes8F32: return {8, 4, 32};
-    case PanelFormat::kCodes8F32By16: return {8, 4, 16};
-  }
-  return {};
-}
 
 // 32 neighbours of a row as int8: value = scale * code, code = round(value * (127 / greatest)) to nearest even, scale =
 // greatest / 127, in f32, of the greatest magnitude among them. All 0 where that is below 2^-100. Where one is infinite
@@ -58,12 +31,21 @@ constexpr ActivationBlock unquantisable_block(uint32_t greatest) {
   return {.scale = greatest < 0x7f80 ? 0 : __builtin_nanf("")};
 }
 
+// 32 neighbours of a row for products with codes that bf16 holds exactly: of each 8 the pairs (0, 2), (4, 6), (1, 3),
+// (5, 7), the order in which a word's codes come apart.
+struct PairBlock {
+  static constexpr uint32_t kValues = 32;
+  uint16_t pairs[kValues] = {};
+  float half_sums[2] = {};  // of the first and of the last 16, each folded in halves (16 sums, 8, 4, 2, 1), in f32
+  float sum = 0;            // of both
+};
+
 enum class PanelEpilogue : uint8_t { kStore, kAdd, kSwiGlu };
 
 // out[0..rows) x one panel: product[m, c] = sum_k a[m, k] * panel[k, c], every element by one chain over ascending k.
 struct GemmPanel {
-  const uint16_t* a = nullptr;              // bf16 [rows, depth], rows a_stride elements apart
-  const ActivationBlock* blocks = nullptr;  // of gemm_panel_int8, in place of `a`: [rows][depth / 32]
+  const uint16_t* a = nullptr;   // bf16 [rows, depth], rows a_stride elements apart
+  const void* blocks = nullptr;  // where products with codes take blocks in place of `a`: those, [rows][depth / 32]
   size_t a_stride = 0;
   uint32_t rows = 0, depth = 0;  // rows: 1..kPanelRowsMax
   const void* panel = nullptr;   // of `format`, zero where padded
@@ -106,13 +88,20 @@ struct AttentionFold {
 inline constexpr float kDotOffset = 12582912;  // 1.5 * 2^23: |dot| <= 32 * 255 * 127 stays where floats are integers
 inline constexpr int32_t kDotOffsetBits = 0x4b400000;
 
-// `count` blocks of values that lie one after the other.
-void quantise_scalar(const uint16_t* values, size_t count, ActivationBlock* out);
-void quantise_avx2(const uint16_t* values, size_t count, ActivationBlock* out);
-void quantise_avx512(const uint16_t* values, size_t count, ActivationBlock* out);
+// `count` blocks (ActivationBlock) of values that lie one after the other.
+void quantise_scalar(const uint16_t* values, size_t count, void* blocks);
+void quantise_avx2(const uint16_t* values, size_t count, void* blocks);
+void quantise_avx512(const uint16_t* values, size_t count, void* blocks);
 void gemm_panel_int8_scalar(const GemmPanel& args);
 void gemm_panel_int8_avx2(const GemmPanel& args);
 void gemm_panel_int8_avx512(const GemmPanel& args);
+
+// The products of bf16 activations (PairBlock) and a panel of codes, one panel block after the other: dot is a chain of
+// vdpbf16ps from zero over the pairs, then, with x of the block, d and m of the column, in f32,
+//   sum = fma(d, dot, fma(m, x.sum, sum))
+// (of blocks of 16 values: x.half_sums). REQUIRES depth a multiple of 32.
+void pair_up_avx512(const uint16_t* values, size_t count, void* blocks);  // as quantise_*
+void gemm_panel_codes_avx512(const GemmPanel& args);
 
 // values[i] = codes[i] as bf16, which is exact. Meanwhile as many bytes at `ahead` are fetched.
 struct CodesToWiden {
@@ -124,7 +113,7 @@ struct CodesToWiden {
 
 void gemm_panel_scalar(const GemmPanel& args);
 void gemm_panel_avx2(const GemmPanel& args);
-void gemm_panel_avx512(const GemmPanel& args);
+void gemm_panel_avx512(const GemmPanel& args);  // of kBf16 only
 void attention_fold_scalar(const AttentionFold& args);
 void attention_fold_avx2(const AttentionFold& args);
 void attention_fold_avx512(const AttentionFold& args);

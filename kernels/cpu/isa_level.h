@@ -8,13 +8,20 @@
 
 namespace spillway::cpu {
 
+// Products with panels of codes. `prepare` makes of every 32 values of `a` a block of block_bytes, which the product
+// takes; 0: it takes `a` as it is.
+struct CodesProduct {
+  size_t block_bytes = 0;
+  void (*prepare)(const uint16_t* values, size_t count, void* blocks) = nullptr;
+  void (*gemm_panel)(const GemmPanel&) = nullptr;
+};
+
 // What differs between ISA levels: the inner bodies, and so the rounding.
 struct IsaLevel {
-  std::string_view name, backend_name;  // "scalar", "cpu/scalar"
-  NumericsClass numerics[2][2]{};       // by Activations, then KvDtype
-  void (*gemm_panel)(const GemmPanel&) = nullptr;
-  void (*quantise)(const uint16_t* values, size_t count, ActivationBlock* out) = nullptr;
-  void (*gemm_panel_int8)(const GemmPanel&) = nullptr;
+  std::string_view name, backend_name;             // "scalar", "cpu/scalar"
+  NumericsClass numerics[2][2]{};                  // by Activations, then KvDtype
+  void (*gemm_panel)(const GemmPanel&) = nullptr;  // of PanelFormat::kBf16
+  CodesProduct codes[2]{};                         // by Activations
   void (*attention_fold)(const AttentionFold&) = nullptr;
   void (*widen_codes)(const CodesToWiden&) = nullptr;
 };
@@ -25,8 +32,7 @@ inline constexpr IsaLevel kScalarLevel = {
     .backend_name = "cpu/scalar",
     .numerics = {{kNumericsCpuScalarRev2, kNumericsCpuScalarKv8}, {kNumericsCpuScalarAct8, kNumericsCpuScalarAct8Kv8}},
     .gemm_panel = gemm_panel_scalar,
-    .quantise = quantise_scalar,
-    .gemm_panel_int8 = gemm_panel_int8_scalar,
+    .codes = {{.gemm_panel = gemm_panel_scalar}, {sizeof(ActivationBlock), quantise_scalar, gemm_panel_int8_scalar}},
     .attention_fold = attention_fold_scalar,
     .widen_codes = widen_codes_scalar};
 

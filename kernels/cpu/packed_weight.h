@@ -4,10 +4,10 @@
 #include <cstdint>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/isa_kernels.h"
+#include "kernels/cpu/panel_format.h"
 
 // Weight::data of this backend: panels of 64 columns one after the other, each of Weight::format, a PanelFormat
-// (kernels/cpu/isa_kernels.h), zero where padded; every ISA level reads the same bytes. PackOrder::kGateUp makes a
+// (kernels/cpu/panel_format.h), zero where padded; every ISA level reads the same bytes. PackOrder::kGateUp makes a
 // panel of 16 gate, 16 up, 16 gate, 16 up columns. Another order of the bytes is another CpuBackend::pack_format().
 //
 //   stored as            panels            bytes a value

@@ -83,8 +83,8 @@ void attract(const Shape& shape, PagedKv& kv, uint32_t token, const std::vector<
 }
 
 Rounds rounds_of(const Backend& backend) {
-  if (backend.numerics() == kNumericsCpuAvx512Bf16Rev1) return Rounds::kP;
-  return backend.numerics() == kNumericsCpuAvx512Bf16Kv8 ? Rounds::kScaledP : Rounds::kNothing;
+  if (backend.numerics() == kNumericsCpuAvx512Bf16Rev2) return Rounds::kP;
+  return backend.numerics() == kNumericsCpuAvx512Bf16Rev2Kv8 ? Rounds::kScaledP : Rounds::kNothing;
 }
 
 TEST_P(AttentionTest, MatchesF64AtEveryEdgeAndWouldSeeALostKey) {

@@ -115,8 +115,9 @@ __m512 emulated_maskz_loadu_ps(uint32_t mask, const void* from) {
 #define _mm256_mask_storeu_epi16 emulated_mask_storeu<uint16_t>
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
 #define target(isa) unused  // __attribute__((target("...")))
-#define gemm_panel_avx512 gemm_panel_avx512_emulated
+#define pair_up_avx512 pair_up_avx512_emulated
+#define gemm_panel_codes_avx512 gemm_panel_codes_avx512_emulated
 #define quantise_avx512 quantise_avx512_emulated
 #define gemm_panel_int8_avx512 gemm_panel_int8_avx512_emulated
-#include "kernels/cpu/gemm_avx512.cc"
+#include "kernels/cpu/gemm_codes_avx512.cc"
 #include "kernels/cpu/gemm_int8_avx512.cc"

@@ -7,10 +7,10 @@
 namespace spillway {
 namespace {
 
-// Rows [first, first + rows) of `a`, all features; out as multiplied so far.
-template <class T>
-void multiply_emulated(const Weight& weight, const std::vector<uint16_t>& a, uint32_t first, uint32_t rows,
-                       cpu::PanelEpilogue epilogue, std::vector<T>& out, const cpu::ActivationBlock* blocks = nullptr) {
+// The rows of these blocks, all features; into rows `first` and following of out, as multiplied so far.
+template <class T, class Block>
+void multiply_emulated(const Weight& weight, void (*product)(const cpu::GemmPanel&), std::span<const Block> blocks,
+                       uint32_t first, cpu::PanelEpilogue epilogue, std::vector<T>& out) {
   struct alignas(64) Scratch {
     std::byte bytes[cpu::kPanelScratchBytes];
   };
@@ -19,12 +19,9 @@ void multiply_emulated(const Weight& weight, const std::vector<uint16_t>& a, uin
   const bool swiglu = epilogue == cpu::PanelEpilogue::kSwiGlu;
   const uint32_t width = swiglu ? weight.rows / 2 : weight.rows;
   const uint32_t panel_width = swiglu ? cpu::kPanelColumns / 2 : cpu::kPanelColumns;
-  const auto product = blocks == nullptr ? cpu::gemm_panel_avx512_emulated : cpu::gemm_panel_int8_avx512_emulated;
   for (uint32_t panel = 0; panel < cpu::panel_count(weight.rows, weight.order); ++panel)
-    product({.a = a.data() + size_t{first} * weight.cols,
-             .blocks = blocks,
-             .a_stride = weight.cols,
-             .rows = rows,
+    product({.blocks = blocks.data(),
+             .rows = static_cast<uint32_t>(blocks.size()) / (weight.cols / Block::kValues),
              .depth = weight.cols,
              .panel = weight.data + panel * cpu::layout_of(format).panel_bytes(weight.cols),
              .format = format,
@@ -35,54 +32,94 @@ void multiply_emulated(const Weight& weight, const std::vector<uint16_t>& a, uin
              .scratch = scratch.get()});
 }
 
-// Both ways of a narrow panel, few rows and many, have the bits of the same values packed as bf16.
-TEST(Avx512Emulated, NarrowProductsHaveTheBitsOfBf16Ones) {
+template <class Block>
+std::vector<Block> blocks_of(const std::vector<uint16_t>& a, void (*prepare)(const uint16_t*, size_t, void*)) {
+  std::vector<Block> blocks(a.size() / Block::kValues);
+  prepare(a.data(), blocks.size(), blocks.data());
+  return blocks;
+}
+
+// All rows, so many at once.
+template <class Block>
+std::vector<float> in_turns(const Weight& weight, void (*product)(const cpu::GemmPanel&),
+                            const std::vector<Block>& blocks, uint32_t rows, std::vector<float> out) {
+  const uint32_t row_blocks = weight.cols / Block::kValues, all = static_cast<uint32_t>(blocks.size()) / row_blocks;
+  for (uint32_t first = 0; first < all; first += rows)
+    multiply_emulated(weight, product,
+                      std::span(blocks).subspan(first * row_blocks, std::min(rows, all - first) * row_blocks), first,
+                      cpu::PanelEpilogue::kAdd, out);
+  return out;
+}
+
+TEST(Avx512Emulated, ProductsWithCodesAreAsDefined) {
   constexpr uint32_t kRows = 13, kFeatures = 100;
   const auto backend = make_backend({"scalar", 1});
   for (const QuantisedType& type : kQuantisedTypes) {
     for (const uint32_t depth : {32u, 96u, 512u, 576u, 1536u}) {
-      if (depth % cpu::stored_block(type.type).values != 0) continue;
+      if (!takes(type, depth)) continue;
       const QuantisedMatrix matrix(type, kFeatures, depth, depth);
-      const FileTensor plain = f32_tensor(matrix.values, kFeatures, depth);
-      const Weight narrow = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
-      const Weight wide = backend->pack({&plain, 1}, PackOrder::kRows);
-      const std::vector<uint16_t> a = Values(depth).bf16(size_t{kRows} * depth);
+      const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
+      const std::vector<uint16_t> a = small_integers(size_t{kRows} * depth, depth);
       const std::vector<float> residual = Values(1).f32(kRows * kFeatures);
       std::vector<float> expected = residual;
-      multiply_emulated(wide, a, 0, kRows, cpu::PanelEpilogue::kAdd, expected);
+      for (size_t i = 0; i < expected.size(); ++i)
+        expected[i] += product_by_blocks(matrix, i % kFeatures, &a[i / kFeatures * depth]);
+      const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
       for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 7u, 13u}) {
-        std::vector<float> out = residual;
-        for (uint32_t first = 0; first < kRows; first += rows)
-          multiply_emulated(narrow, a, first, std::min(rows, kRows - first), cpu::PanelEpilogue::kAdd, out);
+        const auto out = in_turns(weight, cpu::gemm_panel_codes_avx512_emulated, blocks, rows, residual);
         ASSERT_TRUE(same_bits<float>(out, expected)) << type.name << " depth " << depth << ", " << rows << " rows";
-      }
-      for (const uint32_t column : {0u, 17u, 99u}) {
-        double sum = residual[column], squares = 0;
-        for (uint32_t k = 0; k < depth; ++k) {
-          const double product = f32_from_bf16(a[k]) * rounded(matrix.values[size_t{column} * depth + k]);
-          sum += product;
-          squares += product * product;
-        }
-        ASSERT_NEAR(expected[column], sum, 4 * 0x1p-23 * std::sqrt(depth * squares) + 1e-6) << type.name;
       }
     }
   }
 }
 
-TEST(Avx512Emulated, NarrowGateAndUpHaveTheBitsOfBf16Ones) {
+TEST(Avx512Emulated, RowsOfProductsWithCodesDependOnNoOther) {
+  constexpr uint32_t kRows = 13, kFeatures = 70, kDepth = 768;
+  const auto backend = make_backend({"scalar", 1});
+  for (const QuantisedType& type : kQuantisedTypes) {
+    const QuantisedMatrix matrix(type, kFeatures, kDepth, 5);
+    const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
+    const std::vector<uint16_t> a = Values(6).bf16(size_t{kRows} * kDepth);
+    const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
+    const std::vector<float> none(kRows * kFeatures);
+    const auto expected = in_turns(weight, cpu::gemm_panel_codes_avx512_emulated, blocks, kRows, none);
+    for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u})
+      ASSERT_TRUE(
+          same_bits<float>(in_turns(weight, cpu::gemm_panel_codes_avx512_emulated, blocks, rows, none), expected))
+          << type.name << ", " << rows << " rows";
+    for (const uint32_t column : {0u, 17u, 69u}) {
+      double sum = 0, squares = 0;
+      for (uint32_t k = 0; k < kDepth; ++k) {
+        const double product = double{f32_from_bf16(a[k])} * matrix.values[size_t{column} * kDepth + k];
+        sum += product;
+        squares += product * product;
+      }
+      ASSERT_NEAR(expected[column], sum, 4 * 0x1p-23 * std::sqrt(kDepth * squares) + 1e-6) << type.name;
+    }
+  }
+}
+
+TEST(Avx512Emulated, GateAndUpAreThoseOfTheSameValuesOneByOne) {
   constexpr uint32_t kRows = 7, kFeatures = 40, kDepth = 768;
   const auto backend = make_backend({"scalar", 1});
   for (const QuantisedType& type : kQuantisedTypes) {
     const QuantisedMatrix gate(type, kFeatures, kDepth, 2), up(type, kFeatures, kDepth, 3);
     const FileTensor stored[] = {gate.tensor, up.tensor};
-    const FileTensor plain[] = {f32_tensor(gate.values, kFeatures, kDepth), f32_tensor(up.values, kFeatures, kDepth)};
-    const Weight narrow = backend->pack(stored, PackOrder::kGateUp), wide = backend->pack(plain, PackOrder::kGateUp);
-    const std::vector<uint16_t> a = Values(4).bf16(size_t{kRows} * kDepth);
-    std::vector<uint16_t> expected(kRows * kFeatures), out(expected.size());
-    multiply_emulated(wide, a, 0, kRows, cpu::PanelEpilogue::kSwiGlu, expected);
-    multiply_emulated(narrow, a, 0, 3, cpu::PanelEpilogue::kSwiGlu, out);
-    multiply_emulated(narrow, a, 3, 4, cpu::PanelEpilogue::kSwiGlu, out);
-    EXPECT_TRUE(same_bits<uint16_t>(out, expected)) << type.name;
+    const Weight both = backend->pack(stored, PackOrder::kGateUp);
+    const std::vector<uint16_t> a = small_integers(size_t{kRows} * kDepth, 4);
+    const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
+    const std::span<const cpu::PairBlock> all = blocks;
+    std::vector<uint16_t> out(kRows * kFeatures);
+    multiply_emulated(both, cpu::gemm_panel_codes_avx512_emulated, all.first(3 * kDepth / 32), 0,
+                      cpu::PanelEpilogue::kSwiGlu, out);
+    multiply_emulated(both, cpu::gemm_panel_codes_avx512_emulated, all.subspan(3 * kDepth / 32), 3,
+                      cpu::PanelEpilogue::kSwiGlu, out);
+    for (size_t i = 0; i < out.size(); ++i) {
+      const uint16_t* const row = &a[i / kFeatures * kDepth];
+      const double g = product_by_blocks(gate, i % kFeatures, row), u = product_by_blocks(up, i % kFeatures, row);
+      const double expected = g / (1 + std::exp(-g)) * u;
+      ASSERT_NEAR(f32_from_bf16(out[i]), expected, std::abs(expected) * 0x1p-8 + 1e-6) << type.name;
+    }
   }
 }
 
@@ -98,14 +135,10 @@ TEST(Avx512Emulated, ProductsOfInt8ActivationsHaveTheBitsOfTheScalarLevel) {
       std::vector<uint16_t> a = Values(depth).bf16(size_t{kRows} * depth);
       std::fill_n(a.begin(), 32, 0);
       const std::vector<float> expected = multiply(*backend, a, kRows, weight);
-      const uint32_t row_blocks = depth / 32;
-      std::vector<cpu::ActivationBlock> blocks(kRows * row_blocks);
-      cpu::quantise_avx512_emulated(a.data(), blocks.size(), blocks.data());
+      const auto blocks = blocks_of<cpu::ActivationBlock>(a, cpu::quantise_avx512_emulated);
+      const std::vector<float> none(expected.size());
       for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 13u}) {
-        std::vector<float> out(expected.size());
-        for (uint32_t first = 0; first < kRows; first += rows)
-          multiply_emulated(weight, a, first, std::min(rows, kRows - first), cpu::PanelEpilogue::kStore, out,
-                            &blocks[first * row_blocks]);
+        const auto out = in_turns(weight, cpu::gemm_panel_int8_avx512_emulated, blocks, rows, none);
         ASSERT_TRUE(same_bits<float>(out, expected)) << type.name << " depth " << depth << ", " << rows << " rows";
       }
     }

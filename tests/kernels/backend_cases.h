@@ -74,9 +74,4 @@ inline FileTensor f32_tensor(const std::vector<float>& values, uint32_t rows, ui
 // A value as a bf16 operand carries it.
 inline double rounded(float value) { return f32_from_bf16(bf16_from_f32(value)); }
 
-// A weight of a quantised matrix as a product of this backend takes it (docs/numerics.md).
-inline float as_operand(const Backend& backend, float weight) {
-  return backend.numerics() == kNumericsCpuAvx512Bf16Rev1 ? static_cast<float>(rounded(weight)) : weight;
-}
-
 }  // namespace spillway

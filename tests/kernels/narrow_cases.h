@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -53,6 +54,35 @@ inline constexpr uint32_t kNarrowDepths[] = {32, 96, 256, 576, 1536, 4096};
 
 inline bool takes(const QuantisedType& type, uint32_t depth) {
   return depth % cpu::stored_block(type.type).values == 0;
+}
+
+// Activations whose products with codes, and their sums, f32 holds exactly.
+inline std::vector<uint16_t> small_integers(size_t count, uint32_t seed) {
+  Values random(seed);
+  std::vector<uint16_t> out(count);
+  for (uint16_t& value : out) value = bf16_from_f32(static_cast<float>(random.below(7)) - 3);
+  return out;
+}
+
+// A row of small_integers() times a column, as classes 15 and 16 define it (docs/numerics.md).
+inline float product_by_blocks(const QuantisedMatrix& matrix, uint32_t column, const uint16_t* a) {
+  const uint32_t stored = cpu::stored_block(matrix.tensor.type).values;
+  const uint32_t block = matrix.tensor.type == StoredType::kQ6_K ? 16 : 32;
+  float sum = 0;
+  for (uint32_t first = 0; first < matrix.tensor.cols; first += stored) {
+    cpu::Codes codes;
+    cpu::read_codes(matrix.tensor, column, first, codes);
+    for (uint32_t at = 0; at < stored; at += block) {
+      float dot = 0, activations = 0;
+      for (uint32_t k = at; k < at + block; ++k) {
+        activations += f32_from_bf16(a[first + k]);
+        dot += f32_from_bf16(a[first + k]) * static_cast<float>(codes.codes[k]);
+      }
+      const uint32_t scale = at / cpu::Codes::kPerScale;
+      sum = std::fma(codes.d[scale], dot, std::fma(codes.m[scale], activations, sum));
+    }
+  }
+  return sum;
 }
 
 inline std::vector<float> multiply(Backend& backend, std::vector<uint16_t> a, uint32_t rows, const Weight& weight) {

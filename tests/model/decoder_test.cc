@@ -67,9 +67,7 @@ void expect_close(DecoderHarness decoder, const TinyModel& model, double allowan
   const Part part{.tokens = tokens, .slots = slots_from(0, 3), .all_logits = true};
   const auto rows = decoder.forward({&part, 1}, gate);
   ASSERT_EQ(rows.size(), tokens.size());
-  const bool rounds_weights = decoder.backend().numerics() == kNumericsCpuAvx512Bf16Rev1;
-  const auto rounded_reference =
-      reference_logits(model, tokens, rounds_weights ? ReferenceRounding::kBf16 : ReferenceRounding::kNarrow);
+  const auto rounded_reference = reference_logits(model, tokens, ReferenceRounding::kBf16);
   const auto plain_reference = reference_logits(model, tokens, ReferenceRounding::kNone);
   const Distance rounding = distance(rounded_reference, plain_reference);
   const Distance rounded = distance(rows, rounded_reference), plain = distance(rows, plain_reference);

@@ -47,7 +47,7 @@ class Reference {
 
   Row multiply(const std::string& name, const Row& input) const {
     const std::vector<float>& weight = model_.values(name);
-    const bool as_stored = rounding_ == ReferenceRounding::kNarrow && is_quantised(name);
+    const bool as_stored = is_quantised(name);
     Row output(weight.size() / input.size());
     for (size_t n = 0; n < output.size(); ++n)
       for (size_t k = 0; k < input.size(); ++k) {

@@ -199,16 +199,6 @@ TinyModel make_tiny_model(const TinyModelOptions& options) {
   return model;
 }
 
-TinyModel stored_as_f32(TinyModel model) {
-  for (TinyTensor& tensor : model.tensors) {
-    tensor.type = GgufType::kF32;
-    const auto values = std::as_bytes(std::span(tensor.values));
-    tensor.bytes.assign(values.begin(), values.end());
-  }
-  model.gguf = file_of(model);
-  return model;
-}
-
 TinyModelFile::TinyModelFile(const TinyModelOptions& options)
     : path_((std::filesystem::temp_directory_path() / "spillway_tiny_XXXXXX").string()) {
   const UniqueFd file(::mkstemp(path_.data()));

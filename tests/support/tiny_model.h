@@ -52,8 +52,6 @@ struct TinyModel {
   GgufFile open() const;                                          // CHECKs that the file is accepted
 };
 TinyModel make_tiny_model(const TinyModelOptions& options);
-// The same model in a file that stores every tensor's `values` as F32.
-TinyModel stored_as_f32(TinyModel model);
 
 // A tiny model as a file in the temporary folder, removed with this object (a mapping of it stays valid).
 class TinyModelFile {

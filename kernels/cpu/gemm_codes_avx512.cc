@@ -1,0 +1,235 @@
+#include "kernels/cpu/gemm_avx512.h"
+
+// Products of bf16 activations and panels of codes, which bf16 holds exactly (docs/numerics.md, "GEMM").
+namespace spillway::cpu {
+namespace {
+
+constexpr uint32_t kCodesChunk = 256;  // depth that is worked on at once: its pairs stay in L1
+constexpr uint32_t kEight = 8;         // values that are unpacked together, as four pairs
+
+// Up to so many rows take codes where they come apart, and up to so many times: 4 bits come apart quickly.
+constexpr uint32_t kFewRows = 4;
+template <PanelFormat Format>
+constexpr uint32_t kFewTurns = layout_of(Format).value_bits == 4 ? 2 : 1;
+
+struct CodesScratch {
+  uint16_t pairs[kCodesChunk * kPanelColumns];  // of a chunk: [depth / 2][64][2], in the order of PairBlock
+  float scales[kCodesChunk / 16][2][kPanelColumns];
+  float sums[kPanelRowsMax][kPanelColumns];
+};
+static_assert(sizeof(CodesScratch) <= kPanelScratchBytes);
+
+// Byte `i` of each of 16 words, as f32.
+SPILLWAY_AVX512_INLINE __m512 byte_of(__m512i words, int i) {
+  const __m512i own = _mm512_set4_epi32(0x8080800c, 0x80808008, 0x80808004, static_cast<int>(0x80808000));
+  return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(words, _mm512_add_epi32(own, _mm512_set1_epi32(i))));
+}
+
+// Two small integers a lane: their f32 have nothing in the lower half.
+SPILLWAY_AVX512_INLINE __m512bh pair_of(__m512 low, __m512 high) {
+  return (__m512bh)_mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low), 16), _mm512_castps_si512(high));
+}
+
+// Codes 8 * eight and following of a block, of 16 columns, as the four pairs of PairBlock.
+template <PanelFormat Format>
+SPILLWAY_AVX512_INLINE void load_pairs(const char* block, uint32_t eight, uint32_t vector, __m512bh (&pairs)[4]) {
+  if constexpr (layout_of(Format).value_bits == 4) {
+    const __m512i words = _mm512_loadu_si512(block + 4 * kPanelColumns * eight + 64 * vector);
+    // 0..15 as bf16, twice: the instruction looks at five bits of a half word, of which the fifth is the next code's.
+    const __m512i table = _mm512_set_epi32(0x41704160, 0x41504140, 0x41304120, 0x41104100, 0x40e040c0, 0x40a04080,
+                                           0x40404000, 0x3f800000, 0x41704160, 0x41504140, 0x41304120, 0x41104100,
+                                           0x40e040c0, 0x40a04080, 0x40404000, 0x3f800000);
+    pairs[0] = (__m512bh)_mm512_permutexvar_epi16(words, table);
+    pairs[1] = (__m512bh)_mm512_permutexvar_epi16(_mm512_srli_epi32(words, 4), table);
+    pairs[2] = (__m512bh)_mm512_permutexvar_epi16(_mm512_srli_epi32(words, 8), table);
+    pairs[3] = (__m512bh)_mm512_permutexvar_epi16(_mm512_srli_epi32(words, 12), table);
+  } else {
+    const char* const line = block + 4 * kPanelColumns * 2 * eight + 64 * vector;
+    const __m512i first = _mm512_loadu_si512(line), second = _mm512_loadu_si512(line + 4 * kPanelColumns);
+    pairs[0] = pair_of(byte_of(first, 0), byte_of(first, 2));
+    pairs[1] = pair_of(byte_of(second, 0), byte_of(second, 2));
+    pairs[2] = pair_of(byte_of(first, 1), byte_of(first, 3));
+    pairs[3] = pair_of(byte_of(second, 1), byte_of(second, 3));
+  }
+}
+
+SPILLWAY_AVX512_INLINE __m512 add_block(const Scales& scales, __m512 dot, float activations, __m512 sum) {
+  return _mm512_fmadd_ps(scales.d, dot, _mm512_fmadd_ps(scales.m, _mm512_set1_ps(activations), sum));
+}
+
+// What a block of BlockValues values meets of a row: `half` of a PairBlock, or all of it.
+template <uint32_t BlockValues>
+float sum_of(const PairBlock& a, uint32_t half) {
+  return BlockValues == PairBlock::kValues ? a.sum : a.half_sums[half];
+}
+
+// Codes become pairs in registers.
+template <PanelFormat Format, int Rows>
+SPILLWAY_AVX512 void few_rows(const GemmPanel& args, uint32_t row) {
+  constexpr PanelLayout kLayout = layout_of(Format);
+  const size_t stride = args.depth / PairBlock::kValues;
+  const auto* const rows = static_cast<const PairBlock*>(args.blocks) + row * stride;
+  __m512 sums[Rows][kVectors];
+  for (int r = 0; r < Rows; ++r)
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_ps();
+  const auto* block = static_cast<const char*>(args.panel);
+  for (uint32_t k = 0; k < args.depth; k += kLayout.block_values, block += kLayout.block_bytes()) {
+    const PairBlock* const a = rows + k / PairBlock::kValues;
+    const uint32_t half = k % PairBlock::kValues / 16;
+    __m512 dots[Rows][kVectors];
+    for (int r = 0; r < Rows; ++r)
+      for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (uint32_t eight = 0; eight < kLayout.block_values / kEight; ++eight) {
+      for (uint32_t v = 0; v < kVectors; ++v) {
+        __m512bh pairs[4];
+        load_pairs<Format>(block, eight, v, pairs);
+        for (uint32_t p = 0; p < 4; ++p)
+          for (int r = 0; r < Rows; ++r)
+            dots[r][v] = _mm512_dpbf16_ps(
+                dots[r][v], pairs[p],
+                broadcast_pair(a[static_cast<size_t>(r) * stride].pairs + 16 * half + kEight * eight + 2 * p));
+      }
+    }
+    for (uint32_t v = 0; v < kVectors; ++v) {
+      const Scales scales = load_scales<Format>(block + 4 * kPanelColumns * size_t{kLayout.block_words()}, v);
+      for (int r = 0; r < Rows; ++r)
+        sums[r][v] = add_block(scales, dots[r][v],
+                               sum_of<kLayout.block_values>(a[static_cast<size_t>(r) * stride], half), sums[r][v]);
+    }
+    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
+  }
+  store_tile<Rows>(args, row, sums);
+}
+
+template <PanelFormat Format>
+SPILLWAY_AVX512 void unpack(const char* block, uint32_t depth, CodesScratch& out) {
+  constexpr PanelLayout kLayout = layout_of(Format);
+  uint16_t* pairs = out.pairs;
+  float(*scales)[kPanelColumns] = out.scales[0];
+  for (uint32_t k = 0; k < depth; k += kLayout.block_values, block += kLayout.block_bytes(), scales += 2) {
+    for (uint32_t eight = 0; eight < kLayout.block_values / kEight; ++eight, pairs += kEight * kPanelColumns)
+      for (uint32_t v = 0; v < kVectors; ++v) {
+        __m512bh four[4];
+        load_pairs<Format>(block, eight, v, four);
+        for (uint32_t p = 0; p < 4; ++p) _mm512_storeu_si512(pairs + 2 * kPanelColumns * p + 32 * v, (__m512i)four[p]);
+      }
+    for (uint32_t v = 0; v < kVectors; ++v) {
+      const Scales of_columns = load_scales<Format>(block + 4 * kPanelColumns * size_t{kLayout.block_words()}, v);
+      _mm512_storeu_ps(scales[0] + 16 * v, of_columns.d);
+      _mm512_storeu_ps(scales[1] + 16 * v, of_columns.m);
+    }
+    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
+  }
+}
+
+// Adds the products of an unpacked chunk and Rows rows to their sums.
+template <uint32_t BlockValues, int Rows>
+SPILLWAY_AVX512 void add_tile(const CodesScratch& chunk, uint32_t depth, const PairBlock* a, size_t stride,
+                              float (*sums)[kPanelColumns]) {
+  const uint16_t* b = chunk.pairs;
+  const float(*scales)[kPanelColumns] = chunk.scales[0];
+  for (uint32_t k = 0; k < depth; k += BlockValues, scales += 2) {
+    const PairBlock* const block = a + k / PairBlock::kValues;
+    const uint32_t half = k % PairBlock::kValues / 16;
+    __m512 dots[Rows][kVectors];
+    for (int r = 0; r < Rows; ++r)
+      for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_setzero_ps();
+    for (uint32_t pair = 0; pair < BlockValues / 2; ++pair, b += 2 * kPanelColumns) {
+      __m512bh panel[kVectors];
+      for (int v = 0; v < kVectors; ++v) panel[v] = (__m512bh)_mm512_loadu_si512(b + 32 * v);
+      for (int r = 0; r < Rows; ++r) {
+        const __m512bh value = broadcast_pair(block[static_cast<size_t>(r) * stride].pairs + 16 * half + 2 * pair);
+        for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_dpbf16_ps(dots[r][v], panel[v], value);
+      }
+    }
+    for (int v = 0; v < kVectors; ++v) {
+      const Scales of_columns{_mm512_loadu_ps(scales[0] + 16 * v), _mm512_loadu_ps(scales[1] + 16 * v)};
+      for (int r = 0; r < Rows; ++r) {
+        float* const place = sums[r] + 16 * v;
+        _mm512_storeu_ps(
+            place, add_block(of_columns, dots[r][v], sum_of<BlockValues>(block[static_cast<size_t>(r) * stride], half),
+                             _mm512_loadu_ps(place)));
+      }
+    }
+  }
+}
+
+template <uint32_t BlockValues>
+void add_rows(const CodesScratch& chunk, uint32_t depth, const PairBlock* a, size_t stride, uint32_t rows,
+              float (*sums)[kPanelColumns]) {
+  for (; rows >= kTileRows; rows -= kTileRows, a += kTileRows * stride, sums += kTileRows)
+    add_tile<BlockValues, kTileRows>(chunk, depth, a, stride, sums);
+  switch (rows) {
+    case 5: return add_tile<BlockValues, 5>(chunk, depth, a, stride, sums);
+    case 4: return add_tile<BlockValues, 4>(chunk, depth, a, stride, sums);
+    case 3: return add_tile<BlockValues, 3>(chunk, depth, a, stride, sums);
+    case 2: return add_tile<BlockValues, 2>(chunk, depth, a, stride, sums);
+    case 1: return add_tile<BlockValues, 1>(chunk, depth, a, stride, sums);
+  }
+}
+
+template <PanelFormat Format>
+void multiply_codes(const GemmPanel& args) {
+  if (args.rows <= kFewRows * kFewTurns<Format>) {
+    uint32_t row = 0;
+    for (; row + kFewRows <= args.rows; row += kFewRows) few_rows<Format, kFewRows>(args, row);
+    switch (args.rows - row) {
+      case 3: return few_rows<Format, 3>(args, row);
+      case 2: return few_rows<Format, 2>(args, row);
+      case 1: return few_rows<Format, 1>(args, row);
+      default: return;
+    }
+  }
+  CodesScratch& scratch = *static_cast<CodesScratch*>(args.scratch);
+  const auto* const rows = static_cast<const PairBlock*>(args.blocks);
+  const auto* chunk = static_cast<const char*>(args.panel);
+  __builtin_memset(scratch.sums, 0, args.rows * sizeof scratch.sums[0]);
+  for (uint32_t first = 0; first < args.depth;
+       first += kCodesChunk, chunk += layout_of(Format).panel_bytes(kCodesChunk)) {
+    const uint32_t left = args.depth - first, depth = left < kCodesChunk ? left : kCodesChunk;
+    unpack<Format>(chunk, depth, scratch);
+    add_rows<layout_of(Format).block_values>(scratch, depth, rows + first / PairBlock::kValues,
+                                             args.depth / PairBlock::kValues, args.rows, scratch.sums);
+  }
+  store_rows(args, scratch.sums);
+}
+
+// Folded in halves: 16 sums, 8, 4, 2, 1.
+SPILLWAY_AVX512_INLINE float sum_of_16(__m256i values) {
+  const __m512 wide = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16));
+  const __m256 above = _mm256_castsi256_ps(_mm512_extracti64x4_epi64(_mm512_castps_si512(wide), 1));
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(wide), above);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+}  // namespace
+
+SPILLWAY_AVX512 void pair_up_avx512(const uint16_t* values, size_t count, void* blocks) {
+  const __m512i order =
+      _mm512_set_epi32(0x001f001d, 0x001b0019, 0x001e001c, 0x001a0018, 0x00170015, 0x00130011, 0x00160014, 0x00120010,
+                       0x000f000d, 0x000b0009, 0x000e000c, 0x000a0008, 0x00070005, 0x00030001, 0x00060004, 0x00020000);
+  auto* out = static_cast<PairBlock*>(blocks);
+  for (; count > 0; --count, values += PairBlock::kValues, ++out) {
+    const __m512i bits = _mm512_loadu_si512(values);
+    _mm512_storeu_si512(out->pairs, _mm512_permutexvar_epi16(order, bits));
+    out->half_sums[0] = sum_of_16(_mm512_castsi512_si256(bits));
+    out->half_sums[1] = sum_of_16(_mm512_extracti64x4_epi64(bits, 1));
+    out->sum = out->half_sums[0] + out->half_sums[1];
+  }
+}
+
+void gemm_panel_codes_avx512(const GemmPanel& args) {
+  switch (args.format) {
+    case PanelFormat::kBf16: return;  // never comes here
+    case PanelFormat::kCodes4F16: return multiply_codes<PanelFormat::kCodes4F16>(args);
+    case PanelFormat::kCodes8F16: return multiply_codes<PanelFormat::kCodes8F16>(args);
+    case PanelFormat::kCodes4F32: return multiply_codes<PanelFormat::kCodes4F32>(args);
+    case PanelFormat::kCodes8F32: return multiply_codes<PanelFormat::kCodes8F32>(args);
+    case PanelFormat::kCodes8F32By16: return multiply_codes<PanelFormat::kCodes8F32By16>(args);
+  }
+}
+
+}  // namespace spillway::cpu
