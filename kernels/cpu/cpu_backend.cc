@@ -10,7 +10,6 @@
 #include "common/check.h"
 #include "common/memory.h"
 #include "kernels/make_backend.h"
-#include "kernels/numerics.h"
 
 namespace spillway::cpu {
 namespace {

@@ -50,8 +50,9 @@ class CpuBackend final : public Backend {
   void sample(const SampleArgs& args) override;
 
  private:
+  bool takes_blocks(PanelFormat format) const { return format != PanelFormat::kBf16 && codes_.block_bytes > 0; }
   void prepare(const uint16_t* values, uint32_t blocks);
-  void multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, bool prepared);
+  void multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows);
 
   const IsaLevel isa_;
   const Precision precision_;

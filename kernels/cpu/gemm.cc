@@ -23,7 +23,7 @@ void CpuBackend::gemm(const GemmArgs& args) {
   CHECK(args.out.type == (swiglu ? DataType::kBf16 : DataType::kF32));
   CHECK(args.out.shape[0] == rows && args.out.shape[1] == (swiglu ? args.weight->rows / 2 : args.weight->rows));
   const FlushDenormals flush;
-  if (codes_.block_bytes > 0 && args.weight->format != static_cast<uint8_t>(PanelFormat::kBf16)) {
+  if (takes_blocks(static_cast<PanelFormat>(args.weight->format))) {
     const uint32_t row_blocks = depth / kBlockValues;
     const size_t row_bytes = row_blocks * codes_.block_bytes;
     CHECK(depth % kBlockValues == 0 && row_bytes <= prepared_.size());
@@ -32,10 +32,10 @@ void CpuBackend::gemm(const GemmArgs& args) {
     for (uint32_t row = 0; row < rows; row += rows_at_once) {
       const uint32_t count = std::min(rows_at_once, rows - row);
       prepare(args.a.as<uint16_t>() + size_t{row} * depth, count * row_blocks);
-      multiply(args, row, count, true);
+      multiply(args, row, count);
     }
   } else {
-    multiply(args, 0, rows, false);
+    multiply(args, 0, rows);
   }
   counters_.gemm_flops += 2ull * rows * args.weight->rows * depth;
   counters_.weight_bytes += args.weight->bytes;
@@ -50,8 +50,8 @@ void CpuBackend::prepare(const uint16_t* values, uint32_t blocks) {
   });
 }
 
-// Rows [row_first, row_first + rows) of the product; `prepared`: from their blocks.
-void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows, bool prepared) {
+// Rows [row_first, row_first + rows) of the product; from their blocks, where it takes such.
+void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t rows) {
   const auto format = static_cast<PanelFormat>(args.weight->format);
   const bool swiglu = args.epilogue == Epilogue::kSwiGlu;
   const uint32_t depth = args.weight->cols, width = args.out.shape[1];
@@ -67,7 +67,8 @@ void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t row
     GemmPanel work;
     work.a = args.a.as<uint16_t>() + size_t{row_first + row} * depth;
     work.a_stride = depth;
-    if (prepared) work.blocks = prepared_.data() + size_t{row} * (depth / kBlockValues) * codes_.block_bytes;
+    if (takes_blocks(format))
+      work.blocks = prepared_.data() + size_t{row} * (depth / kBlockValues) * codes_.block_bytes;
     work.rows = std::min(kPanelRowsMax, rows - row);
     work.depth = depth;
     work.panel = args.weight->data + panel * panel_bytes;

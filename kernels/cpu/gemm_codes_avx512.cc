@@ -223,7 +223,7 @@ SPILLWAY_AVX512 void pair_up_avx512(const uint16_t* values, size_t count, void* 
 
 void gemm_panel_codes_avx512(const GemmPanel& args) {
   switch (args.format) {
-    case PanelFormat::kBf16: return;  // never comes here
+    case PanelFormat::kBf16: __builtin_trap();  // never comes here
     case PanelFormat::kCodes4F16: return multiply_codes<PanelFormat::kCodes4F16>(args);
     case PanelFormat::kCodes8F16: return multiply_codes<PanelFormat::kCodes8F16>(args);
     case PanelFormat::kCodes4F32: return multiply_codes<PanelFormat::kCodes4F32>(args);

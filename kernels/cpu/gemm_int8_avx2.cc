@@ -165,7 +165,7 @@ SPILLWAY_AVX2 void quantise_avx2(const uint16_t* values, size_t count, void* blo
 
 void gemm_panel_int8_avx2(const GemmPanel& args) {
   switch (args.format) {
-    case PanelFormat::kBf16: return;  // never comes here
+    case PanelFormat::kBf16: __builtin_trap();  // never comes here
     case PanelFormat::kCodes4F16: return multiply<PanelFormat::kCodes4F16>(args);
     case PanelFormat::kCodes8F16: return multiply<PanelFormat::kCodes8F16>(args);
     case PanelFormat::kCodes4F32: return multiply<PanelFormat::kCodes4F32>(args);

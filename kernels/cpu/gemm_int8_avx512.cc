@@ -167,7 +167,7 @@ SPILLWAY_VNNI void quantise_avx512(const uint16_t* values, size_t count, void* b
 
 void gemm_panel_int8_avx512(const GemmPanel& args) {
   switch (args.format) {
-    case PanelFormat::kBf16: return;  // never comes here
+    case PanelFormat::kBf16: __builtin_trap();  // never comes here
     case PanelFormat::kCodes4F16: return multiply<PanelFormat::kCodes4F16>(args);
     case PanelFormat::kCodes8F16: return multiply<PanelFormat::kCodes8F16>(args);
     case PanelFormat::kCodes4F32: return multiply<PanelFormat::kCodes4F32>(args);

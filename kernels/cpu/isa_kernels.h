@@ -42,7 +42,8 @@ struct PairBlock {
 
 enum class PanelEpilogue : uint8_t { kStore, kAdd, kSwiGlu };
 
-// out[0..rows) x one panel: product[m, c] = sum_k a[m, k] * panel[k, c], every element by one chain over ascending k.
+// out[0..rows) x one panel: product[m, c] = sum_k a[m, k] * panel[k, c], every element in one order,
+// whatever rows: docs/numerics.md.
 struct GemmPanel {
   const uint16_t* a = nullptr;   // bf16 [rows, depth], rows a_stride elements apart
   const void* blocks = nullptr;  // where products with codes take blocks in place of `a`: those, [rows][depth / 32]
@@ -57,7 +58,7 @@ struct GemmPanel {
   void* scratch = nullptr;  // kPanelScratchBytes, 64-aligned: this thread's, whatever is in it
 };
 // Sums and the unpacked weights of a chunk of depth; each level asserts that its own fit.
-inline constexpr size_t kPanelScratchBytes = size_t{112} << 10;
+inline constexpr size_t kPanelScratchBytes = size_t{80} << 10;
 
 // One fold of an online softmax: `tokens` keys that lie in one block, for query vectors in ascending position. Vector v
 // sees the first valid[v] keys (1..tokens); keys and values beyond are not used, whatever bits lie there.

@@ -77,13 +77,6 @@ simde__m256i emulated_cvtneps_pbh(__m512 values) {
   return narrow;
 }
 
-__m512bh emulated_cvtne2ps_pbh(__m512 high, __m512 low) {
-  const simde__m256i halves[] = {emulated_cvtneps_pbh(low), emulated_cvtneps_pbh(high)};
-  __m512bh both;
-  std::memcpy(&both, halves, sizeof both);
-  return both;
-}
-
 template <class T, class Vector>
 void emulated_mask_storeu(void* to, uint32_t mask, const Vector& vector) {
   T values[kWords];
@@ -109,15 +102,16 @@ __m512 emulated_maskz_loadu_ps(uint32_t mask, const void* from) {
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
-#define _mm512_cvtne2ps_pbh emulated_cvtne2ps_pbh
 #define _mm512_cvtneps_pbh emulated_cvtneps_pbh
 #define _mm512_mask_storeu_ps emulated_mask_storeu<float>
 #define _mm256_mask_storeu_epi16 emulated_mask_storeu<uint16_t>
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
 #define target(isa) unused  // __attribute__((target("...")))
+#define gemm_panel_avx512 gemm_panel_avx512_emulated
 #define pair_up_avx512 pair_up_avx512_emulated
 #define gemm_panel_codes_avx512 gemm_panel_codes_avx512_emulated
 #define quantise_avx512 quantise_avx512_emulated
 #define gemm_panel_int8_avx512 gemm_panel_int8_avx512_emulated
+#include "kernels/cpu/gemm_avx512.cc"
 #include "kernels/cpu/gemm_codes_avx512.cc"
 #include "kernels/cpu/gemm_int8_avx512.cc"

@@ -51,8 +51,57 @@ std::vector<float> in_turns(const Weight& weight, void (*product)(const cpu::Gem
   return out;
 }
 
+// What f32 holds exactly leaves one result, whatever the order of sums: a lost or doubled product shows.
+TEST(Avx512Emulated, ProductsOfBf16AreExactWhereF32Is) {
+  constexpr uint32_t kRows = 11, kFeatures = 100;
+  const auto backend = make_backend({"scalar", 1});
+  for (const uint32_t depth : {1u, 2u, 31u, 64u, 577u}) {
+    const std::vector<uint16_t> a = small_integers(size_t{kRows} * depth, depth);
+    std::vector<float> values;
+    for (const uint16_t value : small_integers(size_t{kFeatures} * depth, depth + 1))
+      values.push_back(f32_from_bf16(value));
+    const FileTensor tensor = f32_tensor(values, kFeatures, depth);
+    const Weight weight = backend->pack({&tensor, 1}, PackOrder::kRows);
+    const std::vector<float> expected = multiply(*backend, a, kRows, weight);
+    std::vector<float> out(expected.size());
+    for (uint32_t panel = 0; panel < 2; ++panel)
+      cpu::gemm_panel_avx512_emulated(
+          {.a = a.data(),
+           .a_stride = depth,
+           .rows = kRows,
+           .depth = depth,
+           .panel = weight.data + panel * cpu::layout_of(cpu::PanelFormat::kBf16).panel_bytes(depth),
+           .columns = panel == 0 ? 64u : kFeatures - 64,
+           .out = out.data() + size_t{panel} * 64,
+           .out_stride = kFeatures});
+    ASSERT_TRUE(same_bits<float>(out, expected)) << "depth " << depth;
+  }
+}
+
+float folded(const uint16_t* values) {
+  float sums[16];
+  for (uint32_t i = 0; i < 16; ++i) sums[i] = f32_from_bf16(values[i]);
+  for (uint32_t width = 8; width > 0; width /= 2)
+    for (uint32_t i = 0; i < width; ++i) sums[i] += sums[i + width];
+  return sums[0];
+}
+
+TEST(Avx512Emulated, PairsAndSumsOfActivationsAreAsDefined) {
+  constexpr uint32_t kOrder[] = {0, 2, 4, 6, 1, 3, 5, 7};
+  const std::vector<uint16_t> a = Values(9).bf16(32 * 50);
+  const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
+  for (size_t block = 0; block < blocks.size(); ++block) {
+    const uint16_t* const values = &a[32 * block];
+    for (uint32_t i = 0; i < 32; ++i) ASSERT_EQ(blocks[block].pairs[i], values[i / 8 * 8 + kOrder[i % 8]]) << i;
+    ASSERT_EQ(blocks[block].half_sums[0], folded(values));
+    ASSERT_EQ(blocks[block].half_sums[1], folded(values + 16));
+    ASSERT_EQ(blocks[block].sum, folded(values) + folded(values + 16));
+  }
+}
+
+// But for the order within a dot, which the canary of the class holds.
 TEST(Avx512Emulated, ProductsWithCodesAreAsDefined) {
-  constexpr uint32_t kRows = 13, kFeatures = 100;
+  constexpr uint32_t kRows = 17, kFeatures = 100;
   const auto backend = make_backend({"scalar", 1});
   for (const QuantisedType& type : kQuantisedTypes) {
     for (const uint32_t depth : {32u, 96u, 512u, 576u, 1536u}) {
@@ -65,7 +114,7 @@ TEST(Avx512Emulated, ProductsWithCodesAreAsDefined) {
       for (size_t i = 0; i < expected.size(); ++i)
         expected[i] += product_by_blocks(matrix, i % kFeatures, &a[i / kFeatures * depth]);
       const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
-      for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 7u, 13u}) {
+      for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 9u, 10u, 11u, 14u, 17u}) {
         const auto out = in_turns(weight, cpu::gemm_panel_codes_avx512_emulated, blocks, rows, residual);
         ASSERT_TRUE(same_bits<float>(out, expected)) << type.name << " depth " << depth << ", " << rows << " rows";
       }
@@ -73,8 +122,30 @@ TEST(Avx512Emulated, ProductsWithCodesAreAsDefined) {
   }
 }
 
+// Mixed types lie in blocks of 16, whatever theirs were.
+TEST(Avx512Emulated, ProductsWithMixedCodesAreAsDefined) {
+  constexpr uint32_t kRows = 5, kFeatures = 32, kDepth = 256;
+  const auto backend = make_backend({"scalar", 1});
+  const QuantisedMatrix first(kQuantisedTypes[1], kFeatures, kDepth, 1),
+      second(kQuantisedTypes[7], kFeatures, kDepth, 2);
+  const FileTensor stored[] = {first.tensor, second.tensor};
+  const Weight weight = backend->pack(stored, PackOrder::kRows);
+  const std::vector<uint16_t> a = small_integers(size_t{kRows} * kDepth, 3);
+  std::vector<float> expected;
+  for (uint32_t row = 0; row < kRows; ++row)
+    for (uint32_t column = 0; column < 2 * kFeatures; ++column)
+      expected.push_back(
+          product_by_blocks(column < kFeatures ? first : second, column % kFeatures, &a[row * kDepth], 16));
+  const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
+  for (const uint32_t rows : {1u, kRows})
+    ASSERT_TRUE(same_bits<float>(
+        in_turns(weight, cpu::gemm_panel_codes_avx512_emulated, blocks, rows, std::vector<float>(expected.size())),
+        expected))
+        << rows << " rows";
+}
+
 TEST(Avx512Emulated, RowsOfProductsWithCodesDependOnNoOther) {
-  constexpr uint32_t kRows = 13, kFeatures = 70, kDepth = 768;
+  constexpr uint32_t kRows = 17, kFeatures = 70, kDepth = 768;
   const auto backend = make_backend({"scalar", 1});
   for (const QuantisedType& type : kQuantisedTypes) {
     const QuantisedMatrix matrix(type, kFeatures, kDepth, 5);
@@ -83,7 +154,7 @@ TEST(Avx512Emulated, RowsOfProductsWithCodesDependOnNoOther) {
     const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
     const std::vector<float> none(kRows * kFeatures);
     const auto expected = in_turns(weight, cpu::gemm_panel_codes_avx512_emulated, blocks, kRows, none);
-    for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u})
+    for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 8u, 9u, 10u, 11u})
       ASSERT_TRUE(
           same_bits<float>(in_turns(weight, cpu::gemm_panel_codes_avx512_emulated, blocks, rows, none), expected))
           << type.name << ", " << rows << " rows";

@@ -187,7 +187,7 @@ TEST_P(Int8Activations, BlocksBelowTheLeastMagnitudeAreZeros) {
       std::vector<uint16_t> values(32, static_cast<uint16_t>(greatest / 2));
       values[17] = greatest | 0x8000;
       cpu::ActivationBlock block;
-      level.codes[1].prepare(values.data(), 1, &block);
+      level.codes[static_cast<size_t>(Activations::kInt8)].prepare(values.data(), 1, &block);
       EXPECT_EQ(block.scale, greatest == 0x0d80 ? 0x1p-100f / 127 : 0) << greatest;
       EXPECT_EQ(block.codes[17], greatest == 0x0d80 ? -127 : 0) << greatest;
       EXPECT_EQ(block.sum, greatest == 0x0d80 ? -127 : 0) << greatest;

@@ -65,9 +65,8 @@ inline std::vector<uint16_t> small_integers(size_t count, uint32_t seed) {
 }
 
 // A row of small_integers() times a column, as classes 15 and 16 define it (docs/numerics.md).
-inline float product_by_blocks(const QuantisedMatrix& matrix, uint32_t column, const uint16_t* a) {
+inline float product_by_blocks(const QuantisedMatrix& matrix, uint32_t column, const uint16_t* a, uint32_t block) {
   const uint32_t stored = cpu::stored_block(matrix.tensor.type).values;
-  const uint32_t block = matrix.tensor.type == StoredType::kQ6_K ? 16 : 32;
   float sum = 0;
   for (uint32_t first = 0; first < matrix.tensor.cols; first += stored) {
     cpu::Codes codes;
@@ -83,6 +82,10 @@ inline float product_by_blocks(const QuantisedMatrix& matrix, uint32_t column, c
     }
   }
   return sum;
+}
+
+inline float product_by_blocks(const QuantisedMatrix& matrix, uint32_t column, const uint16_t* a) {
+  return product_by_blocks(matrix, column, a, matrix.tensor.type == StoredType::kQ6_K ? 16 : 32);
 }
 
 inline std::vector<float> multiply(Backend& backend, std::vector<uint16_t> a, uint32_t rows, const Weight& weight) {

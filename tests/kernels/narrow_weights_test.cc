@@ -1,5 +1,4 @@
 // Matrices that stay quantised in memory (kernels/cpu/packed_weight.h).
-#include "tests/kernels/avx512_emulated.h"
 #include "tests/kernels/narrow_cases.h"
 
 namespace spillway {
@@ -65,7 +64,7 @@ TEST_P(NarrowWeights, ProductsMatchF64) {
 }
 
 TEST_P(NarrowWeights, RowBitsDependNeitherOnRowsNorThreads) {
-  constexpr uint32_t kRows = 13, kFeatures = 70;
+  constexpr uint32_t kRows = 17, kFeatures = 70;
   for (const QuantisedType& type : kQuantisedTypes) {
     for (const uint32_t depth : kNarrowDepths) {
       if (!takes(type, depth)) continue;
@@ -75,7 +74,7 @@ TEST_P(NarrowWeights, RowBitsDependNeitherOnRowsNorThreads) {
       for (const uint32_t threads : {1u, 2u}) {
         const auto backend = make(threads);
         const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
-        for (uint32_t rows = 1; rows <= kRows; rows += rows < 6 ? 1 : 7)
+        for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 8u, 9u, 10u, kRows})
           for (uint32_t first = 0; first < kRows; first += rows) {
             const uint32_t count = std::min(rows, kRows - first);
             const auto at = a.begin() + size_t{first} * depth;
@@ -89,9 +88,39 @@ TEST_P(NarrowWeights, RowBitsDependNeitherOnRowsNorThreads) {
   }
 }
 
+// More rows than are prepared at once, where a level prepares them; the last ones fewer than a task takes.
+TEST_P(NarrowWeights, AnyNumberOfRowsIsTaken) {
+  constexpr uint32_t kDepth = 28672, kRows = 100, kFeatures = 5;
+  const auto backend = make(2);
+  const QuantisedMatrix matrix(kQuantisedTypes[1], kFeatures, kDepth, 3);
+  const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
+  const std::vector<uint16_t> a = Values(3).bf16(size_t{kRows} * kDepth);
+  const std::vector<float> all = multiply(*backend, a, kRows, weight);
+  for (const uint32_t row : {0u, 60u, 61u, 62u, 95u, 96u, 99u}) {
+    const auto at = a.begin() + size_t{row} * kDepth;
+    const std::vector<float> alone = multiply(*backend, {at, at + kDepth}, 1, weight);
+    ASSERT_TRUE(same_bits<float>(alone, std::span(all).subspan(row * kFeatures, kFeatures))) << row;
+  }
+}
+
+TEST_P(NarrowWeights, AnInfiniteScaleSpoilsItsColumnAndNoOther) {
+  const auto backend = make();
+  constexpr uint32_t kDepth = 64, kFeatures = 5, kRows = 6;
+  for (const QuantisedType& type : {kQuantisedTypes[0], kQuantisedTypes[1], kQuantisedTypes[4]}) {
+    QuantisedMatrix matrix(type, kFeatures, kDepth, 12);
+    const uint16_t infinite = 0x7c00;
+    const size_t row_bytes = matrix.bytes.size() / kFeatures;
+    std::memcpy(&matrix.bytes[3 * row_bytes], &infinite, sizeof infinite);
+    const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
+    const std::vector<float> out = multiply(*backend, Values(4).bf16(size_t{kRows} * kDepth), kRows, weight);
+    for (uint32_t i = 0; i < out.size(); ++i)
+      ASSERT_EQ(std::isfinite(out[i]), i % kFeatures != 3) << type.name << " row " << i / kFeatures;
+  }
+}
+
 // A chain of fused multiply-adds over ascending k, of f32 weights; the scalar one rounds products too; AVX-512's goes
 // block by block.
-TEST_P(NarrowWeights, SumsAreOneChainOverAscendingDepth) {
+TEST_P(NarrowWeights, SumsAreInTheOrderOfTheClass) {
   const auto backend = make();
   const bool by_blocks = GetParam() == "avx512bf16";
   constexpr uint32_t kDepth = 576, kRows = 5;

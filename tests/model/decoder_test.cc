@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "kernels/make_backend.h"
-#include "kernels/numerics.h"
 #include "tests/model/decoder_harness.h"
 #include "tests/model/reference_forward.h"
 #include "tests/support/tiny_model.h"
@@ -102,9 +101,11 @@ TEST_P(DecoderOnIsa, LogitsAreThoseOfAPlainF64ForwardPass) {
     }
   }
   for (const Types types : {Types::kQ4_K_M, Types::kEvery}) {
-    const TinyModel model =
-        make_tiny_model({.seed = 13, .hidden = 256, .head_dim = 64, .feed_forward = 256, .types = types});
-    expect_close(harness(model), model, allowance_of(GetParam(), types), 50);
+    for (const bool tied : {true, false}) {
+      const TinyModel model = make_tiny_model(
+          {.seed = 13, .hidden = 256, .head_dim = 64, .feed_forward = 256, .types = types, .tied = tied});
+      expect_close(harness(model), model, allowance_of(GetParam(), types), 50);
+    }
   }
 }
 

@@ -1,5 +1,4 @@
 // Types that a model file may store, and may not; what the decoder makes of each, decoder_test.cc compares.
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <string>
