@@ -18,7 +18,7 @@ from by_hand import MODEL, SPILLWAY, Part, start, started, wait_nodes
 
 PROMPT = "The history of computing began "
 SHORT = 6  # tokens
-LONG = 40  # tokens: time enough to do something meanwhile
+LONG = 160  # tokens: time enough to do something meanwhile
 ENDLESS = 900
 AT_ONCE_S = 2  # what a second signal, or one while the model loads, may take
 WITHIN_S = 60  # what must come, soon
