@@ -56,7 +56,7 @@ MemoryPlan plan_memory(const PlannedModel& model, uint32_t rows, uint32_t sequen
   return {{{"packed weights", model.weight_bytes},
            {"KV blocks", kv_bytes},
            {"buffers of a step", Decoder::buffer_bytes(model.config, rows, sequences, model_len)},
-           {"activations for products, at most", kActivationScratchBytes}}};
+           {"activation blocks", kActivationScratchBytes}}};
 }
 
 MemoryPlan plan_node_memory(const Options& options, const PlannedModel& model, uint32_t peers) {

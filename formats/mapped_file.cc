@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/huge_pages.h"
 #include "common/unique_fd.h"
 
 namespace spillway {
@@ -47,7 +48,7 @@ Result<MappedFile> MappedFile::map(int fd, const std::string& name) {
   if (!S_ISREG(status.st_mode)) return cannot("read", name, "it is no regular file");
   if (status.st_size <= 0) return cannot("read", name, "it is empty");
   const auto size = static_cast<size_t>(status.st_size);
-  void* const memory = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  void* const memory = map_file(size, PROT_READ, MAP_PRIVATE, fd);
   if (memory == MAP_FAILED) return cannot("map", name, std::strerror(errno));
   const FileFacts facts{status.st_dev, status.st_ino, size,
                         int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};

@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "common/huge_pages.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/thread.h"
@@ -37,7 +38,7 @@ std::optional<PackedKey> key_of(const GgufFile& file, const Backend& backend) {
 class WritableMapping {
  public:
   WritableMapping(int file, size_t bytes)
-      : memory_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)), bytes_(bytes) {}
+      : memory_(map_file(bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file)), bytes_(bytes) {}
   WritableMapping(const WritableMapping&) = delete;
   WritableMapping& operator=(const WritableMapping&) = delete;
   ~WritableMapping() {
@@ -56,6 +57,7 @@ class WritableMapping {
 Result<PackedWeights> PackedWeights::map(UniqueFd file, const std::string& name, const PackedKey& key) {
   Result<MappedFile> mapping = MappedFile::map(file.get(), name);
   if (!mapping) return fail(ErrorCode::kCorrupt, std::move(mapping.error().detail));
+  prefer_huge_pages(mapping->bytes());
   Result<PackedHeader> header = read_header(mapping->bytes());
   if (!header) return fail(header.error().code, fmt::format("{}: {}", name, header.error().detail));
   if (header->key != key)
@@ -112,6 +114,7 @@ void WeightPacker::pack_jobs_into(std::span<std::byte> memory, const std::string
 Result<void> WeightPacker::pack(int file, const std::string& name) {
   const WritableMapping mapping(file, bytes());
   if (!mapping) return fail(ErrorCode::kNoSpace, fmt::format("cannot map {}: {}", name, std::strerror(errno)));
+  prefer_huge_pages(mapping.bytes());
   {
     const Thread hashing("hash", [this] { header_.model_digest = digest_of(file_); });
     pack_jobs_into(mapping.bytes(), name);
@@ -119,6 +122,7 @@ Result<void> WeightPacker::pack(int file, const std::string& name) {
   const std::vector<PackedDigest> digests = digest_entries(header_, mapping.bytes());
   for (size_t i = 0; i < digests.size(); ++i) header_.entries[i].digest = digests[i];
   write_header(header_, mapping.bytes());
+  collapse_into_huge_pages(mapping.bytes());  // of a memfd; file systems do as they prefer
   return {};
 }
 

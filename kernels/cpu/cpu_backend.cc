@@ -8,13 +8,12 @@
 #include <limits>
 
 #include "common/check.h"
+#include "common/huge_pages.h"
 #include "common/memory.h"
 #include "kernels/make_backend.h"
 
 namespace spillway::cpu {
 namespace {
-
-constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 [[noreturn]] void throw_no_memory(size_t bytes, size_t available, const char* cause) {
   throw SetupError(
