@@ -16,7 +16,7 @@ SPILLWAY_AVX512 void gemm_tile(const GemmPanel& args, uint32_t row) {
     __m512bh panel[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       panel[v] = (__m512bh)_mm512_loadu_si512(b + 32 * v);
-      if (Rows < 4) _mm_prefetch(reinterpret_cast<const char*>(b + 32 * v) + kAhead, _MM_HINT_T0);
+      if (Rows < 4) _mm_prefetch(reinterpret_cast<const char*>(b + 32 * v) + kAhead, _MM_HINT_T1);
     }
     for (int r = 0; r < Rows; ++r) {
       const __m512bh value = broadcast_pair(a + static_cast<size_t>(r) * args.a_stride + 2 * pair);

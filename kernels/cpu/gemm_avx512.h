@@ -7,9 +7,10 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr int kVectors = 4;        // zmm of one panel row: 64 columns
-constexpr int kTileRows = 6;       // 6 x 4 accumulators, 4 panel vectors and a broadcast fill the 32 registers
-constexpr uint32_t kAhead = 2048;  // bytes that the panel is fetched ahead of use
+constexpr int kVectors = 4;   // zmm of one panel row: 64 columns
+constexpr int kTileRows = 6;  // 6 x 4 accumulators, 4 panel vectors and a broadcast fill the 32 registers
+constexpr uint32_t kAhead =
+    16384;  // bytes that the panel is fetched ahead of use, into L2: the way from memory is long
 
 SPILLWAY_AVX512_INLINE __mmask16 lane_mask(uint32_t columns, int vector) {
   const uint32_t first = static_cast<uint32_t>(vector) * 16;

@@ -97,7 +97,7 @@ SPILLWAY_AVX512 void few_rows(const GemmPanel& args, uint32_t row) {
         sums[r][v] = add_block(scales, dots[r][v],
                                sum_of<kLayout.block_values>(a[static_cast<size_t>(r) * stride], half), sums[r][v]);
     }
-    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
+    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
   }
   store_tile<Rows>(args, row, sums);
 }
@@ -119,7 +119,7 @@ SPILLWAY_AVX512 void unpack(const char* block, uint32_t depth, CodesScratch& out
       _mm512_storeu_ps(scales[0] + 16 * v, of_columns.d);
       _mm512_storeu_ps(scales[1] + 16 * v, of_columns.m);
     }
-    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
+    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
   }
 }
 

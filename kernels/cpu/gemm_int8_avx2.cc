@@ -3,9 +3,9 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr int kTileRows = 4;       // 4 x 2 sums of i16, codes, a broadcast and a product in the 16 registers
-constexpr unsigned kChunk = 512;   // depth that is worked on at once: a tile's rows of `a` and its columns stay in L1
-constexpr unsigned kAhead = 2048;  // bytes that the panel is fetched ahead of use
+constexpr int kTileRows = 4;        // 4 x 2 sums of i16, codes, a broadcast and a product in the 16 registers
+constexpr unsigned kChunk = 512;    // depth that is worked on at once: a tile's rows of `a` and its columns stay in L1
+constexpr unsigned kAhead = 16384;  // bytes that the panel is fetched ahead of use, into L2
 
 struct Scratch {
   float sums[kPanelRowsMax][kPanelColumns];
@@ -77,7 +77,7 @@ SPILLWAY_AVX2 void add_tile(const char* block, unsigned depth, const ActivationB
       rows[r] = a + static_cast<size_t>(r) * a_stride + k / ActivationBlock::kValues;
       codes[r] = rows[r]->codes + 16 * half;
     }
-    for (unsigned line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
+    for (unsigned line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
     for (int column = 0; column < kColumns; column += 8 * kVectors) {
       __m256i dots[Rows][kVectors];
       multiply_block<Format, Rows, kVectors>(block + 4 * column, codes, dots);

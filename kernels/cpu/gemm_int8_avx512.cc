@@ -44,7 +44,7 @@ SPILLWAY_VNNI void unpack_codes(const char* block, uint32_t depth, char* out) {
       _mm512_storeu_ps(scales + 64 * v, of_columns.d);
       _mm512_storeu_ps(scales + 4 * kPanelColumns + 64 * v, of_columns.m);
     }
-    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
+    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
   }
 }
 
@@ -85,7 +85,7 @@ SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const ActivationB
     }
     if (static_cast<uint32_t>(Rows) <= kFewRowsOfCodes)
       for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64)
-        _mm_prefetch(block + kAhead + line, _MM_HINT_T0);
+        _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
   }
 }
 
