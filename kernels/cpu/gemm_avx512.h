@@ -47,6 +47,9 @@ SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, cons
   }
 }
 
+// Between rows of a tile whose sums lie in memory. Else GCC 12 loads all of them first, for which it has no registers.
+SPILLWAY_AVX512_INLINE void keep_order() { __asm__ volatile("" ::: "memory"); }
+
 // The epilogue of every row, from the sums of its product.
 SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, const float (*from)[kPanelColumns]) {
   for (uint32_t row = 0; row < args.rows; ++row) {

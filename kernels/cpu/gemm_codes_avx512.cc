@@ -150,6 +150,7 @@ SPILLWAY_AVX512 void add_tile(const CodesScratch& chunk, uint32_t depth, const P
         _mm512_storeu_ps(
             place, add_block(of_columns, dots[r][v], sum_of<BlockValues>(block[static_cast<size_t>(r) * stride], half),
                              _mm512_loadu_ps(place)));
+        keep_order();
       }
     }
   }

@@ -3,18 +3,12 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr uint32_t kInt8Chunk = 256;                        // depth that is worked on at once: its codes stay in L1
-constexpr uint32_t kFewRowsOfCodes = 3;                     // up to here codes are used where they come apart
-constexpr PanelFormat kUnpacked = PanelFormat::kCodes8F32;  // what panels are brought to for many rows
+constexpr uint32_t kInt8Chunk = 256;  // depth that is worked on at once: its codes stay in L1
 
 struct Int8Scratch {
-  char codes[layout_of(kUnpacked).panel_bytes(kInt8Chunk)];  // of a chunk
   float sums[kPanelRowsMax][kPanelColumns];
 };
 static_assert(sizeof(Int8Scratch) <= kPanelScratchBytes);
-
-template <PanelFormat Format>
-constexpr bool kIsUnpacked = layout_of(Format).value_bits == 8 && layout_of(Format).scale_bytes == 4;
 
 // The codes of values 4 * word and following of a block, of 16 columns.
 template <PanelFormat Format>
@@ -29,35 +23,22 @@ SPILLWAY_VNNI_INLINE __m512i load_codes(const char* block, uint32_t word, uint32
   }
 }
 
-template <PanelFormat Format>
-SPILLWAY_VNNI void unpack_codes(const char* block, uint32_t depth, char* out) {
-  constexpr PanelLayout kLayout = layout_of(Format), kOut = layout_of(kUnpacked);
-  static_assert(kLayout.block_values == kOut.block_values);
-  for (uint32_t k = 0; k < depth;
-       k += kLayout.block_values, block += kLayout.block_bytes(), out += kOut.block_bytes()) {
-    for (uint32_t word = 0; word < kOut.block_words(); ++word)
-      for (uint32_t v = 0; v < kVectors; ++v)
-        _mm512_storeu_si512(out + 4 * kPanelColumns * word + 64 * v, load_codes<Format>(block, word, v));
-    char* const scales = out + 4 * kPanelColumns * kOut.block_words();
-    for (uint32_t v = 0; v < kVectors; ++v) {
-      const Scales of_columns = load_scales<Format>(block + 4 * kPanelColumns * kLayout.block_words(), v);
-      _mm512_storeu_ps(scales + 64 * v, of_columns.d);
-      _mm512_storeu_ps(scales + 4 * kPanelColumns + 64 * v, of_columns.m);
-    }
-    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
-  }
-}
+// Some rows of `a` and what they have summed so far.
+struct CodedRows {
+  const ActivationBlock* a;
+  size_t stride;
+  float (*sums)[kPanelColumns];
+};
 
-// Adds the products of a run of blocks and Rows rows to their sums.
+// Adds the products of a run of blocks and Rows rows to their sums. `fetches`: what follows in the panel as well.
 template <PanelFormat Format, int Rows>
-SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const ActivationBlock* a, size_t a_stride,
-                            float (*sums)[kPanelColumns]) {
+SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const CodedRows& rows, bool fetches) {
   constexpr PanelLayout kLayout = layout_of(Format);
   constexpr uint32_t kBlockWords = kLayout.block_values / 4;
   const __m512i start = _mm512_set1_epi32(kDotOffsetBits);
   for (uint32_t k = 0; k < depth; k += kLayout.block_values, block += kLayout.block_bytes()) {
     const uint32_t half = k % ActivationBlock::kValues / 16;
-    const ActivationBlock* const x = a + k / ActivationBlock::kValues;
+    const ActivationBlock* const x = rows.a + k / ActivationBlock::kValues;
     __m512i dots[Rows][kVectors];
     for (int r = 0; r < Rows; ++r)
       for (int v = 0; v < kVectors; ++v) dots[r][v] = start;
@@ -66,62 +47,60 @@ SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const ActivationB
       __m512i codes[kVectors];
       for (uint32_t v = 0; v < kVectors; ++v) codes[v] = load_codes<Format>(block, word, v);
       for (int r = 0; r < Rows; ++r) {
-        const __m512i four =
-            _mm512_broadcastd_epi32(_mm_loadu_si32(x[static_cast<size_t>(r) * a_stride].codes + 16 * half + 4 * word));
+        const __m512i four = _mm512_broadcastd_epi32(
+            _mm_loadu_si32(x[static_cast<size_t>(r) * rows.stride].codes + 16 * half + 4 * word));
         for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], codes[v], four);
       }
     }
+#pragma GCC unroll 4  // or GCC 12 keeps the dots in memory
     for (uint32_t v = 0; v < kVectors; ++v) {
       const Scales scales = load_scales<Format>(block + 4 * kPanelColumns * kLayout.block_words(), v);
       const __m512 offset = _mm512_mul_ps(scales.d, _mm512_set1_ps(-kDotOffset));
+#pragma GCC unroll 6
       for (int r = 0; r < Rows; ++r) {
-        const ActivationBlock& of_row = x[static_cast<size_t>(r) * a_stride];
+        const ActivationBlock& of_row = x[static_cast<size_t>(r) * rows.stride];
         const float sum = kLayout.block_values == 16 ? of_row.half_sums[half] : of_row.sum;
         const __m512 least = _mm512_fmadd_ps(scales.m, _mm512_set1_ps(sum), offset);
         const __m512 product = _mm512_fmadd_ps(scales.d, _mm512_castsi512_ps(dots[r][v]), least);
-        float* const place = sums[r] + 16 * v;
+        float* const place = rows.sums[r] + 16 * v;
         _mm512_storeu_ps(place, _mm512_fmadd_ps(_mm512_set1_ps(of_row.scale), product, _mm512_loadu_ps(place)));
+        keep_order();
       }
     }
-    if (static_cast<uint32_t>(Rows) <= kFewRowsOfCodes)
+    if (fetches)
       for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64)
         _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
   }
 }
 
 template <PanelFormat Format>
-void add_rows(const char* chunk, uint32_t depth, const ActivationBlock* a, size_t a_stride, uint32_t rows,
-              float (*sums)[kPanelColumns]) {
-  for (; rows >= kTileRows; rows -= kTileRows, a += kTileRows * a_stride, sums += kTileRows)
-    add_tile<Format, kTileRows>(chunk, depth, a, a_stride, sums);
-  switch (rows) {
-    case 5: return add_tile<Format, 5>(chunk, depth, a, a_stride, sums);
-    case 4: return add_tile<Format, 4>(chunk, depth, a, a_stride, sums);
-    case 3: return add_tile<Format, 3>(chunk, depth, a, a_stride, sums);
-    case 2: return add_tile<Format, 2>(chunk, depth, a, a_stride, sums);
-    case 1: return add_tile<Format, 1>(chunk, depth, a, a_stride, sums);
+void add_rows(const char* chunk, uint32_t depth, CodedRows rows, uint32_t count) {
+  bool fetches = true;
+  for (; count >= kTileRows; count -= kTileRows, rows.a += kTileRows * rows.stride, rows.sums += kTileRows) {
+    add_tile<Format, kTileRows>(chunk, depth, rows, fetches);
+    fetches = false;
+  }
+  switch (count) {
+    case 5: return add_tile<Format, 5>(chunk, depth, rows, fetches);
+    case 4: return add_tile<Format, 4>(chunk, depth, rows, fetches);
+    case 3: return add_tile<Format, 3>(chunk, depth, rows, fetches);
+    case 2: return add_tile<Format, 2>(chunk, depth, rows, fetches);
+    case 1: return add_tile<Format, 1>(chunk, depth, rows, fetches);
   }
 }
 
+// Codes come apart in registers, for many rows as well: to keep them unpacked costs more than it saves.
 template <PanelFormat Format>
 void multiply(const GemmPanel& args) {
   Int8Scratch& scratch = *static_cast<Int8Scratch*>(args.scratch);
-  const auto* const rows = static_cast<const ActivationBlock*>(args.blocks);
-  const size_t a_stride = args.depth / ActivationBlock::kValues;
+  const size_t stride = args.depth / ActivationBlock::kValues;
+  const auto* const a = static_cast<const ActivationBlock*>(args.blocks);
   const auto* chunk = static_cast<const char*>(args.panel);
   __builtin_memset(scratch.sums, 0, args.rows * sizeof scratch.sums[0]);
   for (uint32_t first = 0; first < args.depth;
        first += kInt8Chunk, chunk += layout_of(Format).panel_bytes(kInt8Chunk)) {
     const uint32_t left = args.depth - first, depth = left < kInt8Chunk ? left : kInt8Chunk;
-    const ActivationBlock* const a = rows + first / ActivationBlock::kValues;
-    if constexpr (kIsUnpacked<Format>) {
-      add_rows<Format>(chunk, depth, a, a_stride, args.rows, scratch.sums);
-    } else if (args.rows <= kFewRowsOfCodes) {
-      add_rows<Format>(chunk, depth, a, a_stride, args.rows, scratch.sums);
-    } else {
-      unpack_codes<Format>(chunk, depth, scratch.codes);
-      add_rows<kUnpacked>(scratch.codes, depth, a, a_stride, args.rows, scratch.sums);
-    }
+    add_rows<Format>(chunk, depth, {a + first / ActivationBlock::kValues, stride, scratch.sums}, args.rows);
   }
   store_rows(args, scratch.sums);
 }
