@@ -14,6 +14,7 @@
 namespace spillway::cpu {
 namespace {
 
+constexpr size_t kLineBytes = 64;
 constexpr float kNoScore = -std::numeric_limits<float>::infinity();
 
 // The first `count` codes of a fold's K, and of its V, as bf16 in `scratch`.
@@ -32,6 +33,11 @@ KeyPlace widened(const KeyPlace& place, const KeyPlace& next, uint32_t count, At
           .v_scales = place.v_scales};
 }
 
+// Fetches every `step`-th byte into L2: L1 holds no two folds.
+void fetch(const std::byte* bytes, size_t count, size_t step) {
+  for (size_t i = 0; i < count; i += step) __builtin_prefetch(bytes + i, 0, 2);
+}
+
 // Blocks fold in order from the empty state: kSplitTokens keys, aligned to absolute position. Needs scratch.q.
 void compute_split(const Plan& plan, const Tile& tile, uint32_t split, AttentionScratch& scratch, SplitState state,
                    const IsaLevel& isa) {
@@ -41,14 +47,24 @@ void compute_split(const Plan& plan, const Tile& tile, uint32_t split, Attention
   std::fill_n(scratch.l_lanes, vectors * kLanes, 0.0f);
   const uint32_t position_first = tile.span->position_first + tile.row_first;
   const uint32_t end = std::min((split + 1) * kSplitTokens, plan.position_last(tile) + 1);
+  const auto place_of = [&](uint32_t key) {
+    return plan.key_place(tile, std::min(key, end - 1) / plan.fold_tokens * plan.fold_tokens);
+  };
+  // Folds lie scattered, and the way from memory is long, the longer where a page is met first. So the first one is
+  // fetched whole, each next one meanwhile (AttentionFold::next_k), and of the one after it every page.
+  const size_t piece = size_t{plan.fold_tokens} * plan.head_dim * plan.args.kv.layout.value_bytes();
+  const auto fetch_both = [&](const KeyPlace& place, size_t step) {
+    fetch(place.k, piece, step);
+    fetch(place.v, piece, step);
+  };
+  fetch_both(place_of(split * kSplitTokens), kLineBytes);
   for (uint32_t key = split * kSplitTokens; key < end; key += plan.fold_tokens) {
     for (uint32_t v = 0; v < vectors; ++v) {
       const uint32_t keys_seen = position_first + v / plan.group + 1;
       scratch.valid[v] = static_cast<uint8_t>(keys_seen <= key ? 0 : std::min(keys_seen - key, plan.fold_tokens));
     }
-    KeyPlace place = plan.key_place(tile, key);
-    const uint32_t next = key + plan.fold_tokens;
-    KeyPlace next_place = next < end ? plan.key_place(tile, next) : place;
+    KeyPlace place = place_of(key), next_place = place_of(key + plan.fold_tokens);
+    fetch_both(place_of(key + 2 * plan.fold_tokens), kPageBytes);
     if (plan.args.kv.layout.dtype == KvDtype::kInt8) {
       const uint32_t tiles = (scratch.valid[vectors - 1] + kTileTokens - 1) / kTileTokens;  // the last vector sees most
       next_place = place = widened(place, next_place, tiles * kTileTokens * plan.head_dim, scratch, isa);
@@ -60,6 +76,7 @@ void compute_split(const Plan& plan, const Tile& tile, uint32_t split, Attention
                         .k = reinterpret_cast<const uint16_t*>(place.k),
                         .v = reinterpret_cast<const uint16_t*>(place.v),
                         .next_k = reinterpret_cast<const uint16_t*>(next_place.k),
+                        .next_v = reinterpret_cast<const uint16_t*>(next_place.v),
                         .k_scales = place.k_scales,
                         .v_scales = place.v_scales,
                         .valid = scratch.valid,

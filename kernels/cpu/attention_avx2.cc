@@ -23,8 +23,8 @@ using Scores = float[kFoldTokensMax];  // of one query, by key
 template <int M, int V>
 SPILLWAY_AVX2 void score(const AttentionFold& args, const float* q, unsigned first, Scores* scores) {
   const unsigned short* k = args.k + static_cast<size_t>(first) * args.head_dim;
-  const unsigned short* ahead = args.v + static_cast<size_t>(first) * args.head_dim;  // blocks lie scattered: V is
-  const size_t tile_stride = static_cast<size_t>(kTile) * args.head_dim;  // fetched here, the next K while V is used
+  const unsigned short* ahead = args.next_k + static_cast<size_t>(first) * args.head_dim;
+  const size_t tile_stride = static_cast<size_t>(kTile) * args.head_dim;
   __m256 sums[M][V];
 #pragma GCC unroll 6
   for (int m = 0; m < M; ++m) {
@@ -35,7 +35,7 @@ SPILLWAY_AVX2 void score(const AttentionFold& args, const float* q, unsigned fir
     __m256 keys[V];
 #pragma GCC unroll 4
     for (int line = 0; line < V / 2; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + 32 * line), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + 32 * line), _MM_HINT_T1);
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v)
       keys[v] = even_halves(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(k + v / 2 * tile_stride) + v % 2));
@@ -138,12 +138,12 @@ SPILLWAY_AVX2 void add_values(const AttentionFold& args, unsigned vector, unsign
     for (int c = 0; c < V; ++c)
       sums[m][c] = _mm256_mul_ps(load_o<V>(o + m * args.head_dim + 8 * c, mask), _mm256_set1_ps(alpha[m]));
   }
-  const unsigned short* ahead = args.next_k + static_cast<size_t>(dim) * kFoldTokensMax;
+  const unsigned short* ahead = args.next_v + static_cast<size_t>(dim) * kFoldTokensMax;
   for (unsigned key = 0; key < valid; key += 2, v += 2 * args.head_dim, ahead += 16 * V) {
     __m256 values[V];
 #pragma GCC unroll 4
     for (int line = 0; line < (V + 1) / 2; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + 32 * line), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + 32 * line), _MM_HINT_T1);
 #pragma GCC unroll 8
     for (int c = 0; c < V; ++c) values[c] = even_halves(load_pairs<V>(v + 16 * c, mask));
 #pragma GCC unroll 6
@@ -223,7 +223,7 @@ SPILLWAY_AVX2 void fold_queries(const AttentionFold& args, unsigned first, unsig
 SPILLWAY_AVX2 void widen_codes_avx2(const CodesToWiden& args) {
   constexpr unsigned kLine = 64;
   for (unsigned i = 0; i < args.count; i += 16) {
-    if (i % kLine == 0) _mm_prefetch(reinterpret_cast<const char*>(args.ahead + i), _MM_HINT_T0);
+    if (i % kLine == 0) _mm_prefetch(reinterpret_cast<const char*>(args.ahead + i), _MM_HINT_T1);
     const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(args.codes + i));
     const __m256 low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
     const __m256 high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(codes, 8)));

@@ -21,11 +21,11 @@ SPILLWAY_AVX512 void score(const AttentionFold& args, const unsigned short* q, f
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) sums[m][t] = _mm512_setzero_ps();
   }
-  const unsigned short* ahead = args.v;  // blocks lie scattered: V is fetched here, the next K while V is used
+  const unsigned short* ahead = args.next_k;
   for (unsigned dim = 0; dim < args.head_dim; dim += 2, k += 32, ahead += T * 32) {
     __m512bh keys[T];
 #pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) _mm_prefetch(reinterpret_cast<const char*>(ahead + t * 32), _MM_HINT_T0);
+    for (int t = 0; t < T; ++t) _mm_prefetch(reinterpret_cast<const char*>(ahead + t * 32), _MM_HINT_T1);
 #pragma GCC unroll 4
     for (int t = 0; t < T; ++t) keys[t] = (__m512bh)_mm512_loadu_si512(k + t * tile_stride);
 #pragma GCC unroll 8
@@ -103,14 +103,14 @@ SPILLWAY_AVX512 void add_values(const AttentionFold& args, unsigned vector, unsi
       sums[m][c] = _mm512_mul_ps(old, _mm512_set1_ps(alpha[m]));
     }
   }
-  const unsigned short* ahead = args.next_k + size_t{dim} * kFoldTokensMax;
+  const unsigned short* ahead = args.next_v + size_t{dim} * kFoldTokensMax;
   for (unsigned key = 0; key < valid; key += 2, v += 2 * args.head_dim, ahead += V * 32) {
     // An odd last key: its partner's value is not seen, so it must not meet even a zero p.
     const __m512i seen = _mm512_set1_epi32(key + 1 < valid ? -1 : 0xffff);
     __m512bh values[V];
 #pragma GCC unroll 4
     for (int c = 0; c < V; ++c) {
-      _mm_prefetch(reinterpret_cast<const char*>(ahead + c * 32), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead + c * 32), _MM_HINT_T1);
       values[c] = (__m512bh)_mm512_and_si512(seen, _mm512_maskz_loadu_epi32(masks[c], v + c * 32));
     }
 #pragma GCC unroll 8
@@ -175,7 +175,7 @@ SPILLWAY_AVX512 void fold_queries(const AttentionFold& args, unsigned first, uns
 SPILLWAY_AVX512 void widen_codes_avx512(const CodesToWiden& args) {
   constexpr unsigned kLine = 64;
   for (unsigned i = 0; i < args.count; i += 32) {
-    if (i % kLine == 0) _mm_prefetch(reinterpret_cast<const char*>(args.ahead + i), _MM_HINT_T0);
+    if (i % kLine == 0) _mm_prefetch(reinterpret_cast<const char*>(args.ahead + i), _MM_HINT_T1);
     const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(args.codes + i))));
     const __m512 high =
         _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)(args.codes + i + 16))));
