@@ -16,7 +16,8 @@ namespace spillway {
 // scale = max |x| / 127 in f32: 0, and all codes with it, where that is below 2^-126; NaN where a value is not finite.
 // Bias and norms are a model's own: where it has none their step is skipped. Writing token row 0 of a block first
 // zeroes that block's part, so unused rows are always zero. Appending again leaves the same bytes, but nobody may read
-// the block meanwhile. REQUIRES head_dim even, at most kHeadDimMax; the dtype of the backend's Precision.
+// the block meanwhile. REQUIRES head_dim even, at most kHeadDimMax; the dtype of the backend's Precision; no two spans
+// that write to one block.
 struct RopeAppendArgs {
   TensorView qkv;          // f32 [rows, (heads + 2 * kv_heads) * head_dim]
   TensorView block_table;  // u32 [sequences, blocks_max]

@@ -41,12 +41,14 @@ class Measurement {
     const uint32_t block_tokens = kv.layout.block_tokens;
     const uint32_t rows = std::min({kRows[2], decoder.rows_max(), decoder.positions_max(), block_tokens});
     depth_ = std::min(kDepth, decoder.positions_max() - rows) / block_tokens * block_tokens;
-    for (const uint32_t each : kRows)
-      if (each <= rows) rows_.push_back(each);
+    for (const uint32_t each : kRows)  // each decode row writes to a block of its own
+      if (each <= rows && (each > kDecodeRowsMax || each <= kv.slot_count)) rows_.push_back(each);
     const uint32_t blocks = kv.layout.blocks_for(depth_ + rows);
     table_ = {.data = backend.allocate(sizeof(uint32_t) * kDecodeRowsMax * blocks).data(),  // zeroed: the first slot
               .type = DataType::kU32,
               .shape = {kDecodeRowsMax, blocks, 1}};
+    for (uint32_t row = 0; row < std::min(kDecodeRowsMax, kv.slot_count); ++row)
+      table_.as<uint32_t>()[row * blocks + depth_ / block_tokens] = row;
   }
 
   StepThreads run(uint32_t most) {

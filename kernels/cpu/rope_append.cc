@@ -134,51 +134,87 @@ void check_finish(const RopeAppendArgs& args, uint32_t head_dim, uint32_t width)
     CHECK(norm.data == nullptr || (norm.type == DataType::kF32 && norm.shape[0] == head_dim));
 }
 
+// A call's rows.
+struct Append {
+  const RopeAppendArgs& args;
+  const KvLayout& layout;
+  const RowShape shape;
+  const size_t k_first, v_first, width;  // of a row of args.qkv
+  HeadFinish q_finish, k_finish, v_finish;
+
+  explicit Append(const RopeAppendArgs& call)
+      : args(call),
+        layout(call.kv.layout),
+        shape{call.heads, layout.kv_heads, layout.head_dim},
+        k_first(size_t{shape.heads} * shape.head_dim),
+        v_first(k_first + size_t{shape.kv_heads} * shape.head_dim),
+        width(v_first + size_t{shape.kv_heads} * shape.head_dim) {
+    const float* const bias = call.bias.as<float>();
+    q_finish = {bias, call.q_norm.as<float>(), call.norm_epsilon};
+    k_finish = {bias == nullptr ? nullptr : bias + k_first, call.k_norm.as<float>(), call.norm_epsilon};
+    v_finish = {.bias = bias == nullptr ? nullptr : bias + v_first};
+  }
+
+  void check() const {
+    CHECK(shape.head_dim % 2 == 0 && shape.head_dim <= kHeadDimMax && layout.block_tokens % kTileTokens == 0);
+    CHECK(args.qkv.type == DataType::kF32 && args.qkv.shape[1] == width && args.rope_table.shape[1] == shape.head_dim);
+    CHECK(args.q_out.type == DataType::kBf16 && args.q_out.shape[1] == shape.heads);
+    check_finish(args, shape.head_dim, static_cast<uint32_t>(width));
+    for (const TokenSpan& span : args.spans) {
+      const uint32_t row_end = span.row_first + span.row_count, end = span.position_first + span.row_count;
+      CHECK(row_end <= args.qkv.shape[0] && row_end <= args.q_out.shape[0]);
+      CHECK(end <= args.rope_table.shape[0] && layout.blocks_for(end) <= args.block_table.shape[1]);
+      CHECK(span.block_table_row < args.block_table.shape[0]);
+    }
+  }
+
+  uint32_t block_first(const TokenSpan& span) const { return span.position_first / layout.block_tokens; }
+  uint32_t block_count(const TokenSpan& span) const {
+    return span.row_count == 0 ? 0 : layout.blocks_for(span.position_first + span.row_count) - block_first(span);
+  }
+
+  // The rows of a span that lie in block `index` of it. They stay on one thread: zeroing comes before the first.
+  void rows_of_block(const TokenSpan& span, uint32_t index) const {
+    const uint32_t block = block_first(span) + index, start = block * layout.block_tokens;
+    const uint32_t* slots = args.block_table.as<uint32_t>() + size_t{span.block_table_row} * args.block_table.shape[1];
+    const std::span<std::byte> part = args.kv.parts(SlotId{slots[block]}, {args.layer, 1});
+    if (span.position_first <= start) std::memset(part.data(), 0, part.size());
+    const uint32_t end = std::min(span.position_first + span.row_count, start + layout.block_tokens);
+    for (uint32_t position = std::max(start, span.position_first); position < end; ++position) {
+      const size_t row = span.row_first + (position - span.position_first);
+      const float* q = args.qkv.as<float>() + row * width;
+      const float* angles = args.rope_table.as<float>() + size_t{position} * shape.head_dim;
+      const TokenPlace place{layout, part.data(), position - start};
+      rotate_q(shape, q, q_finish, angles, args.q_out.as<uint16_t>() + row * k_first);
+      append_k(q + k_first, k_finish, angles, place);
+      append_v(q + v_first, v_finish, place);
+    }
+  }
+};
+
 }  // namespace
 
+// Spans of one block (decode rows) are shared out together, the blocks of a longer one by themselves.
 void CpuBackend::rope_append(const RopeAppendArgs& args) {
-  const KvLayout& layout = args.kv.layout;
-  const RowShape shape{args.heads, layout.kv_heads, layout.head_dim};
-  const uint32_t width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim;
-  CHECK(layout.dtype == precision_.kv);
-  CHECK(shape.head_dim % 2 == 0 && shape.head_dim <= kHeadDimMax && layout.block_tokens % kTileTokens == 0);
-  CHECK(args.qkv.type == DataType::kF32 && args.qkv.shape[1] == width && args.rope_table.shape[1] == shape.head_dim);
-  CHECK(args.q_out.type == DataType::kBf16 && args.q_out.shape[1] == shape.heads);
-  check_finish(args, shape.head_dim, width);
-  const float* bias = args.bias.as<float>();
-  const size_t k_first = size_t{shape.heads} * shape.head_dim;
-  const size_t v_first = k_first + size_t{shape.kv_heads} * shape.head_dim;
-  const HeadFinish q_finish{bias, args.q_norm.as<float>(), args.norm_epsilon};
-  const HeadFinish k_finish{bias == nullptr ? nullptr : bias + k_first, args.k_norm.as<float>(), args.norm_epsilon};
-  const HeadFinish v_finish{bias == nullptr ? nullptr : bias + v_first};
+  CHECK(args.kv.layout.dtype == precision_.kv);
+  const Append append(args);
+  append.check();
   const FlushDenormals flush;
+  for (size_t first = 0, end = 0; first < args.spans.size(); first = end) {
+    while (end < args.spans.size() && append.block_count(args.spans[end]) <= 1) ++end;
+    if (end > first) {
+      pool_.parallel_for(static_cast<uint32_t>(end - first), [&](uint32_t index, uint32_t) {
+        if (append.block_count(args.spans[first + index]) == 1) append.rows_of_block(args.spans[first + index], 0);
+      });
+    } else {
+      const TokenSpan& span = args.spans[end++];
+      pool_.parallel_for(append.block_count(span),
+                         [&](uint32_t index, uint32_t) { append.rows_of_block(span, index); });
+    }
+  }
   for (const TokenSpan& span : args.spans) {
-    CHECK(span.row_first + span.row_count <= args.qkv.shape[0] &&
-          span.row_first + span.row_count <= args.q_out.shape[0]);
-    CHECK(span.position_first + span.row_count <= args.rope_table.shape[0]);
-    CHECK(layout.blocks_for(span.position_first + span.row_count) <= args.block_table.shape[1]);
-    CHECK(span.block_table_row < args.block_table.shape[0]);
     counters_.q_rows += span.row_count;
     counters_.kv_rows += span.row_count;
-    const uint32_t* blocks = args.block_table.as<uint32_t>() + size_t{span.block_table_row} * args.block_table.shape[1];
-    const uint32_t end = span.position_first + span.row_count;
-    const uint32_t block_first = span.position_first / layout.block_tokens;
-    // A block's rows stay on one thread: zeroing it comes before its first row.
-    pool_.parallel_for(span.row_count == 0 ? 0 : layout.blocks_for(end) - block_first, [&](uint32_t index, uint32_t) {
-      const uint32_t start = (block_first + index) * layout.block_tokens;
-      const std::span<std::byte> part = args.kv.parts(SlotId{blocks[block_first + index]}, {args.layer, 1});
-      if (span.position_first <= start) std::memset(part.data(), 0, part.size());
-      const uint32_t last = std::min(end, start + layout.block_tokens);
-      for (uint32_t position = std::max(start, span.position_first); position < last; ++position) {
-        const size_t row = span.row_first + (position - span.position_first);
-        const float* q = args.qkv.as<float>() + row * width;
-        const float* angles = args.rope_table.as<float>() + size_t{position} * shape.head_dim;
-        const TokenPlace place{layout, part.data(), position - start};
-        rotate_q(shape, q, q_finish, angles, args.q_out.as<uint16_t>() + row * k_first);
-        append_k(q + k_first, k_finish, angles, place);
-        append_v(q + v_first, v_finish, place);
-      }
-    });
   }
 }
 

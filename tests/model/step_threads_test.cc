@@ -46,6 +46,7 @@ TEST(StepThreads, EveryNumberUpToAFewAndThenByHalves) {
 }
 
 struct Model {
+  static constexpr uint32_t kSlots = 8;
   explicit Model(uint32_t threads, uint32_t rows_max = 128, uint32_t positions_max = 1024)
       : file(tiny.open()),
         backend(make_backend({.isa = "scalar", .threads = threads})),
@@ -53,7 +54,10 @@ struct Model {
         weights(load_weights(file, config, *backend).value()),
         decoder(*backend, config, weights, rows_max, 1, positions_max) {
     const KvLayout layout = config.kv_layout();
-    kv = {.base = backend->allocate(layout.block_bytes()).data(), .header_bytes = 0, .layout = layout, .slot_count = 1};
+    kv = {.base = backend->allocate(kSlots * layout.block_bytes()).data(),
+          .header_bytes = 0,
+          .layout = layout,
+          .slot_count = kSlots};
   }
   const TinyModel tiny = make_tiny_model({});
   const GgufFile file;
@@ -91,6 +95,8 @@ TEST(MeasureStepThreads, WhatIsTooSmallForAKindOfStepGoesWithout) {
   EXPECT_EQ(measure_step_threads(*narrow.backend, narrow.decoder, narrow.kv).phases().size(), 1u);
   const StepThreads of_brief = measure_step_threads(*brief.backend, brief.decoder, brief.kv);
   EXPECT_TRUE(of_brief.phases().size() == 3 || of_brief.phases().back().tried.size() == 1) << of_brief.text();
+  brief.kv.slot_count = 7;  // the kind of 8 sequences: each needs a block
+  EXPECT_LE(measure_step_threads(*brief.backend, brief.decoder, brief.kv).phases().size(), 2u);
   Model alone(1);
   EXPECT_EQ(measure_step_threads(*alone.backend, alone.decoder, alone.kv).text(), "1 thread");
 }
