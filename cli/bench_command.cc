@@ -35,7 +35,8 @@ int bench_command(const Options& options) {
                        .step_threads = model.decoder().step_threads().text()};
   fmt::print(stderr, "measuring the machine\n");
   const MachinePeak peak = measure_machine_peak(machine.threads);
-  machine.flops_per_second = peak.multiply_add_per_s(precision_of(options).activations);
+  machine.flops_per_second =
+      peak.multiply_add_per_s(activations_of_products(model.weights(), precision_of(options).activations));
   machine.memory_bytes_per_second = peak.read_bytes_per_s;
   machine.weights_bytes_per_second = measure_read_bandwidth(machine.threads, model.weights().packed_bytes());
   fmt::print("{}", format_bench(options.format, bench_engine(model, cases, options.repetitions), machine));

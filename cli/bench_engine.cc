@@ -10,6 +10,7 @@
 #include "cli/packed_model.h"
 #include "cli/precision.h"
 #include "common/check.h"
+#include "kernels/cpu/panel_format.h"
 
 namespace spillway {
 namespace {
@@ -151,6 +152,14 @@ LocalModel::Limits bench_limits(const std::vector<BenchCase>& cases, const Model
   }
   limits.rows_max = kChunkTokens + limits.logit_rows_max;
   return limits;
+}
+
+Activations activations_of_products(const Weights& weights, Activations asked) {
+  size_t narrow = 0, wide = 0;
+  for (const LayerWeights& layer : weights.layers)
+    for (const Weight* const weight : {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down})
+      (static_cast<cpu::PanelFormat>(weight->format) == cpu::PanelFormat::kBf16 ? wide : narrow) += weight->bytes;
+  return narrow > wide ? asked : Activations::kBf16;
 }
 
 std::vector<BenchLine> bench_engine(LocalModel& model, const std::vector<BenchCase>& cases, uint32_t repetitions) {

@@ -63,6 +63,17 @@ class Effects {
   FaultPoints& faults_;
 };
 
+void warn_of_loss(const ControlEvent& event) {
+  if (const auto* const gone = std::get_if<PeerGone>(&event))
+    log_event(spdlog::level::warn, "lost a node", {{"reason", gone->reason}});
+}
+
+void warn_of_difference(const ControlEvent& event, const Gateway& gateway) {
+  const auto* const up = std::get_if<PeerUp>(&event);
+  const std::string warning = up == nullptr ? "" : gateway.warning_about(up->peer);
+  if (!warning.empty()) log_event(spdlog::level::warn, "nodes compute differently", {{"reason", warning}});
+}
+
 ServedModel::Settings settings_of(const Options& options, const ModelConfig& model, const Secret& secret) {
   ServedModel::Settings settings;
   settings.max_model_len = effective_model_len(options, model);
@@ -160,9 +171,9 @@ int start_gateway(const Options& options) {
     carry_out();
   };
   const auto on_control = [&](const ControlEvent& event, TimePoint now) {
-    if (const auto* const gone = std::get_if<PeerGone>(&event))
-      log_event(spdlog::level::warn, "lost a node", {{"reason", gone->reason}});
+    warn_of_loss(event);
     std::visit([&](const auto& one) { handle(one, now); }, event);
+    warn_of_difference(event, gateway);
   };
   TroubleSocket troubles(options.status_socket);
   Drain drain(waker, std::chrono::seconds(options.drain_timeout_s));

@@ -206,7 +206,8 @@ void DecodeNode::handle(const BulkLost& lost, Turn& turn) {
     return one.state == State::kReceiving && peers_.is_process(lost.peer, one.prefill) &&
            !receiver_.complete(one.attempt.transfer);
   };
-  const Error error{ErrorCode::kPeerLost, "the bulk link from the prefill node broke"};
+  const std::string prefill = process_name(*peers_.hello(lost.peer));
+  const Error error{ErrorCode::kPeerLost, fmt::format("the bulk link from {} broke", prefill)};
   for (const RequestId id : requests_.select(depends)) fail_both(*requests_.find(id), error, turn);
 }
 

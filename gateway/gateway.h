@@ -92,7 +92,8 @@ class Gateway {
   // After DrainRequested: all that was accepted is answered. What arrives meanwhile is refused with kUnavailable.
   bool drained() const { return draining_ && requests_.queued() + requests_.running() == 0; }
   uint32_t max_model_len() const { return nodes_.max_model_len(); }  // smallest of the connected nodes; 0: none
-  void check_conservation() const;                                   // CHECK; the simulator calls it after each event
+  std::string warning_about(PeerId joined) const { return nodes_.warning_about(joined); }
+  void check_conservation() const;  // CHECK; the simulator calls it after each event
 
  private:
   struct Turn {  // of one call

@@ -101,7 +101,7 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
     writing_bytes_ = out.size();
     if (!co_await write_stream_text(std::move(out), last)) co_return false;
     writing_bytes_ = 0;
-    hold_answer(unsent_.size());
+    hold_stream();
     if (last) co_return keep_alive_ && !failed && !shutting_down_ && !shared_.draining();
   }
   co_return false;
@@ -109,8 +109,10 @@ asio::awaitable<bool> HttpSession::answer_stream(OpenAiAnswer& answer) {
 
 // A piece a write, so that other sessions have their turns between; its tokens wait meanwhile, bounded as ever.
 asio::awaitable<bool> HttpSession::write_echoes(OpenAiAnswer& answer) {
-  for (std::string piece; !failed_ && answer.stream_echo(piece); piece.clear())
+  for (std::string piece; !failed_ && answer.stream_echo(piece); piece.clear()) {
     if (!co_await write_stream_text(std::move(piece), false)) co_return false;
+    hold_stream();
+  }
   co_return true;
 }
 
@@ -148,6 +150,8 @@ bool HttpSession::hold_answer(size_t bytes) {
   return true;
 }
 
+bool HttpSession::hold_stream() { return hold_answer(writing_bytes_ + unsent_.size() + answer_->echo_bytes()); }
+
 void HttpSession::on(const StreamEvent& event) {
   std::visit([&](const auto& one) { take(one); }, event);
   wake_.cancel();
@@ -173,14 +177,17 @@ void HttpSession::take(const StreamToken& token) {
       return give_up("the client reads too slowly");
     ++tokens_behind_;
     answer_->stream_token(choice, token, unsent_);
-    if (!hold_answer(writing_bytes_ + unsent_.size())) return give_up("too many clients read slowly");
+    if (!hold_stream()) return give_up("too many clients read slowly");
   } else {
     answer_->add_token(choice, token);
   }
   stop_early(choice);
 }
 
-void HttpSession::take(const StreamScores& scores) { answer_->add_scores(choice_of(scores.request), scores); }
+void HttpSession::take(const StreamScores& scores) {
+  answer_->add_scores(choice_of(scores.request), scores);
+  if (streams_ && !hold_stream()) give_up("too many clients read slowly");
+}
 
 void HttpSession::take(const StreamEnd& end) {
   const size_t choice = choice_of(end.request);

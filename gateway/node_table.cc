@@ -61,6 +61,20 @@ std::string NodeTable::name(PeerId node, Role role) const {
   return known == nullptr ? fmt::format("a {} node", role_name(role)) : process_name(*known);
 }
 
+std::string NodeTable::warning_about(PeerId node) const {
+  const Hello* const joined = hello(node);
+  if (joined == nullptr) return {};
+  const auto other = std::ranges::find_if(
+      nodes_, [&](const auto& entry) { return entry.second.hello.encoding.numerics != joined->encoding.numerics; });
+  if (other == nodes_.end()) return {};
+  const Hello& before = other->second.hello;
+  return fmt::format(
+      "\"{}\" computes in numerics class {}, \"{}\" in {}: tokens may differ by which node computes; give both the "
+      "same --activations and --isa",
+      process_name(*joined), static_cast<unsigned>(joined->encoding.numerics), process_name(before),
+      static_cast<unsigned>(before.encoding.numerics));
+}
+
 std::vector<PeerId> NodeTable::with_role(Role role) const {
   std::vector<PeerId> found;
   for (const auto& [peer, node] : nodes_) {

@@ -46,6 +46,9 @@ class NodeTable {
   const Hello* hello(PeerId node) const;           // nullptr: unknown
   std::string name(PeerId node, Role role) const;  // as people know it; "a decode node" where it is unknown
   std::vector<PeerId> with_role(Role role) const;
+  // What people should know of `node` when it joins: it computes in another numerics class than one that joined before.
+  // Empty: nothing, or unknown.
+  std::string warning_about(PeerId node) const;
 
   // What was placed on a node since what its last Load counts is added to it. Unknown nodes are ignored.
   struct Moved {           // since its last Load

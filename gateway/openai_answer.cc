@@ -42,13 +42,15 @@ const OpenAiAnswer::Echo* OpenAiAnswer::echo_of(size_t choice) const {
 }
 
 void OpenAiAnswer::add_scores(size_t choice, const StreamScores& scores) {
-  if (echoed_.empty()) return;
+  if (echoed_.empty() || echo_of(choice)->streamed == shape_.choices_per_prompt) return;
   std::vector<ScoredToken>& echo = echoed_[choice / shape_.choices_per_prompt].tokens;
   const size_t count = scores.logprobs.size() / scores.logprob_count;
   CHECK(scores.position_first + count <= echo.size());
   for (size_t index = 0; index < count; ++index) {
     const auto first = scores.logprobs.begin() + static_cast<ptrdiff_t>(index * scores.logprob_count);
-    echo[scores.position_first + index].logprobs.assign(first, first + scores.logprob_count);
+    std::vector<TokenLogprob>& logprobs = echo[scores.position_first + index].logprobs;
+    if (logprobs.empty()) echo_bytes_ += scores.logprob_count * sizeof(TokenLogprob);
+    logprobs.assign(first, first + scores.logprob_count);
   }
 }
 
@@ -73,8 +75,18 @@ bool OpenAiAnswer::stream_echo(std::string& out) {
   const ChoicePiece piece{.index = index, .text = text, .logprobs = &logprobs, .first = choice.echo_told == 0};
   append_sse_event(out, token_chunk(head_, piece, {.tokens_so_far = tokens_told_}));
   choice.echo_told += part.size();
-  if (part.size() == rest.size()) echoes_.pop_front();
+  if (part.size() < rest.size()) return true;
+  echoes_.pop_front();
+  echo_streamed(echoed_[index / shape_.choices_per_prompt]);
   return true;
+}
+
+void OpenAiAnswer::echo_streamed(Echo& echo) {
+  if (++echo.streamed < shape_.choices_per_prompt) return;
+  for (ScoredToken& token : echo.tokens) {
+    echo_bytes_ -= token.logprobs.size() * sizeof(TokenLogprob);
+    token.logprobs = std::vector<TokenLogprob>();  // {} would keep the memory
+  }
 }
 
 void OpenAiAnswer::stream_token(size_t index, const StreamToken& token, std::string& out) {

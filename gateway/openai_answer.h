@@ -45,6 +45,7 @@ class OpenAiAnswer {
   // be sent: with log-probabilities all of it may be 20 MB of JSON. Appends the next piece, one event. False: none is
   // left, and the rest may be sent.
   bool stream_echo(std::string& out);
+  size_t echo_bytes() const { return echo_bytes_; }  // of log-probabilities kept for such pieces
 
   // Of an answer in one piece.
   void add_token(size_t choice, const StreamToken& token);
@@ -77,10 +78,12 @@ class OpenAiAnswer {
     std::vector<size_t> text_ends{};  // of each token: bytes of the text until it, as far as characters are whole
     size_t characters = 0;            // of the text
     Detokenizer detokenizer;          // behind its last token
+    uint32_t streamed = 0;            // for so many choices in full: for all of them, its log-probabilities are gone
   };
   Echo echo(const std::vector<TokenId>& prompt) const;
   const Echo* echo_of(size_t choice) const;
   void begin(size_t choice);
+  void echo_streamed(Echo& echo);
   std::string text_of(Choice& choice, const StreamToken& token);  // what it completes
   std::string last_text(Choice& choice);
   void end(Choice& choice, StreamEnd end);
@@ -95,6 +98,7 @@ class OpenAiAnswer {
   std::vector<Echo> echoed_;   // one a prompt
   std::deque<size_t> echoes_;  // choices that have begun and whose echo is not all streamed
   uint32_t tokens_told_ = 0;   // so far, when the last of the rest was sent
+  size_t echo_bytes_ = 0;
   size_t ended_ = 0;
 };
 

@@ -28,6 +28,10 @@ class Reader {
   Reader(const Json& body, const ServedModel& model, uint32_t max_model_len, std::vector<std::string>& ignored)
       : body_(body), model_(model), max_model_len_(std::min(max_model_len, model.max_model_len())), ignored_(ignored) {}
 
+  // What of a text is encoded where it must fit, and where its tokens are to be counted though it may not.
+  ServedModel::Limit fitting() const { return {.tokens_max = max_model_len_ - 1, .count_all = false}; }
+  ServedModel::Limit counted() const { return {.tokens_max = max_model_len_ - 1, .count_all = true}; }
+
   bool flag(std::string_view name) const { return number(name, false); }
 
   // A number or boolean whose type and bounds check_fields() has seen.
@@ -128,7 +132,7 @@ class Reader {
     std::vector<std::vector<TokenId>> prompts;
     size_t total = 0;
     for (size_t index = 0; index < (list ? prompt->size() : 1); ++index) {
-      auto tokens = read_prompt(list ? (*prompt)[index] : *prompt);
+      auto tokens = read_prompt(list ? (*prompt)[index] : *prompt, fitting());
       if (!tokens) return tl::unexpected(tokens.error());
       total += tokens->size();
       prompts.push_back(std::move(*tokens));
@@ -141,11 +145,10 @@ class Reader {
     return prompts;
   }
 
-  Parsed<std::vector<TokenId>> read_prompt(const Json& prompt) const {
+  Parsed<std::vector<TokenId>> read_prompt(const Json& prompt, const ServedModel::Limit& limit) const {
     if (prompt.is_string()) {
       const auto& text = prompt.get_ref<const std::string&>();
-      if (auto fits = check_text(text.size(), "prompt"); !fits) return tl::unexpected(fits.error());
-      return or_refuse(model_.encode_prompt(text), "prompt");
+      return or_refuse(model_.encode_prompt(text, limit), "prompt");
     }
     if (!prompt.is_array()) return refuse("prompt", "prompt must be a string or a list of token ids", "invalid_type");
     if (prompt.size() >= max_model_len_) return too_long("prompt", prompt.size());
@@ -182,10 +185,10 @@ class Reader {
   Parsed<std::vector<TokenId>> read_text_to_tokenize() const {
     const auto name = the_one_given(body_, {"prompt", "content", "messages"});
     if (!name) return tl::unexpected(name.error());
-    if (*name == std::string_view("messages")) return read_messages();
-    const auto& bytes = find_field(body_, *name)->get_ref<const std::string&>();
-    if (auto fits = check_text(bytes.size(), *name); !fits) return tl::unexpected(fits.error());
-    return or_refuse(flag("add_special") ? model_.encode_prompt(bytes) : model_.encode_text(bytes), *name);
+    if (*name == std::string_view("messages")) return read_messages(counted());
+    const auto& text = find_field(body_, *name)->get_ref<const std::string&>();
+    return or_refuse(flag("add_special") ? model_.encode_prompt(text, counted()) : model_.encode_text(text, counted()),
+                     *name);
   }
 
   Parsed<std::vector<TokenId>> read_tokens_to_spell() const {
@@ -196,7 +199,8 @@ class Reader {
     return read_token_ids(*tokens, "tokens");
   }
 
-  Parsed<std::vector<TokenId>> read_messages(ServedModel::AnswerTurn turn = ServedModel::AnswerTurn::kBegun) const {
+  Parsed<std::vector<TokenId>> read_messages(const ServedModel::Limit& limit,
+                                             ServedModel::AnswerTurn turn = ServedModel::AnswerTurn::kBegun) const {
     if (!model_.has_chat())
       return refuse("messages", "this model has no chat template: use /v1/completions", "unsupported");
     const Json* const list = find_field(body_, "messages");
@@ -206,15 +210,12 @@ class Reader {
       return refuse("messages",
                     fmt::format("messages has {} entries: 1 to {} are taken", list->size(), kChatMessagesMax));
     std::vector<ChatMessage> messages;
-    size_t bytes = 0;
     for (size_t index = 0; index < list->size(); ++index) {
       auto message = read_message((*list)[index], fmt::format("messages[{}]", index), ignored_);
       if (!message) return tl::unexpected(message.error());
-      bytes += message->content.size();
       messages.push_back(std::move(*message));
     }
-    if (auto fits = check_text(bytes, "messages"); !fits) return tl::unexpected(fits.error());
-    return or_refuse(model_.encode_chat(messages, turn), "messages");
+    return or_refuse(model_.encode_chat(messages, limit, turn), "messages");
   }
 
   // How many tokens to generate, given the prompt's length.
@@ -256,19 +257,8 @@ class Reader {
     return tokens;
   }
 
-  // Refuses text that cannot fit, before the work of encoding it.
-  Parsed<void> check_text(size_t bytes, const char* param) const {
-    const size_t least = model_.tokens_at_least(bytes);
-    if (least >= max_model_len_) return too_long(param, least);
-    return {};
-  }
-
   tl::unexpected<ApiError> too_long(const char* param, size_t tokens) const {
-    return refuse(param,
-                  fmt::format("the context is {} tokens, the prompt has at least {}: shorten it to leave room for one "
-                              "token of answer",
-                              max_model_len_, tokens),
-                  "context_length_exceeded");
+    return refuse(param, ServedModel::too_long(max_model_len_, tokens).detail, "context_length_exceeded");
   }
 
   const Json& body_;
@@ -285,7 +275,7 @@ Parsed<void> read_prompts(Endpoint endpoint, const Reader& reader, ApiRequest& r
     if (!read) return tl::unexpected(read.error());
     prompts = std::move(*read);
   } else {
-    auto read = reader.read_messages();
+    auto read = reader.read_messages(reader.fitting());
     if (!read) return tl::unexpected(read.error());
     prompts.push_back(std::move(*read));
   }
@@ -384,7 +374,8 @@ Parsed<std::vector<TokenId>> parse_public_prefix(std::string_view body, const Se
   if (auto checked = check_fields(route, *json); !checked) return tl::unexpected(checked.error());
   std::vector<std::string> unknown = unknown_fields(route, *json);
   const Reader reader(*json, model, model.max_model_len(), unknown);
-  auto tokens = chat ? reader.read_messages(ServedModel::AnswerTurn::kNone) : reader.read_prompt(*prompt);
+  auto tokens = chat ? reader.read_messages(reader.counted(), ServedModel::AnswerTurn::kNone)
+                     : reader.read_prompt(*prompt, reader.counted());
   if (!unknown.empty()) return refuse(unknown.front(), "it is no field of such a prefix");
   const size_t most = std::min<size_t>(kPublicPrefixTokensMax, model.max_model_len() - 1);
   if (tokens && (tokens->empty() || tokens->size() > most))

@@ -41,7 +41,6 @@ ServedModel::ServedModel(const Tokenizer& tokenizer, Settings settings)
   CHECK(!settings_.stop_tokens.empty() && settings_.stop_tokens.size() <= kStopTokensMax);
   for (TokenId token = 0; token < tokenizer.vocab_size(); ++token) {
     const std::string_view bytes = tokenizer.token_bytes(token);
-    token_bytes_max_ = std::max(token_bytes_max_, bytes.size());
     if (tokenizer.is_special(token)) specials_.add(bytes, token);
   }
 }
@@ -66,19 +65,35 @@ bool ServedModel::has_name(std::string_view name) const {
   return std::find(settings_.names.begin(), settings_.names.end(), name) != settings_.names.end();
 }
 
-size_t ServedModel::tokens_at_least(size_t text_bytes) const {
-  return text_bytes / token_bytes_max_ + (text_bytes % token_bytes_max_ != 0 ? 1 : 0);
+Error ServedModel::too_long(size_t max_model_len, size_t tokens_at_least) {
+  return {ErrorCode::kTooLong,
+          fmt::format("the context is {} tokens, the prompt has at least {}: shorten it to leave room for one token of "
+                      "answer",
+                      max_model_len, tokens_at_least)};
 }
 
-Result<std::vector<TokenId>> ServedModel::encode_prompt(std::string_view text) const {
-  return tokenizer_.encode_prompt(text, SpecialTokens::kParse);
+Result<std::vector<TokenId>> ServedModel::encode(std::span<const TextPart> parts, const Limit& limit,
+                                                 Begin begin) const {
+  const auto refused = [&](size_t least) { return tl::unexpected<Error>(too_long(limit.tokens_max + 1, least)); };
+  if (const size_t least = tokenizer_.tokens_at_least(parts); least > limit.tokens_max) return refused(least);
+  const size_t stop = limit.count_all ? Tokenizer::kNoLimit : limit.tokens_max;
+  auto tokens = begin == Begin::kAsModel ? tokenizer_.encode_prompt(parts, stop) : tokenizer_.encode_up_to(parts, stop);
+  if (tokens && tokens->size() > stop) return refused(tokens->size());
+  return tokens;
 }
 
-Result<std::vector<TokenId>> ServedModel::encode_text(std::string_view text) const {
-  return tokenizer_.encode(text, SpecialTokens::kParse);
+Result<std::vector<TokenId>> ServedModel::encode_prompt(std::string_view text, const Limit& limit) const {
+  const TextPart part{text, SpecialTokens::kParse};
+  return encode({&part, 1}, limit, Begin::kAsModel);
 }
 
-Result<std::vector<TokenId>> ServedModel::encode_chat(const std::vector<ChatMessage>& messages, AnswerTurn turn) const {
+Result<std::vector<TokenId>> ServedModel::encode_text(std::string_view text, const Limit& limit) const {
+  const TextPart part{text, SpecialTokens::kParse};
+  return encode({&part, 1}, limit, Begin::kBare);
+}
+
+Result<std::vector<TokenId>> ServedModel::encode_chat(const std::vector<ChatMessage>& messages, const Limit& limit,
+                                                      AnswerTurn turn) const {
   CHECK(has_chat());
   const std::string marker = draw_marker();
   std::vector<std::string_view> masked;
@@ -90,9 +105,12 @@ Result<std::vector<TokenId>> ServedModel::encode_chat(const std::vector<ChatMess
   for (const ChatMessage& message : messages)
     inputs.messages.push_back({message.role, mask_specials(message.content, specials_, marker, masked)});
   const Result<std::string> rendered = settings_.chat_template->render(inputs);
-  if (!rendered) return tl::unexpected(rendered.error());
-
   std::vector<TextPart> parts;
+  if (!rendered) {  // what is too long says so, rather than that the template's memory did not suffice
+    for (const ChatMessage& message : messages) parts.push_back({message.content});
+    const size_t least = tokenizer_.tokens_at_least(parts);
+    return tl::unexpected(least > limit.tokens_max ? too_long(limit.tokens_max + 1, least) : rendered.error());
+  }
   std::string_view rest = *rendered;
   for (const std::string_view special : masked) {
     const size_t at = rest.find(marker);
@@ -106,7 +124,7 @@ Result<std::vector<TokenId>> ServedModel::encode_chat(const std::vector<ChatMess
   if (rest.find(marker) != std::string_view::npos)
     return fail(ErrorCode::kUnsupported, "the chat template repeats a message that spells a special token");
   parts.push_back({rest, SpecialTokens::kParse});
-  return tokenizer_.encode_prompt(parts);
+  return encode(parts, limit, Begin::kAsModel);
 }
 
 }  // namespace spillway

@@ -48,27 +48,35 @@ class ServedModel {
   const TenantKey& tenant() const { return settings_.tenant; }
   bool has_chat() const { return settings_.chat_template.has_value(); }
 
-  // No fewer tokens than this can stand for so many bytes of text: lets huge prompts be refused before they are
-  // encoded.
-  size_t tokens_at_least(size_t text_bytes) const;
+  // Of text that is to be encoded: where its bytes tell that it has more tokens it is refused before that (kTooLong),
+  // else, unless count_all, as soon as it turns out to have more.
+  struct Limit {
+    size_t tokens_max = Tokenizer::kNoLimit;
+    bool count_all = false;
+  };
+  static Error too_long(size_t max_model_len, size_t tokens_at_least);
   // A raw prompt. Special tokens written in it count as such: whoever sends raw prompts writes the template by hand.
   // As with llama-server BOS comes in front where the model wants it, here unless the text begins with it.
-  Result<std::vector<TokenId>> encode_prompt(std::string_view text) const;
-  Result<std::vector<TokenId>> encode_text(std::string_view text) const;  // as encode_prompt(), never with BOS
+  Result<std::vector<TokenId>> encode_prompt(std::string_view text, const Limit& limit) const;
+  // As encode_prompt(), never with BOS.
+  Result<std::vector<TokenId>> encode_text(std::string_view text, const Limit& limit) const;
   // The conversation in the model's template, ready for the assistant's turn. Control tokens come from the template
   // only; where a message spells one, it stays text, so no message can end its turn or fake another role's. Tokens that
   // the file calls user-defined (Qwen3's <think>) count wherever they stand. BOS is in front once where the model wants
   // it, whether its template writes it or not.
   // kNone: without the words that begin the assistant's turn. REQUIRES: has_chat().
   enum class AnswerTurn : uint8_t { kBegun, kNone };
-  Result<std::vector<TokenId>> encode_chat(const std::vector<ChatMessage>& messages,
+  // The limit is that of what the template makes of the messages.
+  Result<std::vector<TokenId>> encode_chat(const std::vector<ChatMessage>& messages, const Limit& limit,
                                            AnswerTurn turn = AnswerTurn::kBegun) const;
 
  private:
+  enum class Begin : uint8_t { kAsModel, kBare };  // of sequence: BOS where the model wants it, or never
+  Result<std::vector<TokenId>> encode(std::span<const TextPart> parts, const Limit& limit, Begin begin) const;
+
   const Tokenizer& tokenizer_;
   Settings settings_;
   SpecialTokenMatcher specials_;
-  size_t token_bytes_max_ = 1;
 };
 
 }  // namespace spillway

@@ -22,14 +22,12 @@ constexpr std::array<std::byte, 1> kSecret{std::byte{1}};
 constexpr uint64_t kCalmFirst = 1000;      // request ids of the calm afterwards
 constexpr uint32_t kFaultyMessages = 250;  // message faults fall among the first of so many
 
-KvLayout tiny_layout() {
-  KvLayout layout;
-  layout.layer_count = 3;
-  layout.kv_heads = 1;
-  layout.head_dim = 64;  // with 16 tokens a part is one page without padding, so any flipped bit matters
-  layout.block_tokens = 16;
-  return layout;
-}
+// A part is one page without padding; of the last one two pages, the second not full.
+constexpr KvLayout kBf16Layout{.layer_count = 3, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+constexpr KvLayout kInt8Layout{
+    .layer_count = 3, .kv_heads = 2, .head_dim = 60, .block_tokens = 16, .dtype = KvDtype::kInt8};
+constexpr KvLayout kInt8LayoutOfTwoPages{
+    .layer_count = 3, .kv_heads = 2, .head_dim = 120, .block_tokens = 16, .dtype = KvDtype::kInt8};
 
 std::vector<TokenId> draw_tokens(Random& random, uint32_t count) {
   std::vector<TokenId> tokens(count);
@@ -74,7 +72,6 @@ class Drawing {
 
   WorldConfig draw() {
     SimulatedNodeConfig& node = config_.node;
-    node.model.layout = tiny_layout();
     node.slots = random_.between(12, 32);
     node.limits = {.tokens_max = 64, .chunk_tokens = random_.between(8, 48), .sequences_max = 6};
     node.requests_max = random_.between(4, 8);
@@ -93,6 +90,7 @@ class Drawing {
     node.layers_per_frame = random_.between(1, 3);
     config_.bulk_delay_max = std::vector<Duration>{100us, 1ms, 10ms}[random_.below(3)];
     config_.gateways = std::vector<uint32_t>{1, 1, 2, 3}[random_.below(4)];
+    draw_encodings();
     draw_clients();
     draw_message_faults();
     for (uint32_t fault = random_.between(1, 4); fault > 0; --fault) draw_happening();
@@ -109,6 +107,16 @@ class Drawing {
   ProcessId some_of(uint32_t first, uint32_t count) { return ProcessId{random_.between(first, first + count - 1)}; }
   void at(Duration time, Happening what) { config_.happenings.emplace(time, std::move(what)); }
 
+  // Of one pool K and V are all of one type; in every fourth nodes compute in two classes. By a generator of their own,
+  // so that all else of a seed is the same with any of them.
+  void draw_encodings() {
+    Random random(mix64(config_.seed) ^ 0x1a7007);
+    config_.node.model.layout =
+        random.one_in(3) ? (random.one_in(2) ? kInt8Layout : kInt8LayoutOfTwoPages) : kBf16Layout;
+    if (!random.one_in(4)) return;
+    for (uint32_t node = 0; node < config_.prefill + config_.decode; ++node)
+      config_.numerics[ProcessId{config_.gateways + node}] = NumericsClass{static_cast<uint16_t>(random.between(1, 2))};
+  }
   void draw_clients() {
     std::vector<std::vector<TokenId>> beginnings;
     for (int count = 0; count < 3; ++count) beginnings.push_back(draw_tokens(random_, 70));

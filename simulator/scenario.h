@@ -12,7 +12,8 @@
 namespace spillway {
 
 // A random run of 1 to 3 gateways, 2 prefill and 2 decode nodes, drawn from its seed: small pools, many shared
-// prefixes, more requests than fit at once, and a mix of faults.
+// prefixes, K and V of either type, nodes of one numerics class or two, more requests than fit at once, and a mix of
+// faults.
 WorldConfig draw_scenario(uint64_t seed);
 inline constexpr uint32_t kScenarioRequestsMin = 20;
 

@@ -7,8 +7,9 @@
 
 namespace spillway {
 
-SimulatedExecutor::SimulatedExecutor(const SyntheticModel& model, const SlotArena& arena, const Speed& speed)
-    : model_(model), arena_(arena), speed_(speed) {
+SimulatedExecutor::SimulatedExecutor(const SyntheticModel& model, const SlotArena& arena, const Speed& speed,
+                                     NumericsClass numerics)
+    : model_(model), arena_(arena), speed_(speed), numerics_(numerics), computed_in_(arena.slot_count) {
   CHECK(arena.layout == model.layout);
 }
 
@@ -37,9 +38,22 @@ ComputeEvent SimulatedExecutor::advance() {
   return finish();
 }
 
+void SimulatedExecutor::note_class(const StepShare& share) {
+  NumericsClass* before = nullptr;
+  const uint32_t end = share.position_first + share.token_count;
+  for (uint32_t position = share.position_first - (share.position_first > 0); position < end; ++position) {
+    const SlotId slot = plan_->blocks[share.block_first + position / model_.layout.block_tokens];
+    NumericsClass* const here = &computed_in_[static_cast<uint32_t>(slot)];
+    if (position >= share.position_first)
+      *here = before == nullptr || *before == numerics_ ? numerics_ : kNumericsMixed;
+    before = here;
+  }
+}
+
 void SimulatedExecutor::append_layer(uint16_t layer) {
   const uint32_t block_tokens = model_.layout.block_tokens;
   for (const StepShare& share : plan_->shares) {
+    if (layer == 0) note_class(share);
     const auto part = [&](uint32_t position) {
       return arena_.parts(plan_->blocks[share.block_first + position / block_tokens], {layer, 1});
     };

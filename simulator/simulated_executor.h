@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "common/clock.h"
 #include "engine/compute_job.h"
@@ -19,14 +21,22 @@ class SimulatedExecutor {
     Duration per_step = std::chrono::microseconds(500);
     Duration per_token = std::chrono::microseconds(20);
   };
-  SimulatedExecutor(const SyntheticModel& model, const SlotArena& arena, const Speed& speed);
+  SimulatedExecutor(const SyntheticModel& model, const SlotArena& arena, const Speed& speed, NumericsClass numerics);
   void start(StepPlan plan, TimePoint now);                // REQUIRES: idle
   TimePoint next_event() const;                            // kNever: idle
   void stall(TimePoint until) { stalled_until_ = until; }  // nothing is done before
   // What is due at next_event(). REQUIRES: a step is in flight.
   ComputeEvent advance();
 
+  // Of the block that was written there last: this executor's own class, kNumericsMixed where its prefix is of another,
+  // or that of the node that it comes from.
+  NumericsClass computed_in(SlotId slot) const { return computed_in_[static_cast<uint32_t>(slot)]; }
+  void receives(std::span<const SlotId> slots, NumericsClass from) {
+    for (const SlotId slot : slots) computed_in_[static_cast<uint32_t>(slot)] = from;
+  }
+
  private:
+  void note_class(const StepShare& share);
   void append_layer(uint16_t layer);
   SampledToken sample(const StepShare& share) const;
   StepDone finish();
@@ -34,6 +44,8 @@ class SimulatedExecutor {
   const SyntheticModel model_;
   const SlotArena arena_;
   const Speed speed_;
+  const NumericsClass numerics_;
+  std::vector<NumericsClass> computed_in_;  // by slot
   std::optional<StepPlan> plan_;
   TimePoint started_{}, stalled_until_{};
   Duration elapsed_{};

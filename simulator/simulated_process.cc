@@ -143,10 +143,10 @@ using DecodeProcess = NodeProcess<DecodeNode, KvReceiver, DecodeEvent, DecodeEff
 NodeParts::NodeParts(const SimulatedNodeConfig& config, bool announce_layers, std::unique_ptr<KvTransport> transport)
     : memory(config.model.layout.block_bytes() * config.slots + kPageBytes),
       arena(arena_over(memory, config.model.layout, config.slots)),
-      cache({config.model.layout, ModelId{}, BlockEncoding{}, config.slots}),
+      cache({config.model.layout, ModelId{}, config.encoding(), config.slots}),
       engine({config.limits, config.max_model_len, announce_layers, SyntheticModel::kVocab, config.growth_margin},
              cache),
-      executor(config.model, arena, config.speed),
+      executor(config.model, arena, config.speed, config.numerics),
       worker(std::move(transport), arena, {8 * config.requests_max, 4096}) {}
 
 std::unique_ptr<SimulatedProcess> make_simulated_gateway(const GatewayConfig& config, BootId boot) {

@@ -23,6 +23,8 @@ namespace spillway {
 
 struct SimulatedNodeConfig {
   SyntheticModel model;
+  NumericsClass numerics{};
+  BlockEncoding encoding() const { return {.dtype = model.layout.dtype, .numerics = numerics}; }
   uint32_t slots = 0;
   BatchLimits limits;
   uint32_t requests_max = 0;  // attempts held at once

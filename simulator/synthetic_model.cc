@@ -31,6 +31,12 @@ void SyntheticModel::write_row(std::span<std::byte> part, uint32_t row, uint64_t
   if (row == 0) std::ranges::fill(part, std::byte{0});
   expand(part.subspan(row * row_bytes(), row_bytes()), state);
   expand(part.subspan(layout.k_bytes() + row * row_bytes(), row_bytes()), ~state);
+  if (layout.dtype != KvDtype::kInt8) return;
+  for (uint32_t head = 0; head < 2u * layout.kv_heads; ++head) {  // scales of K, then of V
+    const auto scale = static_cast<uint32_t>(mix64(state + head + 1));
+    const size_t index = size_t{head} * layout.block_tokens + row;
+    std::memcpy(&part[2 * layout.k_bytes() + index * sizeof scale], &scale, sizeof scale);
+  }
 }
 
 uint64_t SyntheticModel::read_row(std::span<const std::byte> part, uint32_t row) const {

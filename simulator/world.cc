@@ -50,19 +50,27 @@ void World::start(ProcessId id) {
     auto transport = std::make_unique<FaultyTransport>(fabric_.make_member(), random_.next());
     process.transport = transport.get();
     hello.bulk_endpoint.assign(transport->endpoint().begin(), transport->endpoint().end());
+    const SimulatedNodeConfig node = node_config(id);
+    hello.encoding = node.encoding();
     hello.blocks_total = config_.node.slots;
     hello.sequences_max = config_.node.limits.sequences_max;
     hello.max_model_len = config_.node.max_model_len;
     hello.block_tokens = config_.node.model.layout.block_tokens;
     hello.step_tokens = config_.node.limits.tokens_max;
     hello.growth_margin = process.role == Role::kDecode ? config_.node.growth_margin : 0;
-    process.running = process.role == Role::kPrefill ? make_simulated_prefill(config_.node, std::move(transport))
-                                                     : make_simulated_decode(config_.node, std::move(transport));
+    process.running = process.role == Role::kPrefill ? make_simulated_prefill(node, std::move(transport))
+                                                     : make_simulated_decode(node, std::move(transport));
   }
   network_.start(id, hello, now_);
   for (uint32_t index = 0; process.role != Role::kGateway && index < config_.gateways; ++index)
     network_.connect(id, SimulatedNetwork::endpoint(gateway(index)), now_);
   log(fmt::format("{} starts", hello.name));
+}
+
+SimulatedNodeConfig World::node_config(ProcessId id) const {
+  SimulatedNodeConfig node = config_.node;
+  if (const auto own = config_.numerics.find(id); own != config_.numerics.end()) node.numerics = own->second;
+  return node;
 }
 
 void World::kill(Process& process, bool in_order) {

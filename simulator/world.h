@@ -29,6 +29,7 @@ struct WorldConfig {
   uint32_t gateways = 1, prefill = 2, decode = 2;
   GatewayConfig gateway;
   SimulatedNodeConfig node;
+  std::map<ProcessId, NumericsClass> numerics;  // of the nodes that compute in another class than node.numerics
   SimulatedNetwork::Delays delays;
   Duration bulk_delay_max = std::chrono::microseconds(200);  // from a frame's readiness to the transfer thread's look
   std::map<uint64_t, MessageFault> message_faults;
@@ -78,6 +79,7 @@ class World {
   };
 
   void start(ProcessId id);
+  SimulatedNodeConfig node_config(ProcessId id) const;
   void kill(Process& process, bool in_order);
   void leave_drained();
   Process& at(ProcessId id) { return processes_[static_cast<size_t>(id)]; }
@@ -114,6 +116,7 @@ class World {
   void effect(Process& process, StreamEnd& effect);
   void effect(Process& process, StreamError& effect);
   void post(Process& process, TransferJob job);
+  void check_shared_blocks(const Process& process);
   void note_placement(Process& gateway, const SendMessage& sent);
   void note_message(const Process& gateway, PeerId node, const Message& heard);
   void note_lost_peer(const Process& process, PeerId peer, const char* by);

@@ -129,6 +129,7 @@ void World::happens(const NodeDrains& what) {
 void World::carry_out(Process& process) {
   while (true) {
     process.running->check_conservation();
+    check_shared_blocks(process);
     for (ProcessEffect& one : process.running->take_effects()) {
       std::visit([&](auto& asked) { effect(process, asked); }, one);
     }
@@ -136,6 +137,18 @@ void World::carry_out(Process& process) {
     const TransferEvent event = process.answers.front();
     process.answers.pop_front();
     answer(process, event);
+  }
+}
+
+// Arithmetic is the same in all classes here, so no token would tell.
+void World::check_shared_blocks(const Process& process) {
+  const NodeParts* const parts = process.running->parts();
+  if (parts == nullptr) return;
+  for (uint32_t slot = 0; slot < config_.node.slots; ++slot) {
+    const NumericsClass computed = parts->executor.computed_in(SlotId{slot});
+    if (!parts->cache.pool().is_cached(SlotId{slot}) || computed == parts->cache.config().encoding.numerics) continue;
+    oracle_.breach(fmt::format("process {} shares a block of numerics class {}", static_cast<uint32_t>(process.id),
+                               static_cast<uint32_t>(computed)));
   }
 }
 
@@ -169,7 +182,11 @@ void World::note_placement(Process& gateway, const SendMessage& sent) {
 void World::effect(Process& process, ConnectPeer& effect) { network_.connect(process.id, effect.endpoint, now_); }
 
 void World::effect(Process& process, TransferJob& effect) {
-  if (const auto* const open = std::get_if<OpenTransfer>(&effect)) ++process.open_transfers[open->transfer];
+  if (const auto* const open = std::get_if<OpenTransfer>(&effect)) {
+    ++process.open_transfers[open->transfer];
+    const ProcessId from = network_.process_of(process.id, open->from).value();
+    process.running->parts()->executor.receives(open->slots, node_config(from).numerics);
+  }
   std::vector<Interceptor::Job> passed;
   std::vector<TransferEvent> answers;
   interceptor_.job(process.id, std::move(effect), passed, answers);

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -11,6 +12,7 @@ namespace spillway {
 namespace {
 
 constexpr TokenId kNoToken = UINT32_MAX;  // far above any vocabulary
+constexpr size_t kWordsAtOnce = 1024;     // between looks at whether enough is known
 
 }  // namespace
 
@@ -70,21 +72,30 @@ Result<void> BpeTokenizer::read_merges(const GgufFile& file) {
 
 Result<void> BpeTokenizer::encode_ordinary(std::string_view text, Workspace& workspace,
                                            std::vector<TokenId>& tokens) const {
-  workspace.words.clear();
-  const Result<void> split = pre_tokenizer_.split(text, workspace.words);
-  if (!split) return split;
-  for (const std::string_view word : workspace.words) {
-    if (const auto whole = token_of_word_.find(word); whole != token_of_word_.end()) {
-      tokens.push_back(whole->second);
-      continue;
-    }
-    workspace.symbols.clear();
-    for (const char byte : word)
-      if (const TokenId token = token_of_byte_[static_cast<uint8_t>(byte)]; token != kNoToken)
-        workspace.symbols.push_back(token);
-    merger_.merge(workspace.symbols, workspace.merging, tokens);
+  for (size_t position = 0; position < text.size() && tokens.size() <= workspace.tokens_max;) {
+    workspace.words.clear();
+    const Result<size_t> end = pre_tokenizer_.split_some(text, position, kWordsAtOnce, workspace.words);
+    if (!end) return tl::unexpected<Error>(end.error());
+    position = *end;
+    for (const std::string_view word : workspace.words) encode_word(word, workspace, tokens);
   }
   return {};
+}
+
+void BpeTokenizer::encode_word(std::string_view word, Workspace& workspace, std::vector<TokenId>& tokens) const {
+  if (const auto whole = token_of_word_.find(word); whole != token_of_word_.end())
+    return tokens.push_back(whole->second);
+  workspace.symbols.clear();
+  for (const char byte : word)
+    if (const TokenId token = token_of_byte_[static_cast<uint8_t>(byte)]; token != kNoToken)
+      workspace.symbols.push_back(token);
+  merger_.merge(workspace.symbols, workspace.merging, tokens);
+}
+
+// Bytes without a token are dropped.
+size_t BpeTokenizer::covered_bytes(std::string_view text) const {
+  return static_cast<size_t>(
+      std::ranges::count_if(text, [&](char byte) { return token_of_byte_[static_cast<uint8_t>(byte)] != kNoToken; }));
 }
 
 }  // namespace spillway

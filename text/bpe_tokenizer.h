@@ -24,8 +24,11 @@ class BpeTokenizer final : public VocabularyTokenizer {
  private:
   BpeTokenizer(Vocabulary vocabulary, SequenceTokens sequence, PreTokenizer pre_tokenizer);
   Result<void> read_merges(const GgufFile& file);
+  size_t covered_bytes(std::string_view text) const override;
   Result<void> encode_ordinary(std::string_view text, Workspace& workspace,
                                std::vector<TokenId>& tokens) const override;
+
+  void encode_word(std::string_view word, Workspace& workspace, std::vector<TokenId>& tokens) const;
 
   PreTokenizer pre_tokenizer_;
   BpeMerger merger_;

@@ -119,10 +119,18 @@ bool PreTokenizer::keeps_whole_words() const { return pattern_->known->keeps_who
 bool PreTokenizer::adds_begin_of_sequence() const { return pattern_->known->adds_begin; }
 
 Result<void> PreTokenizer::split(std::string_view text, std::vector<std::string_view>& words) const {
+  if (const Result<size_t> end = split_some(text, 0, text.size(), words); !end)
+    return tl::unexpected<Error>(end.error());
+  return {};
+}
+
+Result<size_t> PreTokenizer::split_some(std::string_view text, size_t from, size_t words_max,
+                                        std::vector<std::string_view>& words) const {
   const MatchData match(pcre2_match_data_create(1, nullptr));  // per call: it is written, the pattern is not
   CHECK(match != nullptr);
   const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(match.get());
-  for (size_t position = 0; position < text.size(); position = ends[1]) {
+  size_t position = from;
+  for (size_t count = 0; position < text.size() && count < words_max; ++count, position = ends[1]) {
     const int matched = pcre2_match(pattern_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                                     position, PCRE2_NO_UTF_CHECK, match.get(), pattern_->limits.get());
     if (matched < 0)
@@ -130,7 +138,7 @@ Result<void> PreTokenizer::split(std::string_view text, std::vector<std::string_
                   fmt::format("text cannot be cut into words at byte {}: {}", position, pcre2_message(matched)));
     words.push_back(text.substr(position, ends[1] - position));
   }
-  return {};
+  return position;
 }
 
 }  // namespace spillway

@@ -25,6 +25,9 @@ class PreTokenizer {
   // Appends the words of `text` to `words`, as views into it; together they are the whole text. REQUIRES: valid UTF-8
   // (the matcher does not check it again). kInvalidArgument when PCRE2's limits on matching work or memory are hit.
   Result<void> split(std::string_view text, std::vector<std::string_view>& words) const;
+  // The same from byte `from`, where a word begins, and at most `words_max` words. Returns where the next one begins.
+  Result<size_t> split_some(std::string_view text, size_t from, size_t words_max,
+                            std::vector<std::string_view>& words) const;
   // What goes with the name: a word that is a token is not merged anew (Llama 3); prompts begin with BOS where the
   // file does not say (Llama 3).
   bool keeps_whole_words() const;

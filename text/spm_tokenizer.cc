@@ -69,6 +69,7 @@ Result<void> SpmTokenizer::read_pieces(const GgufFile& file) {
     if (vocabulary().kind(token) != TokenKind::kNormal) continue;
     const std::string_view piece = (**written)[token];
     bytes += piece.size();
+    piece_bytes_max_ = std::max(piece_bytes_max_, piece.size());
     if (piece.size() > kPieceBytesMax || bytes > kPiecesBytesMax)
       return fail(ErrorCode::kUnsupported, fmt::format("token {}: pieces of more than {} bytes, or {} together", token,
                                                        kPieceBytesMax, kPiecesBytesMax));
@@ -157,13 +158,20 @@ Result<void> SpmTokenizer::encode_ordinary(std::string_view text, Workspace& wor
     workspace.symbols.push_back(symbol->second);
   };
   if (adds_space_prefix_) take(kSpace);
-  while (!text.empty()) {
+  while (!text.empty() && tokens.size() <= workspace.tokens_max) {
     const Utf8Step step = next_utf8(text);
     take(step.character == ' ' ? kSpace : step.character);
     text.remove_prefix(step.length);
   }
   merge_word(workspace, tokens);
   return {};
+}
+
+// Without byte tokens a run of any length is one unknown token.
+size_t SpmTokenizer::covered_bytes(std::string_view text) const { return has_bytes_ ? text.size() : 0; }
+
+size_t SpmTokenizer::token_text_bytes_max() const {
+  return std::max(piece_bytes_max_, VocabularyTokenizer::token_text_bytes_max());
 }
 
 void SpmTokenizer::merge_word(Workspace& workspace, std::vector<TokenId>& tokens) const {

@@ -33,6 +33,8 @@ class SpmTokenizer final : public VocabularyTokenizer {
   Result<void> read_pieces(const GgufFile& file);
   Result<void> read_fallback(const GgufFile& file);
   void add_rules(std::string_view piece, TokenId token, uint32_t rank, const TokenOf& token_of);
+  size_t covered_bytes(std::string_view text) const override;
+  size_t token_text_bytes_max() const override;
   Result<void> encode_ordinary(std::string_view text, Workspace& workspace,
                                std::vector<TokenId>& tokens) const override;
   void merge_word(Workspace& workspace, std::vector<TokenId>& tokens) const;
@@ -42,6 +44,7 @@ class SpmTokenizer final : public VocabularyTokenizer {
   bool has_bytes_ = false;
   std::array<TokenId, 256> token_of_byte_{};  // where has_bytes_
   TokenId unknown_ = 0;                       // where not
+  size_t piece_bytes_max_ = 1;                // as written: a text may spell U+2581 too
   // Every character of a piece. From vocab_size() on they are no pieces themselves: characters_[symbol - vocab_size()].
   boost::unordered_flat_map<char32_t, TokenId> symbol_of_;
   std::vector<char32_t> characters_;

@@ -17,8 +17,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_gguf(const GgufFile& file) {
               fmt::format("tokenizer.ggml.model is {}; supported are \"gpt2\" and \"llama\"", quote_foreign(*model)));
 }
 
-Result<std::vector<TokenId>> Tokenizer::encode_prompt(std::span<const TextPart> parts) const {
-  Result<std::vector<TokenId>> tokens = encode_parts(parts);
+Result<std::vector<TokenId>> Tokenizer::encode_prompt(std::span<const TextPart> parts, size_t tokens_max) const {
+  Result<std::vector<TokenId>> tokens = encode_up_to(parts, tokens_max);
   if (!tokens || !adds_begin_of_sequence()) return tokens;
   const TokenId begin = *begin_of_sequence();
   if (tokens->empty() || tokens->front() != begin) tokens->insert(tokens->begin(), begin);

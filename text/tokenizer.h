@@ -34,14 +34,23 @@ class Tokenizer {
   // part. Adds no BOS or EOS. kInvalidArgument when the text is longer than text_bytes_max() or a part is not valid
   // UTF-8. Bytes that a gpt2 vocabulary has no token for are dropped; a llama one has its byte tokens or its unknown
   // token for them. Working memory: up to 60 resident bytes a byte of text.
-  virtual Result<std::vector<TokenId>> encode_parts(std::span<const TextPart> parts) const = 0;
+  Result<std::vector<TokenId>> encode_parts(std::span<const TextPart> parts) const {
+    return encode_up_to(parts, kNoLimit);
+  }
+  // The same where the text has at most `tokens_max` tokens. Where it has more, only that is told: more than tokens_max
+  // of its first ones come back, and little work is spent on the rest.
+  virtual Result<std::vector<TokenId>> encode_up_to(std::span<const TextPart> parts, size_t tokens_max) const = 0;
+  static constexpr size_t kNoLimit = SIZE_MAX;
+  // No fewer tokens than this can stand for the parts: the bytes that must show in tokens, by as many as one token has
+  // at most. Says what is too long before the work of encoding it.
+  virtual size_t tokens_at_least(std::span<const TextPart> parts) const = 0;
   Result<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special) const {
     const TextPart part{text, special};
     return encode_parts({&part, 1});
   }
   // What the model is to be asked with: encode_parts(), and in front begin_of_sequence() where the model wants it and
   // the text does not spell it there itself, so that it is there once.
-  Result<std::vector<TokenId>> encode_prompt(std::span<const TextPart> parts) const;
+  Result<std::vector<TokenId>> encode_prompt(std::span<const TextPart> parts, size_t tokens_max = kNoLimit) const;
   Result<std::vector<TokenId>> encode_prompt(std::string_view text, SpecialTokens special) const {
     const TextPart part{text, special};
     return encode_prompt({&part, 1});

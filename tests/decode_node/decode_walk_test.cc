@@ -317,5 +317,18 @@ TEST(DecodeWalk, LinksFollowThePeers) {
   EXPECT_EQ(std::get<DisconnectBulk>(d.links.back()).peer, kPrefillPeer);
 }
 
+TEST(DecodeWalk, ABrokenBulkLinkIsBlamedOnItsPrefillNodeByName) {
+  DecodeScript d;
+  Hello named = hello(Role::kPrefill, kPrefillBoot);
+  named.name = "prefill 7";
+  d.connect_gateway();
+  d.on(PeerUp{kPrefillPeer, named});
+  d.on(BulkReady{kPrefillPeer});
+  d.reserve(70);
+  d.on(BulkLost{kPrefillPeer});
+  ASSERT_EQ(d.sent<Failed>().size(), 2u);
+  for (const auto& [to, failed] : d.sent<Failed>()) EXPECT_EQ(failed.detail, "the bulk link from prefill 7 broke");
+}
+
 }  // namespace
 }  // namespace spillway::script

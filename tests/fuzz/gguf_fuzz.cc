@@ -52,7 +52,7 @@ void check_text_side(const GgufFile& file) {
   settings.names = {"fuzzed"};
   settings.max_model_len = 4096;
   const auto served = ServedModel::from_gguf(file, tokenizer, std::move(settings));
-  if (served && served->has_chat()) static_cast<void>(served->encode_chat({{"user", std::string(kProbe)}}));
+  if (served && served->has_chat()) static_cast<void>(served->encode_chat({{"user", std::string(kProbe)}}, {}));
 }
 
 }  // namespace

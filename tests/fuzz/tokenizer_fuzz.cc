@@ -95,6 +95,7 @@ void check_pieces(std::string_view text) {
     const size_t half = valid_utf8_prefix(text.substr(0, text.size() / 2));
     const TextPart parts[] = {{text.substr(0, half), special}, {text.substr(half), special}};
     CHECK(tokenizer.encode_parts(parts) == *tokens);
+    CHECK(tokenizer.tokens_at_least(parts) <= tokens->size());
   }
 }
 

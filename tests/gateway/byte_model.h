@@ -17,7 +17,7 @@ class ByteTokenizer final : public Tokenizer {
  public:
   static constexpr TokenId kStart = 256, kEnd = 257, kEndOfText = 258;
 
-  Result<std::vector<TokenId>> encode_parts(std::span<const TextPart> parts) const override {
+  Result<std::vector<TokenId>> encode_up_to(std::span<const TextPart> parts, size_t tokens_max) const override {
     std::vector<TokenId> tokens;
     for (auto [text, special] : parts) {
       if (before_encode) before_encode(text);
@@ -27,10 +27,16 @@ class ByteTokenizer final : public Tokenizer {
           for (const TokenId candidate : {kStart, kEnd, kEndOfText})
             if (text.starts_with(token_bytes(candidate))) token = candidate;
         tokens.push_back(token);
+        if (tokens.size() > tokens_max) return tokens;
         text.remove_prefix(token_bytes(token).size());
       }
     }
     return tokens;
+  }
+  size_t tokens_at_least(std::span<const TextPart> parts) const override {
+    size_t bytes = 0;
+    for (const TextPart& part : parts) bytes += part.text.size();
+    return bytes / token_bytes(kEndOfText).size();
   }
   std::string_view token_bytes(TokenId token) const override {
     if (token == kStart) return "<|im_start|>";

@@ -367,6 +367,21 @@ TEST(GatewayQueue, ANodeWithOtherBitsIsRefusedAndTheOthersGoOn) {
   EXPECT_EQ(test.gateway.counters().decode_nodes, 2u);
 }
 
+TEST(GatewayQueue, ANodeOfAnotherNumericsClassJoinsWithAWarningThatNamesBoth) {
+  GatewayUnderTest test;
+  test.up_pair();
+  EXPECT_EQ(test.gateway.warning_about(kD), "");
+  Hello other = GatewayUnderTest::hello(kD2, Role::kDecode);
+  other.encoding.numerics = NumericsClass{9};
+  test.on(PeerUp{kD2, other});
+  EXPECT_EQ(test.gateway.counters().decode_nodes, 2u);
+  EXPECT_EQ(test.gateway.warning_about(kD2),
+            "\"decode 4\" computes in numerics class 9, \"prefill 1\" in 0: tokens may differ by which node computes; "
+            "give both the same --activations and --isa");
+  test.on(PeerGone{kD2, "killed"});
+  EXPECT_EQ(test.gateway.warning_about(kD2), "") << "unknown, as a node that was refused";
+}
+
 TEST(GatewayQueue, ANodeThatStoresKvOtherwiseIsRefusedByName) {
   GatewayUnderTest test;
   test.up_pair();

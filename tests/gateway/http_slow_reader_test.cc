@@ -126,6 +126,34 @@ TEST(HttpSlowReader, AnswersThatNobodyReadsAreBoundedTogether) {
   EXPECT_EQ(status, 200u) << "what was counted is given back";
 }
 
+TEST(HttpSlowReader, LogProbabilitiesOfEchoesThatWaitAreBoundedTogether) {
+  HttpConfig config;
+  config.answer_bytes_total_max = 1'500'000;
+  FakeLoop loop(says_nothing, config, 100000);
+  const std::string scored =
+      R"({"max_tokens":1,"echo":true,"logprobs":5,"stream":true,"prompt":")" + std::string(20000, 'a') + "\"}";
+  const auto begin = [&](RawClient& client, size_t index) {
+    client.post("/v1/completions", scored);
+    EXPECT_TRUE(loop.wait_arrivals(index + 1));
+    const GenerateRequest work = loop.arrived()[index];
+    const std::vector<TokenLogprob> logprobs(19999 * 6, {'a', -1.0f});  // 960 KB
+    loop.server->deliver(StreamScores{work.request, 1, 6, logprobs});
+    return work;
+  };
+  const auto ends_well = [&](RawClient& client, const GenerateRequest& work) {
+    loop.tokens(work, "b");
+    loop.end(work, 1);
+    const auto reply = client.read_reply();
+    return reply && reply->body.ends_with("data: [DONE]\n\n");
+  };
+  RawClient first(loop.port()), second(loop.port()), third(loop.port());
+  const GenerateRequest kept = begin(first, 0), given_up = begin(second, 1);
+  ASSERT_TRUE(loop.wait_gone(1));
+  EXPECT_EQ(loop.gone()[0], given_up.request);
+  EXPECT_TRUE(ends_well(first, kept));
+  EXPECT_TRUE(ends_well(third, begin(third, 2))) << "what was counted is given back";
+}
+
 TEST(HttpSlowReader, WhatAStreamHoldsForItIsBoundedInBytes) {
   HttpConfig config;
   config.stream_tokens_behind_max = 1000000;

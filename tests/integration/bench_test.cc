@@ -77,6 +77,21 @@ TEST(BenchEngine, AModelTooShortForThePromptCannotStart) {
   EXPECT_THROW((void)bench_cases(options), SetupError) << "nothing to measure";
 }
 
+// Weights without codes meet bf16 whatever was asked for; a mixed file is what most of its layers' bytes are.
+TEST(BenchEngine, ThePeakIsThatOfTheProductsThatTheModelMakes) {
+  using Types = TinyModelOptions::Types;
+  for (const auto& [types, with_int8] : {std::pair{Types::kF32, Activations::kBf16},
+                                         {Types::kBf16, Activations::kBf16},
+                                         {Types::kQ8_0, Activations::kInt8},
+                                         {Types::kQ4_1, Activations::kInt8},
+                                         {Types::kMixed, Activations::kBf16}}) {
+    const ModelFile file(TinyModelFile({.seed = 54, .types = types}).path());
+    const LocalModel model(file, bench_limits(bench_cases(one_thread()), file.config(), one_thread()));
+    EXPECT_EQ(activations_of_products(model.weights(), Activations::kBf16), Activations::kBf16);
+    EXPECT_EQ(activations_of_products(model.weights(), Activations::kInt8), with_int8) << static_cast<int>(types);
+  }
+}
+
 TEST(BenchReport, EachFormatSaysTheSame) {
   BenchLine line{.what = {.kind = BenchCase::Kind::kGenerate, .tokens = 64, .depth = 4000, .batch = 8},
                  .tokens_per_second = {90, 100, 120},

@@ -145,6 +145,10 @@ def a_gateway_of_another_model_hurts_nobody_elses():
         other.wait_log("refused by a peer", 60)
         assert '\\"D8\\" stores KV as int8, \\"' in other.log_text(), other.log_text()
         assert right_text(first) == text
+        stack.enter_context(started(Part(folder, "decode", "A8", endpoints[:1], "--activations", "int8")))
+        first.wait_log("nodes compute differently", 60)
+        line = next(line for line in first.log_text().splitlines() if "nodes compute differently" in line)
+        assert '"level":"warning"' in line and '\\"A8\\" computes in numerics class' in line, line
 
 
 def a_node_that_nobody_takes_leaves_though_its_step_hangs():

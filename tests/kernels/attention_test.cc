@@ -9,6 +9,12 @@ namespace {
 
 using AttentionTest = KvTest;
 SPILLWAY_FOR_EACH_ISA_AND_KV_DTYPE(AttentionTest);
+std::vector<std::string> emulated_level_names() {
+  std::vector<std::string> names;
+  for (const cpu::IsaLevel& level : cpu::emulated_levels()) names.emplace_back(level.name);
+  return names;
+}
+SPILLWAY_FOR_EACH_KV_DTYPE(Emulated, AttentionTest, emulated_level_names());
 using Which = PagedKv::Which;
 
 struct Shape {

@@ -1,5 +1,5 @@
-// The AVX-512 products compiled for any x86-64 machine, with the intrinsics of SIMDe and, below, those that it has not:
-// what they compute is then tested everywhere, how fast they are nowhere.
+// The AVX-512 products and attention compiled for any x86-64 machine, with the intrinsics of SIMDe and, below, those
+// that it has not: what they compute is then tested everywhere, how fast they are nowhere.
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include "tests/kernels/avx512_emulated.h"
 
@@ -92,6 +92,39 @@ __m512 emulated_maskz_loadu_ps(uint32_t mask, const void* from) {
   return simde_mm512_loadu_ps(values);
 }
 
+__m512i emulated_maskz_loadu_epi32(uint32_t mask, const void* from) {
+  uint32_t words[kWords] = {};
+  for (int i = 0; i < kWords; ++i)
+    if (mask >> i & 1) std::memcpy(&words[i], static_cast<const uint32_t*>(from) + i, sizeof(uint32_t));
+  return simde_mm512_loadu_si512(words);
+}
+
+simde__m512i emulated_cvtne2ps_pbh(__m512 high, __m512 low) {
+  const simde__m256i halves[2] = {emulated_cvtneps_pbh(low), emulated_cvtneps_pbh(high)};
+  return simde_mm512_loadu_si512(halves);
+}
+
+__m512i emulated_cvtepi8_epi32(simde__m128i bytes) {
+  int8_t from[kWords];
+  int32_t words[kWords];
+  std::memcpy(from, &bytes, sizeof from);
+  for (int i = 0; i < kWords; ++i) words[i] = from[i];
+  return simde_mm512_loadu_si512(words);
+}
+
+float emulated_cvtss_f32(__m512 values) {
+  float first;
+  std::memcpy(&first, &values, sizeof first);
+  return first;
+}
+
+float emulated_reduce_max_ps(__m512 values) {
+  float from[kWords];
+  std::memcpy(from, &values, sizeof from);
+  for (int i = 1; i < kWords; ++i) from[0] = from[i] > from[0] ? from[i] : from[0];
+  return from[0];
+}
+
 }  // namespace
 }  // namespace spillway::cpu
 
@@ -106,12 +139,20 @@ __m512 emulated_maskz_loadu_ps(uint32_t mask, const void* from) {
 #define _mm512_mask_storeu_ps emulated_mask_storeu<float>
 #define _mm256_mask_storeu_epi16 emulated_mask_storeu<uint16_t>
 #define _mm512_maskz_loadu_ps emulated_maskz_loadu_ps
+#define _mm512_maskz_loadu_epi32 emulated_maskz_loadu_epi32
+#define _mm512_cvtne2ps_pbh emulated_cvtne2ps_pbh
+#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
+#define _mm512_reduce_max_ps emulated_reduce_max_ps
+#define _mm512_cvtss_f32 emulated_cvtss_f32
 #define target(isa) unused  // __attribute__((target("...")))
 #define gemm_panel_avx512 gemm_panel_avx512_emulated
+#define attention_fold_avx512 attention_fold_avx512_emulated
+#define widen_codes_avx512 widen_codes_avx512_emulated
 #define pair_up_avx512 pair_up_avx512_emulated
 #define gemm_panel_codes_avx512 gemm_panel_codes_avx512_emulated
 #define quantise_avx512 quantise_avx512_emulated
 #define gemm_panel_int8_avx512 gemm_panel_int8_avx512_emulated
+#include "kernels/cpu/attention_avx512.cc"
 #include "kernels/cpu/gemm_avx512.cc"
 #include "kernels/cpu/gemm_codes_avx512.cc"
 #include "kernels/cpu/gemm_int8_avx512.cc"

@@ -7,8 +7,10 @@
 #include <tuple>
 #include <vector>
 
+#include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/kv_tile.h"
 #include "tests/kernels/backend_cases.h"
+#include "tests/kernels/emulated_levels.h"
 
 namespace spillway {
 
@@ -17,17 +19,21 @@ class KvTest : public testing::TestWithParam<std::tuple<std::string, KvDtype>> {
  protected:
   static KvDtype dtype() { return std::get<KvDtype>(GetParam()); }
   static std::unique_ptr<Backend> make(uint32_t threads = 1) {
-    return make_backend({.isa = std::get<std::string>(GetParam()), .threads = threads, .precision = {.kv = dtype()}});
+    const std::string& isa = std::get<std::string>(GetParam());
+    for (const cpu::IsaLevel& level : cpu::emulated_levels())
+      if (level.name == isa) return std::make_unique<cpu::CpuBackend>(level, Precision{.kv = dtype()}, threads);
+    return make_backend({.isa = isa, .threads = threads, .precision = {.kv = dtype()}});
   }
 };
 
-#define SPILLWAY_FOR_EACH_ISA_AND_KV_DTYPE(suite)                                                                      \
-  INSTANTIATE_TEST_SUITE_P(IsaAndDtype, suite,                                                                         \
-                           testing::Combine(testing::ValuesIn(::spillway::available_isa_levels()),                     \
-                                            testing::Values(KvDtype::kBf16, KvDtype::kInt8)),                          \
-                           [](const auto& one) {                                                                       \
-                             return std::get<0>(one.param) + "_" + std::string(kv_dtype_name(std::get<1>(one.param))); \
-                           })
+#define SPILLWAY_FOR_EACH_ISA_AND_KV_DTYPE(suite) \
+  SPILLWAY_FOR_EACH_KV_DTYPE(IsaAndDtype, suite, ::spillway::available_isa_levels())
+#define SPILLWAY_FOR_EACH_KV_DTYPE(name, suite, levels)                                                          \
+  INSTANTIATE_TEST_SUITE_P(                                                                                      \
+      name, suite, testing::Combine(testing::ValuesIn(levels), testing::Values(KvDtype::kBf16, KvDtype::kInt8)), \
+      [](const auto& one) {                                                                                      \
+        return std::get<0>(one.param) + "_" + std::string(kv_dtype_name(std::get<1>(one.param)));                \
+      })
 
 // Paged KV of a few sequences, filled through the tile index rather than by rope_append, with every unwritten value or
 // scale NaN.

@@ -5,6 +5,8 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <map>
+#include <set>
 
 #include "simulator/scenario.h"
 
@@ -77,6 +79,23 @@ TEST(Simulation, EveryRequestHasOneRightAnswerUnderFaults) {
   met(Role::kDecode, "Cancel",
       {State::kUnknown, State::kReserved, State::kStreaming, State::kSampled, State::kDecoding, State::kEnded});
   met(Role::kDecode, "Failed", {State::kUnknown, State::kStreaming, State::kSampled, State::kEnded});
+}
+
+TEST(Simulation, PoolsOfBothTypesOfKvAndOfTwoNumericsClassesAreDrawn) {
+  std::map<size_t, int> drawn;  // by bytes of a part of int8; 0: bf16
+  int mixed = 0;
+  for (uint64_t seed = 1; seed <= 100; ++seed) {
+    const WorldConfig config = draw_scenario(seed);
+    const KvLayout& layout = config.node.model.layout;
+    ++drawn[layout.dtype == KvDtype::kInt8 ? layout.part_bytes() : 0];
+    std::set<NumericsClass> classes;
+    for (const auto& [node, numerics] : config.numerics) classes.insert(numerics);
+    mixed += classes.size() > 1;
+  }
+  EXPECT_GT(drawn[0], 50);
+  EXPECT_GT(drawn[kPageBytes], 5);
+  EXPECT_GT(drawn[2 * kPageBytes], 5);
+  EXPECT_GT(mixed, 10);
 }
 
 TEST(Simulation, TheSameSeedIsTheSameRun) {

@@ -20,12 +20,13 @@ class ByteTokenizer final : public Tokenizer {
     bytes_.insert(bytes_.end(), pieces.begin(), pieces.end());
     bytes_.emplace_back("<special>");
   }
-  Result<Ids> encode_parts(std::span<const TextPart> parts) const override {
+  Result<Ids> encode_up_to(std::span<const TextPart> parts, size_t) const override {
     Ids ids;
     for (const TextPart& part : parts)
       for (const char byte : part.text) ids.push_back(static_cast<uint8_t>(byte));
     return ids;
   }
+  size_t tokens_at_least(std::span<const TextPart>) const override { return 0; }
   std::string_view token_bytes(TokenId token) const override { return bytes_.at(token); }
   bool is_special(TokenId token) const override { return token + 1 == bytes_.size(); }
   uint32_t vocab_size() const override { return static_cast<uint32_t>(bytes_.size()); }

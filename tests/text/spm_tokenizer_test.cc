@@ -63,6 +63,30 @@ TEST(SpmTokenizer, ASpaceGoesInFrontOfTextAndBehindMatchedTokens) {
   EXPECT_EQ(ids("a<tool>b"), ids_of({"▁a", "<tool>", "▁", "b"}));
 }
 
+TEST(SpmTokenizer, ABoundOnTokensEndsTheWorkBehindItAndBytesTellHowFewThereMayBe) {
+  const auto tokenizer = made(vocabulary().writer());
+  const auto least = [&](std::string_view text) {
+    const TextPart part{text, SpecialTokens::kParse};
+    return tokenizer->tokens_at_least({&part, 1});
+  };
+  const auto ids = [&](std::string_view text, size_t tokens_max) {
+    const TextPart part{text, SpecialTokens::kParse};
+    return tokenizer->encode_up_to({&part, 1}, tokens_max).value();
+  };
+  std::string text;
+  for (int i = 0; i < 10000; ++i) text += "abc Z";
+  const Ids all = ids(text, Tokenizer::kNoLimit), first = ids(text, 10);
+  EXPECT_EQ(ids(text, all.size()), all);
+  ASSERT_GT(first.size(), 10u);
+  ASSERT_LT(first.size(), 20u);
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), all.begin()));
+  EXPECT_GT(least(text), 1000u);
+  std::string spaces;  // written so, a text may have three bytes for each space of a token
+  for (int i = 0; i < 4000; ++i) spaces += "▁";
+  for (const std::string& one : {text, spaces, std::string(4000, ' '), std::string("<tool><tool><s>")})
+    EXPECT_LE(least(one), ids(one, Tokenizer::kNoLimit).size());
+}
+
 TEST(SpmTokenizer, ControlTokensAreTextUnlessParsedAndUserDefinedOnesNever) {
   const auto tokenizer = made(vocabulary().writer().add("tokenizer.ggml.add_space_prefix", false));
   const auto ids = [&](std::string_view text) { return tokenizer->encode(text, SpecialTokens::kAsText).value(); };
@@ -90,6 +114,10 @@ TEST(SpmTokenizer, WithoutByteTokensARunOfUnknownCharactersIsOneUnknownToken) {
   const auto tokenizer = made(small.writer());
   EXPECT_EQ(tokenizer->encode("aXYb", SpecialTokens::kAsText).value(),
             (Ids{small.id("▁a"), SpmVocabulary::kUnknown, small.id("b")}));
+  const std::string unknown(10000, 'X');
+  const TextPart part{unknown, SpecialTokens::kAsText};
+  EXPECT_EQ(tokenizer->encode_parts({&part, 1}).value().size(), 2u);
+  EXPECT_EQ(tokenizer->tokens_at_least({&part, 1}), 0u);
   small.types[SpmVocabulary::kUnknown] = 3;
   const auto refused = read(small.writer());
   ASSERT_FALSE(refused);

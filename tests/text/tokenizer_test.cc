@@ -87,6 +87,42 @@ TEST(Tokenizer, TextAboveTheBoundIsRefused) {
   EXPECT_EQ(ids.error().code, ErrorCode::kInvalidArgument);
 }
 
+TEST(Tokenizer, ABoundOnTokensEndsTheWorkSoonBehindIt) {
+  std::string text = "<|im_start|>user\n";
+  while (text.size() < (size_t{4} << 20) - 100) text += "The history of computing, 1 of 7; ";
+  const Ids all = encoded(text, SpecialTokens::kParse);
+  const TextPart part{text, SpecialTokens::kParse};
+  double begin = cpu_seconds();
+  const Ids first = demo_tokenizer().encode_up_to({&part, 1}, 100).value();
+  const double seconds = cpu_seconds() - begin;
+  ASSERT_GT(first.size(), 100u);
+  ASSERT_LT(first.size(), 5000u);
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), all.begin()));
+  begin = cpu_seconds();
+  EXPECT_EQ(demo_tokenizer().encode_up_to({&part, 1}, all.size()).value(), all);
+  EXPECT_LT(seconds, (cpu_seconds() - begin) / 4);
+  const TextPart specials{"<|im_end|><|im_end|><|im_end|>", SpecialTokens::kParse};
+  EXPECT_EQ(demo_tokenizer().encode_up_to({&specials, 1}, 1).value(), (Ids{2, 2}));
+}
+
+TEST(Tokenizer, NoTextHasFewerTokensThanItsBytesTell) {
+  const auto least = [](std::string_view text) {
+    const TextPart parts[] = {{text.substr(0, text.size() / 2)}, {text.substr(text.size() / 2)}};
+    return demo_tokenizer().tokens_at_least(parts);
+  };
+  std::string longest;
+  for (TokenId token = 0; token < demo_tokenizer().vocab_size(); ++token)
+    if (const std::string_view bytes = demo_tokenizer().token_bytes(token); bytes.size() > longest.size())
+      longest = bytes;
+  EXPECT_EQ(encoded(longest).size(), 1u);
+  EXPECT_EQ(least(longest), 1u);
+  EXPECT_EQ(least(longest + "a"), 2u);
+  EXPECT_EQ(least(std::string(longest.size() * 1000, 'a')), 1000u);
+  const std::string vanishing(100000, '\x04');  // not in the vocabulary
+  EXPECT_TRUE(encoded(vanishing).empty());
+  EXPECT_EQ(least(vanishing), 0u);
+}
+
 // Each would take minutes or hours in a tokenizer that is quadratic in the length of a word, of a run of spaces or of a
 // run of beginnings of special tokens. The limit leaves room for the sanitizers.
 TEST(Tokenizer, ALongRunOfAnythingEndsInSeconds) {
