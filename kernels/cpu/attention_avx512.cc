@@ -48,29 +48,35 @@ SPILLWAY_AVX512_INLINE __mmask16 seen_lanes(unsigned valid, unsigned tile) {
                                  : static_cast<__mmask16>((1u << (valid - tile * 16)) - 1);
 }
 
-// Updates m and l of one query, writes its p, for int8 times the scale of V (0 where not seen), and returns what o is
-// to be scaled by.
-SPILLWAY_AVX512 float soften(const AttentionFold& args, unsigned vector, unsigned tiles, const float* scores,
-                             unsigned short* p) {
+// Scales the scores of one query, those of unseen keys to -infinity, and returns the highest that it has met.
+template <int T>
+SPILLWAY_AVX512_INLINE float scale_scores(const AttentionFold& args, unsigned vector, float* scores) {
   const __m512 nothing = _mm512_set1_ps(-__builtin_inff());
-  __m512 scaled[kFoldTokensMax / 16];
   __m512 highest = nothing;
-  for (unsigned t = 0; t < tiles; ++t) {
+#pragma GCC unroll 4
+  for (int t = 0; t < T; ++t) {
     __m512 s = _mm512_mul_ps(_mm512_loadu_ps(scores + t * 16), _mm512_set1_ps(args.scale_log2));
     if (args.k_scales != nullptr) s = _mm512_mul_ps(s, _mm512_loadu_ps(args.k_scales + t * 16));
-    scaled[t] = _mm512_mask_blend_ps(seen_lanes(args.valid[vector], t), nothing, s);
-    highest = _mm512_max_ps(highest, scaled[t]);
+    s = _mm512_mask_blend_ps(seen_lanes(args.valid[vector], static_cast<unsigned>(t)), nothing, s);
+    _mm512_storeu_ps(scores + t * 16, s);
+    highest = _mm512_max_ps(highest, s);
   }
-  const float before = args.m[vector];
-  const float top = _mm512_reduce_max_ps(highest);
-  const float m = top > before ? top : before;
-  const __m512 alpha = exp2_avx512(_mm512_set1_ps(before - m));
-  float* lanes = args.l + size_t{vector} * kLanes;
-  __m512 l = _mm512_mul_ps(_mm512_loadu_ps(lanes), alpha);
-  for (unsigned t = 0; t < tiles; ++t) {
-    const __m512 exact = exp2_avx512(_mm512_sub_ps(scaled[t], _mm512_set1_ps(m)));
+  const float top = _mm512_reduce_max_ps(highest), before = args.m[vector];
+  return top > before ? top : before;
+}
+
+// Writes p of one query, for int8 times the scale of V (0 where not seen), and adds it to l.
+template <int T>
+SPILLWAY_AVX512_INLINE void add_weights(const AttentionFold& args, unsigned vector, float m, float alpha,
+                                        const float* scores, unsigned short* p) {
+  float* const lanes = args.l + size_t{vector} * kLanes;
+  __m512 l = _mm512_mul_ps(_mm512_loadu_ps(lanes), _mm512_set1_ps(alpha));
+#pragma GCC unroll 4
+  for (int t = 0; t < T; ++t) {
+    const __m512 exact = exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(scores + t * 16), _mm512_set1_ps(m)));
     if (args.v_scales != nullptr) {
-      const __m512 scales = _mm512_maskz_loadu_ps(seen_lanes(args.valid[vector], t), args.v_scales + t * 16);
+      const __mmask16 seen = seen_lanes(args.valid[vector], static_cast<unsigned>(t));
+      const __m512 scales = _mm512_maskz_loadu_ps(seen, args.v_scales + t * 16);
       _mm256_storeu_si256((__m256i*)(p + t * 16), (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(exact, scales)));
       l = _mm512_add_ps(l, exact);
     } else {
@@ -80,8 +86,21 @@ SPILLWAY_AVX512 float soften(const AttentionFold& args, unsigned vector, unsigne
     }
   }
   _mm512_storeu_ps(lanes, l);
-  args.m[vector] = m;
-  return _mm512_cvtss_f32(alpha);
+}
+
+// Updates m and l of `count` queries from T tiles of scores; gives their p, and alpha: what o is to be scaled by. Query
+// by query each step would wait for the one before it.
+template <int T>
+SPILLWAY_AVX512 void soften(const AttentionFold& args, unsigned first, unsigned count, float (*scores)[kFoldTokensMax],
+                            unsigned short (*p)[kFoldTokensMax], float (&alpha)[16]) {
+  float m[16] = {}, before[16] = {};
+  for (unsigned i = 0; i < count; ++i) {
+    before[i] = args.m[first + i];
+    m[i] = scale_scores<T>(args, first + i, scores[i]);
+    args.m[first + i] = m[i];
+  }
+  _mm512_storeu_ps(alpha, exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(before), _mm512_loadu_ps(m))));
+  for (unsigned i = 0; i < count; ++i) add_weights<T>(args, first + i, m[i], alpha[i], scores[i], p[i]);
 }
 
 // o[m] = o[m] * alpha[m] + sum over `valid` keys p v, for M queries and V vectors of 16 dims from `dim` on.
@@ -147,6 +166,14 @@ SPILLWAY_AVX512 void add_all_values(const AttentionFold& args, unsigned vector, 
   }
 }
 
+SPILLWAY_AVX512 void soften_tiles(const AttentionFold& args, unsigned first, unsigned count, unsigned tiles,
+                                  float (*scores)[kFoldTokensMax], unsigned short (*p)[kFoldTokensMax],
+                                  float (&alpha)[16]) {
+  if (tiles == 1) return soften<1>(args, first, count, scores, p, alpha);
+  if (tiles == 2) return soften<2>(args, first, count, scores, p, alpha);
+  return soften<4>(args, first, count, scores, p, alpha);
+}
+
 using ScoreTiles = void (*)(const AttentionFold&, const unsigned short*, unsigned, float (*)[kFoldTokensMax]);
 using AddAllValues = void (*)(const AttentionFold&, unsigned, const float*, const unsigned short (*)[kFoldTokensMax]);
 constexpr ScoreTiles kScoreTiles[] = {nullptr,        score_tiles<1>, score_tiles<2>, score_tiles<3>,
@@ -158,10 +185,10 @@ constexpr AddAllValues kAddAllValues[] = {nullptr,           add_all_values<1>, 
 SPILLWAY_AVX512 void fold_queries(const AttentionFold& args, unsigned first, unsigned count) {
   alignas(64) float scores[kQueriesMax][kFoldTokensMax];
   alignas(64) unsigned short p[kQueriesMax][kFoldTokensMax];
-  float alpha[kQueriesMax];
+  float alpha[16];
   const unsigned tiles = (args.valid[first + count - 1] + 15u) / 16;  // the last query sees most
   kScoreTiles[count](args, args.q + size_t{first} * args.head_dim, tiles, scores);
-  for (unsigned i = 0; i < count; ++i) alpha[i] = soften(args, first + i, tiles, scores[i], p[i]);
+  soften_tiles(args, first, count, tiles, scores, p, alpha);
   for (unsigned i = 0; i < count;) {  // queries that see the same keys share the loads of v
     unsigned end = i + 1;
     while (end < count && args.valid[first + end] == args.valid[first + i]) ++end;
