@@ -42,6 +42,7 @@ std::vector<Subcommand> subcommands() {
        serve_command,
        "  spillway serve -m MODEL.gguf\n"
        "  spillway serve -m MODEL.gguf --fit --print-config\n"
+       "  spillway serve -m MODEL.gguf --prefill 0 --decode 1    # one process computes prompts and continues them\n"
        "  spillway serve -m MODEL.gguf --api-key-file keys --public-prefix-file prefixes.jsonl\n"
        "  spillway serve --config configs/two_by_two.yaml -m MODEL.gguf --port 9000",
        true},
@@ -59,7 +60,7 @@ std::vector<Subcommand> subcommands() {
        true},
       {"decode",
        "A node that continues them (started by serve)",
-       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kJoin, kRunDir, kFault, kDrain},
+       {kModel, kEngine, kModelLen, kKv, kBatch, kGrowth, kColocate, kJoin, kRunDir, kFault, kDrain},
        start_decode,
        "  spillway decode -m MODEL.gguf --gateway ipc:///tmp/gateway.sock --run-dir /tmp/spillway --threads 2",
        true},

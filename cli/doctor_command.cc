@@ -150,9 +150,8 @@ Finding placement(const Options& options) {
 std::vector<Finding> findings_of(const Options& options) {
   const uint32_t cores = available_cores();
   std::vector<Finding> findings;
-  findings.push_back(
-      {"cores", std::to_string(cores),
-       fmt::format("{}, {}", compute_threads(options, Role::kPrefill), compute_threads(options, Role::kDecode))});
+  const std::string prefill = options.prefill == 0 ? "no prefill nodes" : compute_threads(options, Role::kPrefill);
+  findings.push_back({"cores", std::to_string(cores), prefill + ", " + compute_threads(options, Role::kDecode)});
   findings.push_back(placement(options));
   findings.push_back(instruction_sets(options));
   findings.push_back({"memory", human_bytes(available_memory_bytes()) + " available",

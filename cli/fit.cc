@@ -130,8 +130,9 @@ class Fitting {
         "{} prefill and {} decode nodes: {} of weights, shared, {} of activations and rings", options_.prefill,
         options_.decode, human_bytes(model_.weight_bytes), human_bytes(fixed - model_.weight_bytes)));
     fit_.reasons.push_back(fmt::format("left for KV: {}", human_bytes(budget_ > fixed ? budget_ - fixed : 0)));
-    fit_.reasons.push_back(fmt::format("threads of prefill nodes: {}, of decode nodes: {}", threads(Role::kPrefill),
-                                       threads(Role::kDecode)));
+    const std::string of_prefill =
+        options_.prefill == 0 ? "" : fmt::format("of prefill nodes: {}, ", threads(Role::kPrefill));
+    fit_.reasons.push_back(fmt::format("threads {}of decode nodes: {}", of_prefill, threads(Role::kDecode)));
     choose("max-model-len", std::to_string(options_.max_model_len),
            fmt::format("{} {}; one request takes {} of KV",
                        model_.config.sliding_window == 0 ? "trained for" : "attention window",

@@ -122,6 +122,12 @@ void add_growth(CLI::App& command, Options& options) {
       ->capture_default_str();
 }
 
+void add_colocate(CLI::App& command, Options& options) {
+  command.add_flag(
+      "--colocate", options.colocate,
+      "Compute prompts too, while no prefill node takes any, in chunks between the tokens of other requests");
+}
+
 // Names go into JSON, log lines and metric labels.
 std::string check_served_name(const std::string& name) {
   const bool good = !name.empty() && name.front() != '-' && name.size() <= kServedNameBytesMax &&
@@ -200,8 +206,10 @@ void add_run_dir(CLI::App& command, Options& options) {
 }
 
 void add_serve(CLI::App& command, Options& options) {
-  command.add_option("--prefill", options.prefill, "Prefill nodes to start")
-      ->check(CLI::Range(1u, 16u))
+  command
+      .add_option("--prefill", options.prefill,
+                  "Prefill nodes to start; 0: decode nodes compute prompts too, until a prefill node joins")
+      ->check(CLI::Range(0u, 16u))
       ->capture_default_str();
   command.add_option("--decode", options.decode, "Decode nodes to start")
       ->check(CLI::Range(1u, 16u))
@@ -339,6 +347,7 @@ constexpr GroupEntry kGroups[] = {
     {FlagGroup::kKv, "Memory and batches", add_kv},
     {FlagGroup::kBatch, "Memory and batches", add_batch},
     {FlagGroup::kGrowth, "Memory and batches", add_growth},
+    {FlagGroup::kColocate, "Nodes", add_colocate},
     {FlagGroup::kHttp, "HTTP API", add_http},
     {FlagGroup::kServe, "Nodes", add_serve},
     {FlagGroup::kFit, "Nodes", add_fit},

@@ -16,6 +16,7 @@ enum class FlagGroup : uint8_t {
   kKv,        // --device-memory, --chunk-tokens
   kBatch,     // --max-sequences
   kGrowth,    // --growth-margin, of decode nodes
+  kColocate,  // --colocate, likewise
   kHttp,
   kStatus,  // what serve tells the gateway
   kJoin,    // what serve tells every child

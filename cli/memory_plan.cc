@@ -62,7 +62,8 @@ MemoryPlan plan_memory(const PlannedModel& model, uint32_t rows, uint32_t sequen
 MemoryPlan plan_node_memory(const Options& options, const PlannedModel& model, uint32_t peers) {
   MemoryPlan plan = plan_memory(model, options.chunk_tokens + options.max_sequences, options.max_sequences,
                                 effective_model_len(options, model.config), options.device_memory);
-  plan.lines.push_back({fmt::format("rings to {} peer{}", peers, peers == 1 ? "" : "s"), kRingBytes * peers});
+  if (peers > 0)
+    plan.lines.push_back({fmt::format("rings to {} peer{}", peers, peers == 1 ? "" : "s"), kRingBytes * peers});
   return plan;
 }
 
@@ -107,14 +108,15 @@ std::optional<std::string> memory_shortage(const Options& options, const Planned
                                                tokens, at_most(lower), lacking)
                                  : fmt::format("weights and buffers alone take {}: start fewer nodes, or free {}",
                                                human_bytes(needed - nodes * options.device_memory), lacking);
-  return fmt::format("{} nodes need {}, {} is available: {}", nodes, human_bytes(needed), human_bytes(available),
-                     remedy);
+  return fmt::format("{} need{} {}, {} is available: {}", nodes == 1 ? "the node" : fmt::format("{} nodes", nodes),
+                     nodes == 1 ? "s" : "", human_bytes(needed), human_bytes(available), remedy);
 }
 
 void check_memory(const Options& options, const PlannedModel& model) {
   const uint32_t nodes = options.prefill + options.decode;
-  const MemoryPlan plan = plan_node_memory(options, model, std::max(options.prefill, options.decode));
-  say(fmt::format("memory of {} nodes, each at most:", nodes));
+  const uint32_t peers = options.prefill == 0 ? 0 : std::max(options.prefill, options.decode);
+  const MemoryPlan plan = plan_node_memory(options, model, peers);
+  say(nodes == 1 ? "memory of the node, at most:" : fmt::format("memory of {} nodes, each at most:", nodes));
   for (const MemoryPlan::Line& line : plan.lines)
     say(fmt::format("  {:<28} {:>9}", line.what, human_bytes(line.bytes)));
   const uint64_t available = available_memory_bytes();

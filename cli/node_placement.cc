@@ -40,7 +40,7 @@ std::optional<size_t> best_numa_node(const std::vector<NumaNode>& machine, std::
 }
 
 void give_cpus(std::span<NodePlace> places, const std::string& list, const char* flag) {
-  if (list.empty()) return;
+  if (list.empty() || places.empty()) return;
   const CpuList cpus = value_or_throw(parse_cpu_list(list));
   check_allowed(cpus);
   if (cpus.size() < places.size())

@@ -116,6 +116,7 @@ Hello NodeRuntime::hello(const std::string& control_endpoint) const {
   hello.canary = canary_;
   hello.step_tokens = rows_max(options_);
   hello.growth_margin = growth_margin();
+  hello.colocates = role_ == Role::kDecode && options_.colocate;
   return hello;
 }
 

@@ -41,6 +41,7 @@ class NodeRuntime {
   void run(ControlLoop& loop, const std::function<bool()>& busy);
   // The Hello of this process; `control_endpoint` is where it accepts connections, or empty.
   Hello hello(const std::string& control_endpoint) const;
+  BootId boot() const { return boot_; }
   uint32_t transfers_max() const;  // open or still closing: the node core and the transfer thread must agree
   uint32_t growth_margin() const;  // EngineConfig's
   uint32_t requests_max() const;   // attempts that the node core holds at once, those that are ending included

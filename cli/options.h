@@ -11,8 +11,9 @@ struct Options {
   std::string model;               // -m, --model
   std::string host = "127.0.0.1";  // --host
   uint16_t port = 8000;            // --port
-  uint32_t prefill = 1;            // --prefill: nodes started by serve
+  uint32_t prefill = 1;            // --prefill: nodes started by serve; 0: decode nodes colocate
   uint32_t decode = 1;             // --decode
+  bool colocate = false;           // --colocate of a decode node: it computes prompts too
   uint32_t threads = 0;            // --threads of each compute process; 0: measured at its start
   uint32_t threads_max = 0;        // --threads-max: that may be chosen where --threads is 0; 0: as many as cores
   std::string cpus;                // --cpus: that this process and its children run on; empty: any

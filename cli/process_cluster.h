@@ -26,8 +26,8 @@ namespace spillway {
 // requests through it and may kill nodes. One thread; every wait has a deadline.
 class ProcessCluster {
  public:
-  // Starts the nodes of `options` (prefill x decode) from `executable` and waits until all have joined. Throws
-  // SetupError, here and below: a node ended, something took too long, or SIGINT or SIGTERM came.
+  // Starts the nodes of `options` (prefill x decode; no prefill: colocated) from `executable` and waits until all have
+  // joined. Throws SetupError, here and below: a node ended, something took too long, or SIGINT or SIGTERM came.
   ProcessCluster(const Options& options, const std::string& executable);
   ProcessCluster(const ProcessCluster&) = delete;
   ProcessCluster& operator=(const ProcessCluster&) = delete;

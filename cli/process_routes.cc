@@ -11,8 +11,8 @@
 namespace spillway {
 namespace {
 
-// The answers of `copies` equal requests at the same moment, which so many pairs of nodes must have served.
-Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request, uint32_t copies, uint32_t pairs) {
+// The answers of `copies` equal requests at the same moment, which so many nodes must have served.
+Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request, uint32_t copies, uint32_t by_nodes) {
   std::optional<RouteResult> first;
   std::set<PeerId> nodes;
   for (const auto& answer : cluster.generate(request.prompt, request.tokens_max, copies)) {
@@ -22,15 +22,15 @@ Result<RouteResult> served(ProcessCluster& cluster, const VerifyRequest& request
     first = result;
     nodes.insert(answer->nodes.begin(), answer->nodes.end());
   }
-  if (nodes.size() != 2u * pairs)
-    return fail(ErrorCode::kInternal, fmt::format("{} nodes served, not {}", nodes.size(), 2u * pairs));
+  if (nodes.size() != by_nodes)
+    return fail(ErrorCode::kInternal, fmt::format("{} nodes served, not {}", nodes.size(), by_nodes));
   return *first;
 }
 
 constexpr uint32_t kOutgrowing = 2;  // requests at once
 
 Result<RouteResult> served_under_pressure(ProcessCluster& cluster, const VerifyRequest& request) {
-  Result<RouteResult> result = served(cluster, request, kOutgrowing, 1);
+  Result<RouteResult> result = served(cluster, request, kOutgrowing, 2);
   if (!result) return result;
   // Both have one prompt: who is preempted at the end of a block finds all of it in the cache, and computes none again.
   if (cluster.preemption_counts().preemptions == 0) return fail(ErrorCode::kInternal, "nobody was preempted");
@@ -50,9 +50,10 @@ void run_against(const RouteResult& expected, std::vector<VerifyRoute> routes, s
   for (size_t index = 1; index < all.size(); ++index) outcomes.push_back(std::move(all[index]));
 }
 
-Options node_options(const Options& options, const VerifyRequest& request, uint32_t nodes_per_role) {
+Options node_options(const Options& options, const VerifyRequest& request, uint32_t prefill, uint32_t decode) {
   Options node = options;
-  node.prefill = node.decode = nodes_per_role;
+  node.prefill = prefill;
+  node.decode = decode;
   node.log_level = "warning";
   node.max_sequences = 4;
   node.chunk_tokens = 128;  // several chunks a prompt, so that parts leave while others are computed
@@ -69,7 +70,7 @@ void verify_under_pressure(const Options& options, const std::string& executable
   const auto prompt_tokens = static_cast<uint32_t>(request.prompt.size());
   const uint32_t blocks = layout.blocks_for(prompt_tokens);
   if (layout.blocks_for(prompt_tokens + request.tokens_max - 1) == blocks) return;
-  Options node = node_options(options, request, 1);
+  Options node = node_options(options, request, 1, 1);
   node.device_memory = uint64_t{kOutgrowing} * blocks * layout.block_bytes();
   node.growth_margin = 0;
   ProcessCluster cluster(node, executable);
@@ -89,21 +90,25 @@ std::vector<RouteOutcome> verify_processes(const Options& options, const std::st
                                            const VerifyRequest& request, const RouteResult& expected) {
   std::vector<RouteOutcome> outcomes;
   {
-    ProcessCluster cluster(node_options(options, request, 1), executable);
-    std::vector<VerifyRoute> routes{{"1P1D", [&] { return served(cluster, request, 1, 1); }}};
+    ProcessCluster cluster(node_options(options, request, 1, 1), executable);
+    std::vector<VerifyRoute> routes{{"1P1D", [&] { return served(cluster, request, 1, 2); }}};
     if (request.prompt.size() > cluster.block_tokens())
       routes.push_back({"1P1D prefix hit", [&] { return served_from_cache(cluster, request); }});
     routes.push_back({"1P1D D restarted", [&] {
                         cluster.kill_and_restart_decode(0);
-                        return served(cluster, request, 1, 1);
+                        return served(cluster, request, 1, 2);
                       }});
     run_against(expected, std::move(routes), outcomes);
   }
   verify_under_pressure(options, executable, request, expected, outcomes);
-  ProcessCluster cluster(node_options(options, request, 2), executable);
+  {
+    ProcessCluster cluster(node_options(options, request, 0, 1), executable);
+    run_against(expected, {{"colocated", [&] { return served(cluster, request, 1, 1); }}}, outcomes);
+  }
+  ProcessCluster cluster(node_options(options, request, 2, 2), executable);
   run_against(expected,
-              {{"2P2D, both pairs", [&] { return served(cluster, request, 2, 2); }},
-               {"2P2D again", [&] { return served(cluster, request, 2, 2); }}},
+              {{"2P2D, both pairs", [&] { return served(cluster, request, 2, 4); }},
+               {"2P2D again", [&] { return served(cluster, request, 2, 4); }}},
               outcomes);
   return outcomes;
 }

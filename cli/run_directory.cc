@@ -142,6 +142,7 @@ std::vector<std::string> node_arguments(const Options& options, std::string_view
   add("--chunk-tokens", std::to_string(options.chunk_tokens));
   add("--max-sequences", std::to_string(options.max_sequences));
   if (role == "decode") add("--growth-margin", std::to_string(options.growth_margin));
+  if (role == "decode" && options.prefill == 0) arguments.emplace_back("--colocate");
   add("--drain-timeout", std::to_string(options.drain_timeout_s));
   add("--log-level", options.log_level);
   add("--log-format", options.log_format);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "cli/api_key_file.h"
 #include "cli/loading_watch.h"
 #include "cli/node_placement.h"
@@ -60,8 +62,8 @@ std::vector<std::string> fault_arguments(const Options& options, std::string_vie
 
 void warn_of_threads(const Options& options) {
   const uint32_t cores = available_cores();
-  for (const Role role : {Role::kPrefill, Role::kDecode})
-    if (const uint32_t threads = threads_per_node(options, role); threads > cores)
+  for (const auto& [role, count] : {std::pair(Role::kPrefill, options.prefill), {Role::kDecode, options.decode}})
+    if (const uint32_t threads = threads_per_node(options, role); count > 0 && threads > cores)
       spdlog::warn("{} compute threads in each {} node and {} cores: threads wait for each other; at most {} is faster",
                    threads, role_name(role), cores, cores);
 }

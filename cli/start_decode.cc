@@ -63,6 +63,8 @@ int start_decode(const Options& options) {
   KvReceiver receiver({runtime.model().layer_count, runtime.transfers_max()}, runtime.cache());
   DecodeConfig config;
   config.requests_max = runtime.requests_max();
+  config.boot = runtime.boot();
+  config.colocates = options.colocate;
   config.vocab = runtime.model().vocab;
   DecodeNode node(config, runtime.engine(), receiver);
   ControlConfig control;

@@ -13,14 +13,15 @@ void DecodeNode::on_message(PeerId from, const Reserve& reserve, Turn& turn) {
   if (!admits(from, reserve, turn)) return;
   const Work& work = reserve.work;
   const Attempt& attempt = work.attempt;
+  const bool colocated = is_colocated(reserve);  // then there is no P, whoever may claim this process's boot id
   const std::optional<PeerId> prefill = peers_.find(reserve.prefill);
-  const Result<SequenceId> sequence = open(work);
+  const Result<SequenceId> sequence = open(reserve);
   peers_.placed(from, attempt.transfer, sequence.has_value());
   if (!sequence) {
     ended_.add(attempt.request, attempt.epoch);
     const Failed refusal{attempt, sequence.error().code, sequence.error().detail};
     send(from, refusal, turn);
-    if (prefill) send(*prefill, refusal, turn);
+    if (prefill && !colocated) send(*prefill, refusal, turn);
     return;
   }
   DecodeRequest record;
@@ -31,9 +32,15 @@ void DecodeNode::on_message(PeerId from, const Reserve& reserve, Turn& turn) {
   record.sequence = *sequence;
   record.cached_tokens = engine_.sequence(*sequence).cached_tokens;
   record.first_block = record.cached_tokens / engine_.cache().config().layout.block_tokens;
-  record.lease_until = turn.now + config_.lease;
+  record.arrived = turn.now;
+  if (colocated) {
+    record.state = State::kDecoding;
+    engine_.begin_prefill(*sequence);
+  } else {
+    record.lease_until = turn.now + config_.lease;
+  }
   DecodeRequest& request = requests_.insert(std::move(record));
-  if (prefill) start_receiving(request, *prefill, turn);
+  if (prefill && !colocated) start_receiving(request, *prefill, turn);
 }
 
 // A new attempt, not a late, doubled or fenced one; ends an older attempt of the same request.
@@ -47,7 +54,20 @@ bool DecodeNode::admits(PeerId from, const Reserve& reserve, Turn& turn) {
   return true;
 }
 
-Result<SequenceId> DecodeNode::open(const Work& work) {
+// Each reservation that still waits for P will want a place in the receiver too; one that is colocated never does.
+bool DecodeNode::has_room_for(const Reserve& reserve) const {
+  if (requests_.full()) return false;
+  if (is_colocated(reserve)) return true;
+  const size_t waiting =
+      requests_.select([](const DecodeRequest& one) { return one.state == State::kReserved; }).size();
+  return receiver_.open_transfers() + waiting < receiver_.config().transfers_max;
+}
+
+Result<SequenceId> DecodeNode::open(const Reserve& reserve) {
+  const Work& work = reserve.work;
+  const bool colocated = is_colocated(reserve);
+  if (colocated && !config_.colocates)
+    return fail(ErrorCode::kUnsupported, "the decode node computes no prompts: it was started without --colocate");
   if (auto checked = check_work(work, config_.vocab, engine_.config().max_model_len); !checked) {
     return tl::unexpected(checked.error());
   }
@@ -55,24 +75,25 @@ Result<SequenceId> DecodeNode::open(const Work& work) {
   if (requests_.find(transfer) != nullptr || receiver_.knows(transfer)) {
     return fail(ErrorCode::kInvalidArgument, "the transfer id is in use by another request");
   }
-  // Each reservation that still waits for P will want a place in the receiver too.
-  const size_t waiting =
-      requests_.select([](const DecodeRequest& one) { return one.state == State::kReserved; }).size();
-  if (requests_.full() || receiver_.open_transfers() + waiting >= receiver_.config().transfers_max) {
+  if (!has_room_for(reserve)) {
     return fail(ErrorCode::kNoSpace, fmt::format("the decode node holds {} requests and {} transfers, its limit",
                                                  requests_.size(), receiver_.open_transfers()));
   }
   const uint32_t prompt_tokens = checked_cast<uint32_t>(work.prompt.size());
+  const uint32_t computed_at_least = !colocated          ? 0
+                                     : work.score_prompt ? prompt_tokens
+                                                         : 1;  // a cached one has no logits
   // The last token is sampled and sent, but never becomes KV.
   return engine_.open({.prompt = work.prompt,
                        .reserve_tokens = prompt_tokens + work.output_tokens_max - 1,
-                       .reuse_tokens_max = prompt_tokens,
+                       .reuse_tokens_max = prompt_tokens - computed_at_least,
                        .sampling = work.sampling,
                        .stop_tokens = work.stop_tokens,
                        .tenant = work.tenant,
                        .public_prefix = work.public_prefix,
                        .digest_logits = work.digest_logits,
-                       .logprob_count = work.logprob_count});
+                       .logprob_count = work.logprob_count,
+                       .score_prompt = colocated && work.score_prompt});
 }
 
 // P is connected: names the destinations, then tells P which blocks are wanted. Parts land as they come, so P must lay
@@ -154,26 +175,6 @@ void DecodeNode::commit_if_complete(DecodeRequest& request, Turn& turn) {
   request.state = State::kDecoding;
   request.committed_at = turn.now;
   request.lease_until = kNever;
-}
-
-void DecodeNode::take_token(DecodeRequest& request, const EngineToken& token, Duration step_elapsed, Turn& turn) {
-  if (!token.finite) {
-    fail_both(request, {ErrorCode::kInternal, fmt::format("the logits of output token {} are not finite", token.index)},
-              turn);
-    return;
-  }
-  const FinishReason finish = finish_of(request.work, token.index, token.token);
-  Token message{request.attempt, token.index, token.token, finish, token.logits_digest, {}, token.logprobs};
-  if (token.index == 1) {
-    NodeTimings& timings = message.timings;
-    timings.wait_us = timing_us(request.first_step.value_or(turn.now) - request.committed_at);
-    timings.compute_us = timing_us(step_elapsed);
-    if (request.first_landed) timings.transfer_us = timing_us(*request.last_landed - *request.first_landed);
-    timings.commit_us = timing_us(request.committed_at - request.done_at);
-    timings.cached_tokens = request.cached_tokens;
-  }
-  send(request.gateway, message, turn);
-  if (finish != FinishReason::kNone) release(request, turn);
 }
 
 void DecodeNode::on_message(PeerId from, const Cancel& cancel, Turn& turn) {

@@ -34,7 +34,10 @@ DecodeNode::DecodeNode(const DecodeConfig& config, Engine& engine, KvReceiver& r
 size_t DecodeNode::effects_max() const {
   // Per request a CloseTransfer and two messages (both ends told), per peer one Load and one bulk job, one step,
   // one probe, one Yield.
-  return size_t{3} * config_.requests_max + size_t{2} * config_.peers_max + 6;
+  // A step's scores leave in pieces, of which each share may have one that is not full.
+  const BatchLimits& step = engine_.config().limits;
+  const size_t scores = config_.colocates ? size_t{step.tokens_max} / kScoredTokensMax + step.sequences_max : 0;
+  return scores + size_t{3} * config_.requests_max + size_t{2} * config_.peers_max + 6;
 }
 
 void DecodeNode::on(const DecodeEvent& event, TimePoint now, BoundedVector<DecodeEffect>& effects) {
@@ -76,7 +79,7 @@ void DecodeNode::finish_turn(Turn& turn) {
       DecodeRequest* const request = requests_.find(share.sequence);
       if (request != nullptr && !request->first_step) request->first_step = turn.now;
     }
-    // One that computes a prompt again may take long: its layers are its signs of life.
+    // One that computes a prompt may take long: its layers are its signs of life.
     plan->announce_layers = plan->tokens.size() > plan->shares.size();
     watch_.moved(turn.now);
     ++totals_.steps;
@@ -164,6 +167,9 @@ void DecodeNode::handle(const StepDone& done, Turn& turn) {
   watch_.ended();
   std::vector<EngineToken> tokens;
   engine_.on(done, tokens);
+  for (const ScoredTokens& scored : done.scored) {
+    if (DecodeRequest* const request = requests_.find(scored.sequence)) take_scores(*request, scored, turn);
+  }
   for (const EngineToken& token : tokens) {
     if (DecodeRequest* const request = requests_.find(token.sequence)) take_token(*request, token, done.elapsed, turn);
   }
@@ -219,6 +225,7 @@ void DecodeNode::check_conservation() const {
   for (const auto& [id, request] : requests_.records()) {
     CHECK(request.sequence && !ended_.contains(id, request.attempt.epoch));
     CHECK((request.state == State::kDecoding) == (request.lease_until == kNever));
+    CHECK(request.prefill != config_.boot || (request.state == State::kDecoding && !request.done));
     if (request.state != State::kReceiving) continue;
     CHECK(receiver_.knows(request.attempt.transfer));
     CHECK(!(request.done && receiver_.complete(request.attempt.transfer)));  // else it would be committed

@@ -24,6 +24,8 @@ namespace spillway {
 
 struct DecodeConfig {
   uint32_t requests_max = 0;
+  BootId boot{};           // of this process
+  bool colocates = false;  // it computes prompts too, for a Reserve that names this process as prefill
   Duration lease = std::chrono::seconds(5);  // how long a reservation lives without a sign from P
   uint32_t vocab = 0;                        // token ids are below it; at most EngineConfig::vocab
   uint32_t peers_max = kPeersMax;
@@ -38,8 +40,9 @@ using DecodeEvent = std::variant<PeerUp, PeerMessage, PeerGone, LayerDone, StepD
 using DecodeEffect =
     std::variant<SendMessage, ConnectBulk, DisconnectBulk, OpenTransfer, CloseTransfer, TransferProbe, StepPlan>;
 
-// What a decode node decides: reserve, grant, receive, commit, join the batch, finish. Loop thread. No clock, socket,
-// thread or payload byte: the same events give the same effects, so tests and the simulator replay a node from a log.
+// What a decode node decides: reserve, grant, receive, commit, join the batch, finish; colocated: reserve, compute the
+// prompt in chunks between the others' tokens, go on. Loop thread. No clock, socket, thread or payload byte: the same
+// events give the same effects, so tests and the simulator replay a node from a log.
 // Messages about unknown, older or ended attempts, or from a process that is not the attempt's, change nothing. Every
 // exit tells those who may hold something: G by Failed or its last Token, P by Committed or Failed. Owns every sequence
 // of `engine` and every transfer of `receiver`.
@@ -90,11 +93,16 @@ class DecodeNode {
   void on_message(PeerId, const Other&, Turn&) {}  // not for a decode node
 
   bool admits(PeerId from, const Reserve& reserve, Turn& turn);
-  Result<SequenceId> open(const Work& work);
+  bool is_colocated(const Reserve& reserve) const { return reserve.prefill == config_.boot; }
+  Result<SequenceId> open(const Reserve& reserve);
+  bool has_room_for(const Reserve& reserve) const;
   void start_receiving(DecodeRequest& request, PeerId from, Turn& turn);
   DecodeRequest* uncommitted(const Attempt& attempt, PeerId from);
   void commit_if_complete(DecodeRequest& request, Turn& turn);
+  void take_scores(DecodeRequest& request, const ScoredTokens& scored, Turn& turn);
   void take_token(DecodeRequest& request, const EngineToken& token, Duration step_elapsed, Turn& turn);
+  NodeTimings prompt_timings(DecodeRequest& request, TimePoint now) const;
+  NodeTimings decode_timings(const DecodeRequest& request, Duration step_elapsed, TimePoint now) const;
 
   void emit(DecodeEffect effect, Turn& turn);
   void send(PeerId to, Message message, Turn& turn);

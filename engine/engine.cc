@@ -184,7 +184,7 @@ std::optional<StepPlan> Engine::plan() {
     const Sequence& sequence = rows_[row].sequence;
     if (!rows_[row].used || !sequence.runs()) continue;
     const bool decodes = sequence.state == Sequence::State::kDecoding;
-    candidates.push_back({SequenceId{row}, decodes ? 0 : sequence.rows_left(), sequence.arrival});
+    candidates.push_back({SequenceId{row}, decodes ? 0 : sequence.rows_for_step(), sequence.arrival});
   }
   const std::vector<BatchRow> batch = plan_batch(candidates, config_.limits);
   if (batch.empty()) return std::nullopt;
@@ -210,7 +210,7 @@ void Engine::append_share(StepPlan& plan, const BatchRow& row) const {
   share.block_count = cache_.config().layout.blocks_for(end);
   share.samples = end == sequence.tokens.size();
   if (share.samples) add_sample(plan, share, sequence);
-  if (sequence.score_prompt) add_scores(share, sequence);
+  if (sequence.score_prompt && !sequence.scored_before()) add_scores(share, sequence);
   plan.tokens.insert(plan.tokens.end(), sequence.tokens.begin() + sequence.computed_tokens,
                      sequence.tokens.begin() + end);
   for (uint32_t block = 0; block < share.block_count; ++block) plan.blocks.push_back(sequence.blocks[block].slot());

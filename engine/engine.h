@@ -71,7 +71,7 @@ class Engine {
     PublicPrefix public_prefix{};  // of the prompt; REQUIRES tokens <= prompt.size(). Output is never public
     bool digest_logits = false;
     uint32_t logprob_count = 0;  // of each sampled token, entries as in common/logprobs.h
-    bool score_prompt = false;   // the same of every prompt token but the first; REQUIRES reuse_tokens_max == 0
+    bool score_prompt = false;   // the same of every prompt token but the first, once; REQUIRES reuse_tokens_max == 0
   };
   // Matches the prefix and takes slots for the rest and growth_margin. kNoSpace: no slots or sequence rows now, or a
   // preempted sequence waits for slots; kTooLong: reserve_tokens over max_model_len or over what the pool could ever

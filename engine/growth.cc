@@ -70,7 +70,9 @@ bool Engine::preempt_youngest(std::span<const SequenceId> ages, SequenceId for_w
 bool Engine::resume(Sequence& sequence) {
   const KvCacheConfig& kv = cache_.config();
   const size_t tokens = sequence.tokens.size();
-  const size_t reusable = std::min(sequence.keys.size(), (tokens - 1) / kv.layout.block_tokens);
+  // What others computed of a prompt that is scored was scored for them, if at all.
+  const size_t known = sequence.score_prompt ? sequence.computed_most : tokens - 1;
+  const size_t reusable = std::min(sequence.keys.size(), std::min(known, tokens - 1) / kv.layout.block_tokens);
   std::vector<SlotPin> blocks = cache_.match(std::span(sequence.keys).first(reusable), sequence.tokens);
   const auto cached = static_cast<uint32_t>(blocks.size());
   if (!cache_.reserve(blocks_ahead(tokens, sequence.reserve_tokens) - cached, blocks)) return false;

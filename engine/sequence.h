@@ -43,6 +43,10 @@ struct Sequence {
     return state == State::kPrefilling || (state == State::kDecoding && computed_tokens < reserve_tokens);
   }
   uint32_t rows_left() const { return static_cast<uint32_t>(tokens.size()) - computed_tokens; }
+  // Rows whose prompt tokens were scored before a preemption share no step with those that were not, which it plans
+  // after them: so each is scored once.
+  bool scored_before() const { return score_prompt && computed_tokens < computed_most; }
+  uint32_t rows_for_step() const { return scored_before() ? computed_most - computed_tokens : rows_left(); }
 };
 
 }  // namespace spillway

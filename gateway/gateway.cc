@@ -130,7 +130,7 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
   GatewayRequest* const request = find(token.attempt);
   if (request == nullptr) return;
   RunningAttempt& running = *request->running;
-  RunningAttempt::Leg& leg = token.index == 0 ? running.prefill : running.decode;
+  RunningAttempt::Leg& leg = token.index == 0 ? running.first_leg() : running.decode;
   if (!leg.open || leg.node != from) return;
   const uint32_t output_max = request->work.output_tokens_max;
   if (token.index >= output_max || (token.index + 1 == output_max && token.finish == FinishReason::kNone)) {
@@ -150,12 +150,13 @@ void Gateway::on_message(PeerId from, const Token& token, Turn& turn) {
       return;
     case TokenOrder::Put::kTaken: break;
   }
-  if (token.index == 0) {
-    nodes_.release(from, request->work.request);  // P computes it no more; what it still holds is in its Load
+  const bool of_decode = &leg == &running.decode;
+  if (of_decode) running.decoding = true;
+  if (token.index == 0) {  // its prompt is computed; what P still holds is in its Load
+    of_decode ? nodes_.prefilled(from, token.attempt.request) : nodes_.release(from, token.attempt.request);
     node_moved(from, turn.now);
-  } else {
-    running.decoding = true;
-    if (nodes_.preempts(from)) node_moved(from, turn.now);
+  } else if (nodes_.preempts(from)) {
+    node_moved(from, turn.now);
   }
   stream_ready_tokens(*request, turn);
 }
@@ -164,7 +165,7 @@ void Gateway::on_message(PeerId from, const Failed& failed, Turn& turn) {
   GatewayRequest* const request = find(failed.attempt);
   if (request == nullptr) return;
   RunningAttempt& running = *request->running;
-  const bool is_prefill = running.prefill.node == from;
+  const bool is_prefill = running.prefill.open && running.prefill.node == from;
   RunningAttempt::Leg& leg = is_prefill ? running.prefill : running.decode;
   if (!leg.open || leg.node != from) return;
   const std::string name = nodes_.name(from, is_prefill ? Role::kPrefill : Role::kDecode);

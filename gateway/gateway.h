@@ -87,7 +87,7 @@ class Gateway {
   TimePoint next_deadline() const;
   size_t effects_max() const;  // of one call
   GatewayCounters counters() const;
-  // Ready: nodes of both roles are connected and at work, requests move, and it does not drain.
+  // Ready: nodes of both roles, or ones that colocate, are connected and at work, requests move, and it does not drain.
   GatewayHealth health(TimePoint now) const;
   // After DrainRequested: all that was accepted is answered. What arrives meanwhile is refused with kUnavailable.
   bool drained() const { return draining_ && requests_.queued() + requests_.running() == 0; }
@@ -120,7 +120,7 @@ class Gateway {
   std::vector<NodeView> views_for(const GatewayRequest& request, TimePoint now) const;
   Placement placement(const GatewayRequest& request, const std::vector<NodeView>& views) const;
   void ask_for_room(const GatewayRequest* head, const std::vector<NodeView>& views, Turn& turn);
-  void dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn);
+  void dispatch(GatewayRequest& request, const AttemptNodes& place, Turn& turn);
   GatewayRequest* find(const Attempt& attempt);
   void node_moved(PeerId node, TimePoint now);
   std::string why_due(const GatewayRequest& request, TimePoint now) const;

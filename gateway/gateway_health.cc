@@ -3,12 +3,28 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "common/check.h"
 #include "gateway/gateway.h"
 
 namespace spillway {
+namespace {
+
+bool contains(const std::vector<std::string>& lines, const std::string& line) {
+  return std::ranges::find(lines, line) != lines.end();
+}
+
+// A node that does both parts has its troubles in both.
+void add_once(const std::vector<std::string>& troubles, std::vector<std::string>& lines) {
+  for (const std::string& trouble : troubles)
+    if (!contains(lines, trouble)) lines.push_back(trouble);
+}
+
+}  // namespace
 
 GatewayHealth Gateway::health(TimePoint now) const {
   GatewayHealth health;
@@ -17,14 +33,14 @@ GatewayHealth Gateway::health(TimePoint now) const {
     health.reasons.push_back(fmt::format("the gateway is draining: {} requests are under way and {} wait",
                                          requests_.running(), requests_.queued()));
   for (const Role role : {Role::kPrefill, Role::kDecode}) {
-    if (nodes_.count(role) == 0) {
+    if (!nodes_.any_for(role)) {
       health.reasons.push_back(fmt::format("no {} node is connected", role_name(role)));
       continue;
     }
     const NodeTable::Capacity capacity = nodes_.capacity(role);
-    std::vector<std::string>& into = capacity.working == 0 ? health.reasons : health.degraded;
-    into.insert(into.end(), capacity.troubles.begin(), capacity.troubles.end());
+    add_once(capacity.troubles, capacity.working == 0 ? health.reasons : health.degraded);
   }
+  std::erase_if(health.degraded, [&](const std::string& one) { return contains(health.reasons, one); });
   if (requests_.running() > 0 && now - moved_at_ >= config_.standstill_max)
     health.reasons.push_back(fmt::format("none of the {} requests under way came forward for {:.0f} s",
                                          requests_.running(), seconds(now - moved_at_)));

@@ -115,7 +115,7 @@ void add_counters(Page& page, const GatewayCounters& counters) {
                counters.preemption.recomputed_tokens);
   page.gauge("spillway_requests_queued", "Requests waiting in the gateway.", counters.queued);
   page.gauge("spillway_requests_running", "Requests dispatched to nodes.", counters.running);
-  page.family("spillway_nodes", "Connected nodes, by role.", MetricType::Gauge);
+  page.family("spillway_nodes", "Connected nodes, by the role they announced.", MetricType::Gauge);
   page.sample(counters.prefill_nodes, {{"role", "prefill"}});
   page.sample(counters.decode_nodes, {{"role", "decode"}});
   add_role_counts(page, counters.prefill, counters.decode);
@@ -143,8 +143,10 @@ void GatewayMetrics::observe_end(const Waterfall& waterfall) {
   prefill_.Observe(seconds(waterfall.prefill));
   total_.Observe(seconds(waterfall.total));
   if (waterfall.output_tokens < 2) return;  // one token: nothing was handed over, and no gap exists
-  handover_.Observe(seconds(waterfall.handover));
-  if (waterfall.decode_cached_tokens < waterfall.prompt_tokens) transfer_.Observe(seconds(waterfall.transfer));
+  if (!waterfall.colocated) {
+    handover_.Observe(seconds(waterfall.handover));
+    if (waterfall.decode_cached_tokens < waterfall.prompt_tokens) transfer_.Observe(seconds(waterfall.transfer));
+  }
   time_per_output_token_.Observe(seconds(waterfall.total - waterfall.ttft) / (waterfall.output_tokens - 1));
 }
 

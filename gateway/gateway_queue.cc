@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -26,6 +27,13 @@ std::vector<uint64_t> affinity_chain(const GenerateRequest& work, const GatewayC
                                                  prompt.subspan(public_tokens), span_tokens, spans_max - chain.size());
   chain.insert(chain.end(), own.begin(), own.end());
   return chain;
+}
+
+// Nothing: it waits.
+std::optional<AttemptNodes> nodes_of(const Placement& placement) {
+  if (const auto* const pair = std::get_if<Disaggregate>(&placement)) return AttemptNodes{pair->prefill, pair->decode};
+  if (const auto* const one = std::get_if<Colocate>(&placement)) return AttemptNodes{one->decode, one->decode};
+  return std::nullopt;
 }
 
 }  // namespace
@@ -76,9 +84,9 @@ void Gateway::dispatch_queue(Turn& turn) {
     }
     const std::vector<NodeView> views = views_for(*head, turn.now);
     const Placement placement = this->placement(*head, views);
-    const auto* const place = std::get_if<Disaggregate>(&placement);
+    const std::optional<AttemptNodes> place = nodes_of(placement);
     // Busy, or a role is missing: until a Load, a PeerUp or the deadline.
-    if (place == nullptr) return ask_for_room(head, views, turn);
+    if (!place) return ask_for_room(head, views, turn);
     dispatch(*head, *place, turn);
   }
   ask_for_room(nullptr, {}, turn);
@@ -120,12 +128,12 @@ Placement Gateway::placement(const GatewayRequest& request, const std::vector<No
       return view.node == request.beside->prefill || view.node == request.beside->decode;
     });
     const Placement beside = place_least_loaded({prompt_tokens, output_tokens, near, config_.affinity_tokens_max});
-    if (std::holds_alternative<Disaggregate>(beside)) return beside;
+    if (nodes_of(beside)) return beside;
   }
   return place_least_loaded({prompt_tokens, output_tokens, views, config_.affinity_tokens_max});
 }
 
-void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn& turn) {
+void Gateway::dispatch(GatewayRequest& request, const AttemptNodes& place, Turn& turn) {
   const GenerateRequest& given = request.work;
   count_wait(request, turn.now);
   ++request.attempts;
@@ -134,6 +142,8 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   running.attempt = {given.request, {boot_, ++transfers_}, Epoch{request.attempts}};
   running.prefill.node = place.prefill;
   running.decode.node = place.decode;
+  running.prefill.open = !place.colocated();
+  request.waterfall.colocated = place.colocated();
   running.progress_by = turn.now + config_.progress_max;
   running.last_token_at = turn.now;
   if (requests_.running() == 0) moved_at_ = turn.now;
@@ -147,10 +157,11 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   const auto blocks = [](uint64_t tokens, const Hello& node) {
     return checked_cast<uint32_t>((tokens - 1) / node.block_tokens + 1);
   };
-  nodes_.place(place.prefill, given.request, {blocks(prompt_tokens, prefill), prompt_tokens, transfers_});
-  nodes_.place(
-      place.decode, given.request,
-      {blocks(tokens_at_first(prompt_tokens, given.output_tokens_max, decode.growth_margin), decode), 0, transfers_});
+  if (!place.colocated())
+    nodes_.place(place.prefill, given.request, {blocks(prompt_tokens, prefill), prompt_tokens, transfers_});
+  const uint64_t at_first = tokens_at_first(prompt_tokens, given.output_tokens_max, decode.growth_margin);
+  nodes_.place(place.decode, given.request,
+               {blocks(at_first, decode), place.colocated() ? prompt_tokens : 0, transfers_});
 
   Work work;
   work.attempt = running.attempt;
@@ -164,7 +175,7 @@ void Gateway::dispatch(GatewayRequest& request, const Disaggregate& place, Turn&
   work.logprob_count = given.logprob_count;
   work.score_prompt = given.score_prompt;
   work.trace = given.trace;
-  send(place.prefill, Prefill{work, decode.boot}, turn);
+  if (!place.colocated()) send(place.prefill, Prefill{work, decode.boot}, turn);
   send(place.decode, Reserve{std::move(work), prefill.boot}, turn);
 }
 

@@ -12,8 +12,10 @@ Duration from_us(uint32_t us) { return std::chrono::microseconds(us); }
 }  // namespace
 
 void Gateway::on_message(PeerId from, const PromptLogprobs& scores, Turn& turn) {
-  const GatewayRequest* const request = find(scores.attempt);
-  if (request == nullptr || !request->running->prefill.open || request->running->prefill.node != from) return;
+  GatewayRequest* const request = find(scores.attempt);
+  if (request == nullptr) return;
+  const RunningAttempt::Leg& leg = request->running->first_leg();
+  if (!leg.open || leg.node != from) return;
   if (request->first_token) return;  // scores come before it, and did
   const GenerateRequest& work = request->work;
   if (!work.score_prompt || scores.logprob_count != work.logprob_count || scores.position_first == 0 ||
@@ -40,10 +42,9 @@ void Gateway::stream_ready_tokens(GatewayRequest& request, Turn& turn) {
     }
     if (token->index == 0) request.first_token = token->token;
     time_token(request, *token, turn.now);
-    // From its second token on both nodes have the prompt's full blocks: its followers find them there.
+    // From its second token on its nodes have the prompt's full blocks: its followers find them there.
     if (token->index == 1)
-      requests_.release(request.work.request, Disaggregate{request.running->prefill.node, request.running->decode.node},
-                        turn.now + config_.queue_wait_max);
+      requests_.release(request.work.request, request.running->nodes(), turn.now + config_.queue_wait_max);
     turn.effects.push_back(StreamToken{request.work.request, token->index, token->token, token->logits_digest,
                                        request.waterfall.total, token->finish == FinishReason::kStop, token->logprobs});
     if (token->finish == FinishReason::kNone) continue;

@@ -113,6 +113,13 @@ void NodeTable::release(PeerId node, RequestId request) {
   if (entry != nodes_.end()) entry->second.shares.erase(request);
 }
 
+void NodeTable::prefilled(PeerId node, RequestId request) {
+  const auto entry = nodes_.find(node);
+  if (entry == nodes_.end()) return;
+  const auto share = entry->second.shares.find(request);
+  if (share != entry->second.shares.end()) share->second.prompt_tokens = 0;
+}
+
 void NodeTable::refused(PeerId node, TimePoint until) {
   const auto entry = nodes_.find(node);
   if (entry != nodes_.end()) entry->second.refused_until = until;
@@ -142,7 +149,7 @@ bool NodeTable::drains(PeerId node) const {
 NodeTable::Capacity NodeTable::capacity(Role role) const {
   Capacity capacity;
   for (const auto& [peer, node] : nodes_) {
-    if (node.hello.role != role) continue;
+    if (!does(node, role)) continue;
     const std::string name = node.hello.name.empty() ? fmt::format("a {} node", role_name(role)) : node.hello.name;
     if (node.load.stalled_ms > 0) {
       capacity.troubles.push_back(fmt::format("{} has made no step for {} s while {} sequences are there", name,
@@ -162,8 +169,8 @@ NodeTable::Capacity NodeTable::capacity(Role role) const {
 NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
   NodeView view;
   view.node = peer;
-  view.takes_prefill = node.hello.role == Role::kPrefill;
-  view.takes_decode = node.hello.role == Role::kDecode;
+  view.takes_prefill = does(node, Role::kPrefill);
+  view.takes_decode = does(node, Role::kDecode);
   const Load& load = node.load;
   view.queued_prompt_tokens = load.queued_prompt_tokens;
   view.sequences_max = node.hello.sequences_max;
@@ -186,19 +193,19 @@ NodeView NodeTable::view(PeerId peer, const Node& node, TimePoint now) const {
   // Another gateway's prompts do not lock ours out: what waits there waits in order of arrival.
   own_tokens = std::min<uint64_t>(own_tokens, view.queued_prompt_tokens);
   view.has_enough = view.takes_prefill && own_tokens >= uint64_t{prefill_steps_ahead_} * node.hello.step_tokens;
-  if (view.has_enough || load.preempted_sequences > 0 || node.refused_until > now)
+  if (load.preempted_sequences > 0 || node.refused_until > now)
     view.running_sequences = std::max(view.running_sequences, view.sequences_max);
   return view;
 }
 
 NodeTable::Fit NodeTable::fit(Role role, uint32_t prompt_tokens, uint32_t output_tokens_max, bool working) const {
   const uint64_t tokens = uint64_t{prompt_tokens} + output_tokens_max;
-  const uint64_t held = role == Role::kPrefill ? prompt_tokens : tokens;
   Fit fit;
   for (const auto& [peer, node] : nodes_) {
     const Hello& hello = node.hello;
-    if (hello.role != role || (working && !works(node))) continue;
+    if (!does(node, role) || (working && !works(node))) continue;
     fit.any = true;
+    const uint64_t held = hello.role == Role::kPrefill ? prompt_tokens : tokens;
     const uint64_t capacity = uint64_t{hello.blocks_total} * hello.block_tokens;
     fit.fits |= tokens <= hello.max_model_len && held <= capacity;
     fit.model_len = std::max<uint64_t>(fit.model_len, hello.max_model_len);
@@ -251,6 +258,11 @@ TimePoint NodeTable::next_deadline() const {
 uint32_t NodeTable::count(Role role) const {
   return static_cast<uint32_t>(std::ranges::count_if(
       nodes_, [&](const auto& entry) { return entry.second.announced && entry.second.hello.role == role; }));
+}
+
+bool NodeTable::any_for(Role part) const {
+  return std::ranges::any_of(nodes_,
+                             [&](const auto& entry) { return entry.second.announced && does(entry.second, part); });
 }
 
 uint32_t NodeTable::max_model_len() const {

@@ -17,7 +17,7 @@ namespace spillway {
 // What one leg of an attempt will take on its node.
 struct NodeShare {
   uint32_t blocks = 0;
-  uint32_t prompt_tokens = 0;  // still to be computed there; 0 on a decode node
+  uint32_t prompt_tokens = 0;  // still to be computed there; 0 on a decode node, unless the attempt is colocated
   uint64_t transfer = 0;       // TransferId::counter of the attempt
 };
 
@@ -32,7 +32,8 @@ struct RoleCounts {
 };
 
 // The prefill and decode nodes that are connected, as they announced themselves (Hello, Load), corrected by what was
-// sent to them since. Loop thread; no I/O.
+// sent to them since. A decode node that colocates does a prefill node's part too: what could serve counts it as both,
+// what is counted by role as what it announced. Loop thread; no I/O.
 class NodeTable {
  public:
   // A prefill node takes nothing while prompt tokens of ours for `prefill_steps_ahead` of its steps wait there.
@@ -58,7 +59,8 @@ class NodeTable {
   Moved on(PeerId node, const Load& load);
   // REQUIRES: the node is known, `request` not placed there, transfers ascend.
   void place(PeerId node, RequestId request, const NodeShare& share);
-  void release(PeerId node, RequestId request);  // over, at least on this node; idempotent
+  void release(PeerId node, RequestId request);    // over, at least on this node; idempotent
+  void prefilled(PeerId node, RequestId request);  // nothing of its prompt is left to compute there; idempotent
   // It had no space: takes nothing until it announces more room, or until then.
   void refused(PeerId node, TimePoint until);
 
@@ -69,7 +71,8 @@ class NodeTable {
   std::vector<PeerId> leaving() const;
   void let_go(PeerId node);
   bool drains(PeerId node) const;  // false: unknown
-  // Why nodes of `role` take nothing though they are connected, one line each; and how many take something.
+  // Why nodes that do the part of `role` take nothing though they are connected, one line each; and how many take
+  // something.
   struct Capacity {
     std::vector<std::string> troubles;
     uint32_t working = 0;
@@ -88,6 +91,7 @@ class NodeTable {
   TimePoint next_deadline() const;  // the earliest end of a refusal; kNever: none
 
   uint32_t count(Role role) const;  // of those that have told this gateway's share: they can be used
+  bool any_for(Role part) const;    // the same, of those that do this part
   uint32_t max_model_len() const;   // smallest; 0: no nodes
   uint32_t blocks_total() const;
   uint32_t blocks_free() const;                                          // as announced, cached ones included
@@ -107,10 +111,13 @@ class NodeTable {
     bool announced = false;  // a Load came: it told our share, and counters of later ones are told from it
     bool let_go = false;     // told MayLeave
   };
-  struct Fit {  // of the nodes of one role
+  struct Fit {  // of the nodes that do one part
     bool any = false, fits = false;
     uint64_t model_len = 0, pool = 0;  // the largest, tokens
   };
+  static bool does(const Node& node, Role part) {
+    return node.hello.role == part || (part == Role::kPrefill && node.hello.colocates);
+  }
   static bool works(const Node& node) {
     return !node.load.draining && node.load.stalled_ms == 0 && node.load.transfer_stalled_ms == 0;
   }

@@ -9,21 +9,6 @@
 
 namespace spillway {
 
-TokenOrder::Put TokenOrder::put(const Token& token, uint32_t ahead_max) {
-  if (token.index < next_index_) return Put::kDoubled;
-  if (token.index - next_index_ > ahead_max) return Put::kOverflow;
-  return ahead_.emplace(token.index, token).second ? Put::kTaken : Put::kDoubled;
-}
-
-std::optional<Token> TokenOrder::next() {
-  const auto first = ahead_.begin();
-  if (first == ahead_.end() || first->first != next_index_) return std::nullopt;
-  std::optional<Token> token = std::move(first->second);
-  ahead_.erase(first);
-  ++next_index_;
-  return token;
-}
-
 namespace {
 
 constexpr uint64_t kOutputWeight = 2;
@@ -103,7 +88,7 @@ void RequestTable::requeue(GatewayRequest& request) {
   queue_.requeue(as_queued(request));
 }
 
-void RequestTable::release(RequestId leader, const std::optional<Disaggregate>& beside, TimePoint queue_until) {
+void RequestTable::release(RequestId leader, const std::optional<AttemptNodes>& beside, TimePoint queue_until) {
   if (const auto entry = requests_.find(leader); entry != requests_.end()) entry->second.led = true;
   for (auto& [id, request] : requests_) {
     if (!request.held || request.work.leader != leader) continue;
@@ -128,8 +113,7 @@ void RequestTable::erase(GatewayRequest& request, TimePoint followers_until) {
   }
   if (!request.led) {
     const auto& running = request.running;
-    release(id, running ? std::optional(Disaggregate{running->prefill.node, running->decode.node}) : std::nullopt,
-            followers_until);
+    release(id, running ? std::optional(running->nodes()) : std::nullopt, followers_until);
   }
   CHECK(requests_.erase(id) == 1);
 }
@@ -152,6 +136,7 @@ void RequestTable::check_conservation() const {
     if (!request.running) continue;
     CHECK(request.running->attempt.request == id && request.attempts > 0);
     CHECK(request.running->prefill.open || request.running->decode.open);
+    CHECK(!request.running->colocated() || !request.running->prefill.open);
   }
   CHECK(waiting == queued() && held == held_);
   queue_.check_conservation();

@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/ids.h"
 #include "common/sampling_params.h"
+#include "gateway/running_attempt.h"
 #include "kv/block.h"
 #include "scheduler/fair_queue.h"
 #include "scheduler/placement.h"
@@ -32,7 +33,7 @@ struct GenerateRequest {  // already text-free
   std::optional<RequestId> leader{};  // another choice of the same prompt, submitted before
 };
 
-// The timed parts of one request, first byte to last token.
+// The timed parts of one request, first byte to last token. Colocated, D is P too, and nothing is handed over.
 struct Waterfall {
   Duration queue{};                      // arrival to dispatch
   Duration prefill_wait{};               // P: arrival to first step
@@ -44,33 +45,7 @@ struct Waterfall {
   Duration ttft{}, handover{}, total{};  // at the gateway: to token 0; token 0 to token 1; to the last token
   uint32_t prompt_tokens = 0, output_tokens = 0;
   uint32_t prefill_cached_tokens = 0, decode_cached_tokens = 0;
-};
-
-// Puts the tokens of one attempt in order. Token 1 comes from another node than token 0 and may overtake it.
-class TokenOrder {
- public:
-  enum class Put : uint8_t { kTaken, kDoubled, kOverflow };  // kOverflow: too far ahead of the first that is missing
-  Put put(const Token& token, uint32_t ahead_max);
-  std::optional<Token> next();  // the next in order, if it is here
-  uint32_t next_index() const { return next_index_; }
-
- private:
-  uint32_t next_index_ = 0;
-  std::map<uint32_t, Token> ahead_;
-};
-
-// One placement of a request. A leg is closed once its node cannot matter any more; the attempt goes on without it.
-struct RunningAttempt {
-  struct Leg {
-    PeerId node{};
-    bool open = true;
-  };
-  Attempt attempt;
-  Leg prefill, decode;
-  bool decoding = false;  // a token of D arrived: P has nothing to add
-  TokenOrder tokens;
-  TimePoint progress_by{};    // a token must leave for the client before; moved on while its node works on others first
-  TimePoint last_token_at{};  // the dispatch before the first
+  bool colocated = false;  // its last attempt
 };
 
 // One request that the gateway has not answered to the end.
@@ -87,7 +62,7 @@ struct GatewayRequest {
   std::optional<RunningAttempt> running;  // otherwise it waits in the queue
   bool led = false;                       // its followers wait no more
   bool held = false;                      // or for its leader, before it comes into the queue
-  std::optional<Disaggregate> beside{};   // where its leader ran
+  std::optional<AttemptNodes> beside{};   // where its leader ran
 };
 
 // Keys are uniformly random (HKDF), so a part of one names its tenant.
@@ -116,7 +91,7 @@ class RequestTable {
   void erase(GatewayRequest& request, TimePoint followers_until);
 
   // Those that wait for `leader` need not any more: they come into the queue, and wait there until `queue_until`.
-  void release(RequestId leader, const std::optional<Disaggregate>& beside, TimePoint queue_until);
+  void release(RequestId leader, const std::optional<AttemptNodes>& beside, TimePoint queue_until);
 
   uint32_t held() const { return held_; }
   uint32_t queued() const { return static_cast<uint32_t>(queue_.size()) + held_; }

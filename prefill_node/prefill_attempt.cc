@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "prefill_node/prefill_node.h"
+#include "transfer/prompt_scores.h"
 
 namespace spillway {
 
@@ -164,17 +165,9 @@ void PrefillNode::take_scores(PrefillRequest& request, const ScoredTokens& score
     fail_both(request, {ErrorCode::kInternal, "the prompt's logits are not finite"}, turn);
     return;
   }
-  const size_t step = size_t{kScoredTokensMax} * scored.logprob_count;
-  for (size_t first = 0; first < scored.logprobs.size(); first += step) {
-    const auto begin = scored.logprobs.begin() + static_cast<ptrdiff_t>(first);
-    const auto count = std::min(step, scored.logprobs.size() - first);
-    send(request.gateway,
-         PromptLogprobs{request.attempt,
-                        scored.position_first + checked_cast<uint32_t>(first / scored.logprob_count),
-                        scored.logprob_count,
-                        {begin, begin + static_cast<ptrdiff_t>(count)}},
-         turn);
-  }
+  for (PromptLogprobs& message :
+       in_messages({request.attempt, scored.position_first, scored.logprob_count, scored.logprobs}))
+    send(request.gateway, std::move(message), turn);
 }
 
 void PrefillNode::take_token(PrefillRequest& request, const EngineToken& token, Turn& turn) {

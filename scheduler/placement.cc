@@ -19,6 +19,7 @@ uint64_t blocks_left(const NodeView& node) {
 
 struct Demand {
   uint32_t prompt_tokens = 0, output_tokens = 0;
+  bool computes_prompt = false;
 };
 
 // Would hold all the tokens if it were idle.
@@ -31,9 +32,12 @@ uint64_t blocks_at_first(const NodeView& node, const Demand& demand) {
   return blocks_for(node, tokens_at_first(demand.prompt_tokens, demand.output_tokens, node.growth_margin));
 }
 
+bool takes_one_more(const NodeView& node, const Demand& demand) {
+  return node.running_sequences < node.sequences_max && !(demand.computes_prompt && node.has_enough);
+}
+
 bool has_room(const NodeView& node, const Demand& demand) {
-  return fits(node, demand) && node.running_sequences < node.sequences_max &&
-         blocks_at_first(node, demand) <= blocks_left(node);
+  return fits(node, demand) && takes_one_more(node, demand) && blocks_at_first(node, demand) <= blocks_left(node);
 }
 
 uint64_t blocks_left_in_all(const NodeView& node) {
@@ -58,17 +62,37 @@ uint64_t blocks_left_or_shared(const NodeView& node, const PlacementQuery& query
   return blocks_left(node) + cached / std::max(node.block_tokens, 1u);
 }
 
+// What a node would be for a request.
+using Part = bool (*)(const NodeView&);
+bool prefills(const NodeView& node) { return node.takes_prefill && !node.takes_decode; }
+bool decodes(const NodeView& node) { return node.takes_decode; }
+bool colocates(const NodeView& node) { return node.takes_prefill && node.takes_decode; }
+
+struct Demands {
+  Demand prefill, decode, colocated;
+  explicit Demands(const PlacementQuery& query)
+      : prefill{query.prompt_tokens, 0, true},
+        decode{query.prompt_tokens, query.output_tokens_max, false},
+        colocated{query.prompt_tokens, query.output_tokens_max, true} {}
+};
+
+// One busy prefill node is worth waiting for; one that could never hold the prompt is as good as none.
+bool is_colocated(const PlacementQuery& query, const Demands& demands) {
+  const auto could = [&](const NodeView& node) { return prefills(node) && fits(node, demands.prefill); };
+  return std::ranges::none_of(query.nodes, could) && std::ranges::any_of(query.nodes, colocates);
+}
+
 struct Choice {
-  bool any = false;                // a node of this role exists
+  bool any = false;                // a node of this part exists
   bool fits = false;               // one could hold the request when idle
   const NodeView* node = nullptr;  // the best one with room
 };
 
 template <class Better>
-Choice choose(std::span<const NodeView> nodes, bool NodeView::*role, const Demand& demand, Better better) {
+Choice choose(std::span<const NodeView> nodes, Part part, const Demand& demand, Better better) {
   Choice choice;
   for (const NodeView& node : nodes) {
-    if (!(node.*role)) continue;
+    if (!part(node)) continue;
     choice.any = true;
     choice.fits |= fits(node, demand);
     if (has_room(node, demand) && (choice.node == nullptr || better(node, *choice.node))) choice.node = &node;
@@ -76,13 +100,13 @@ Choice choose(std::span<const NodeView> nodes, bool NodeView::*role, const Deman
   return choice;
 }
 
-// The nodes of one role that are worth asking.
-void ask(std::span<const NodeView> nodes, bool NodeView::*role, const Demand& demand, std::span<const PeerId> asked,
+// The nodes of one part that are worth asking.
+void ask(std::span<const NodeView> nodes, Part part, const Demand& demand, std::span<const PeerId> asked,
          std::vector<RoomWanted>& wanted) {
   const size_t before = wanted.size();
   const NodeView* most = nullptr;
   for (const NodeView& node : nodes) {
-    if (!(node.*role) || node.has_enough || !fits(node, demand)) continue;
+    if (!part(node) || (demand.computes_prompt && node.has_enough) || !fits(node, demand)) continue;
     if (has_room_in_all(node, demand) || std::ranges::find(asked, node.node) != asked.end())
       wanted.push_back({node.node, checked_cast<uint32_t>(blocks_at_first(node, demand))});
     if (most == nullptr || blocks_left_in_all(node) > blocks_left_in_all(*most)) most = &node;
@@ -94,26 +118,30 @@ void ask(std::span<const NodeView> nodes, bool NodeView::*role, const Demand& de
 }  // namespace
 
 std::vector<RoomWanted> room_to_ask_for(const PlacementQuery& query, std::span<const PeerId> asked) {
-  const Demand at_decode{query.prompt_tokens, query.output_tokens_max}, at_prefill{query.prompt_tokens, 0};
-  const auto any_has_room = [&](bool NodeView::*role, const Demand& demand) {
-    return std::ranges::any_of(query.nodes, [&](const NodeView& node) { return node.*role && has_room(node, demand); });
+  const Demands demands(query);
+  const auto any_has_room = [&](Part part, const Demand& demand) {
+    return std::ranges::any_of(query.nodes, [&](const NodeView& node) { return part(node) && has_room(node, demand); });
   };
   std::vector<RoomWanted> wanted;
-  if (!any_has_room(&NodeView::takes_decode, at_decode)) {
-    ask(query.nodes, &NodeView::takes_decode, at_decode, asked, wanted);
+  if (is_colocated(query, demands)) {
+    if (!any_has_room(colocates, demands.colocated)) ask(query.nodes, colocates, demands.colocated, asked, wanted);
+    return wanted;
+  }
+  if (!any_has_room(decodes, demands.decode)) {
+    ask(query.nodes, decodes, demands.decode, asked, wanted);
     return wanted;
   }
   for (const NodeView& node : query.nodes) {  // what one holds for us it goes on to hold
-    if (node.takes_decode && fits(node, at_decode) && std::ranges::find(asked, node.node) != asked.end())
-      wanted.push_back({node.node, checked_cast<uint32_t>(blocks_at_first(node, at_decode))});
+    if (decodes(node) && fits(node, demands.decode) && std::ranges::find(asked, node.node) != asked.end())
+      wanted.push_back({node.node, checked_cast<uint32_t>(blocks_at_first(node, demands.decode))});
   }
-  if (!any_has_room(&NodeView::takes_prefill, at_prefill))
-    ask(query.nodes, &NodeView::takes_prefill, at_prefill, asked, wanted);
+  if (!any_has_room(prefills, demands.prefill)) ask(query.nodes, prefills, demands.prefill, asked, wanted);
   return wanted;
 }
 
 Placement place_least_loaded(const PlacementQuery& query) {
   CHECK(query.prompt_tokens > 0);
+  const Demands demands(query);
   const auto less_work = [&](const NodeView& a, const NodeView& b) {
     return std::tuple(prefill_work(a, query), a.node) < std::tuple(prefill_work(b, query), b.node);
   };
@@ -121,10 +149,19 @@ Placement place_least_loaded(const PlacementQuery& query) {
     const uint64_t room_a = blocks_left_or_shared(a, query), room_b = blocks_left_or_shared(b, query);
     return room_a != room_b ? room_a > room_b : a.node < b.node;
   };
-  const Choice prefill = choose(query.nodes, &NodeView::takes_prefill, {query.prompt_tokens, 0}, less_work);
+  if (is_colocated(query, demands)) {
+    const auto less_work_more_room = [&](const NodeView& a, const NodeView& b) {
+      const uint64_t work_a = prefill_work(a, query), work_b = prefill_work(b, query);
+      return work_a != work_b ? work_a < work_b : more_room(a, b);
+    };
+    const Choice both = choose(query.nodes, colocates, demands.colocated, less_work_more_room);
+    if (!both.fits) return Refuse{RefuseReason::kNeverFits};
+    if (both.node == nullptr) return Wait{};
+    return Colocate{both.node->node};
+  }
+  const Choice prefill = choose(query.nodes, prefills, demands.prefill, less_work);
   if (!prefill.any) return Refuse{RefuseReason::kNoPrefillNode};
-  const Choice decode =
-      choose(query.nodes, &NodeView::takes_decode, {query.prompt_tokens, query.output_tokens_max}, more_room);
+  const Choice decode = choose(query.nodes, decodes, demands.decode, more_room);
   if (!decode.any) return Refuse{RefuseReason::kNoDecodeNode};
   if (!prefill.fits || !decode.fits) return Refuse{RefuseReason::kNeverFits};
   if (prefill.node == nullptr || decode.node == nullptr) return Wait{};

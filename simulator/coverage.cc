@@ -74,6 +74,8 @@ void Coverage::sent(ProcessId from, Role role, const Message& message) {
     before = *load;
   }
   yields_ += std::holds_alternative<Yield>(message) ? 1 : 0;
+  const auto* const token = std::get_if<Token>(&message);
+  colocated_ += role == Role::kDecode && token != nullptr && token->index == 0 ? 1 : 0;
   const Attempt* const attempt = attempt_of(message);
   if (attempt != nullptr) state(from, *attempt) = after_sending(role, state(from, *attempt), message);
 }
@@ -100,6 +102,7 @@ void Coverage::add(const Coverage& other) {
   stalls_ += other.stalls_;
   transfer_stalls_ += other.transfer_stalls_;
   yields_ += other.yields_;
+  colocated_ += other.colocated_;
   for (const auto& [row, counts] : other.counts_) {
     for (size_t column = 0; column < kStates; ++column) counts_[row][column] += counts[column];
   }
@@ -119,9 +122,9 @@ std::string Coverage::table() const {
   }
   return text + fmt::format(
                     "\n{} preemptions, {} tokens computed again; {} wants, {} met; {} refusals between gateways, "
-                    "{} attempts at most; {} drains, {} stalls of steps and {} of transfers, {} yields\n",
+                    "{} attempts at most; {} drains, {} stalls of steps and {} of transfers, {} yields; {} colocated\n",
                     preemptions_, recomputed_tokens_, wants_made_, wants_met_, refusals_, attempts_most_, left_,
-                    stalls_, transfer_stalls_, yields_);
+                    stalls_, transfer_stalls_, yields_, colocated_);
 }
 
 }  // namespace spillway

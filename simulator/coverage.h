@@ -18,11 +18,11 @@ class Coverage {
  public:
   enum class State : uint8_t {
     kUnknown,     // never heard of
-    kReserved,    // P: computes, no Grant yet. D: holds slots, no Grant sent. G: dispatched, no token
+    kReserved,    // P: computes, no Grant yet. D: holds slots, no Grant sent, or computes. G: dispatched, no token
     kStreaming,   // P: computes, granted. D: granted
     kSampled,     // P: token 0 is out, no Grant yet. D: PrefillDone came, parts are missing. G: has token 0
     kCommitWait,  // P: PrefillDone is out
-    kDecoding,    // D: committed. G: has a token of D
+    kDecoding,    // D: committed, or token 0 is out. G: has a token of D that is not the first
     kEnded,       // over at that process, or fenced by a later epoch
   };
   static constexpr size_t kStates = 7;
@@ -48,6 +48,7 @@ class Coverage {
   uint64_t stalls() const { return stalls_; }  // of steps, announced
   uint64_t transfer_stalls() const { return transfer_stalls_; }
   uint64_t yields() const { return yields_; }
+  uint64_t colocated() const { return colocated_; }  // prompts computed by decode nodes
 
  private:
   State& state(ProcessId process, const Attempt& attempt) { return states_[{process, attempt}]; }
@@ -57,6 +58,7 @@ class Coverage {
   std::map<ProcessId, Load> loads_;  // the last each process announced
   uint64_t preemptions_ = 0, recomputed_tokens_ = 0;
   uint64_t wants_made_ = 0, wants_met_ = 0, refusals_ = 0, left_ = 0, stalls_ = 0, transfer_stalls_ = 0, yields_ = 0;
+  uint64_t colocated_ = 0;
   uint32_t attempts_most_ = 0;
 };
 

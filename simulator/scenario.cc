@@ -95,6 +95,7 @@ class Drawing {
     draw_message_faults();
     for (uint32_t fault = random_.between(1, 4); fault > 0; --fault) draw_happening();
     for (uint32_t stall = random_.between(0, 4); stall > 0; --stall) draw_stall();
+    draw_colocation();
     return std::move(config_);
   }
 
@@ -170,6 +171,20 @@ class Drawing {
       const Duration since = time - arrivals_[client - 1];
       if (since > Duration(10ms) || since < -length || !random_.one_in(4)) continue;
       at(time + random_.between(Duration(0), length), ClientLeaves{{BootId{~config_.seed}, client}});
+    }
+  }
+  // Decode nodes serve alone until prefill nodes come, and again when those have left.
+  void draw_colocation() {
+    if (!random_.one_in(3)) return;
+    config_.node.colocates = true;
+    if (random_.one_in(4)) return;  // prefill nodes are there from the start, and may die as any
+    for (uint32_t index = 0; index < config_.prefill; ++index) {
+      const ProcessId prefill{config_.gateways + index};
+      config_.absent.insert(prefill);
+      if (random_.one_in(3)) continue;
+      const Duration comes = some_time();
+      at(comes, ProcessStarts{prefill});
+      if (random_.one_in(2)) at(comes + random_.between(Duration(20ms), Duration(200ms)), NodeDrains{prefill, 60s});
     }
   }
   void draw_happening() {

@@ -13,7 +13,7 @@ namespace spillway {
 
 // A random run of 1 to 3 gateways, 2 prefill and 2 decode nodes, drawn from its seed: small pools, many shared
 // prefixes, K and V of either type, nodes of one numerics class or two, more requests than fit at once, and a mix of
-// faults.
+// faults. In a third of them decode nodes colocate, mostly alone until the prefill nodes come, if these ever do.
 WorldConfig draw_scenario(uint64_t seed);
 inline constexpr uint32_t kScenarioRequestsMin = 20;
 

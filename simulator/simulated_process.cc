@@ -168,9 +168,11 @@ std::unique_ptr<SimulatedProcess> make_simulated_prefill(const SimulatedNodeConf
   return std::make_unique<PrefillProcess>(config, core, sender, true, std::move(transport));
 }
 
-std::unique_ptr<SimulatedProcess> make_simulated_decode(const SimulatedNodeConfig& config,
+std::unique_ptr<SimulatedProcess> make_simulated_decode(const SimulatedNodeConfig& config, BootId boot,
                                                         std::unique_ptr<KvTransport> transport) {
   DecodeConfig core;
+  core.boot = boot;
+  core.colocates = config.colocates;
   core.requests_max = config.requests_max;
   core.lease = config.lease;
   core.vocab = SyntheticModel::kVocab;

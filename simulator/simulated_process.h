@@ -34,6 +34,7 @@ struct SimulatedNodeConfig {
   bool refuses_within_shares() const { return transfers_max < 2 * requests_max; }
   uint32_t max_model_len = 0;
   uint32_t growth_margin = 0;  // of decode nodes
+  bool colocates = false;      // likewise
   uint32_t send_window = 8, layers_per_frame = 2;
   SimulatedExecutor::Speed speed;
   Duration lease = std::chrono::seconds(5), hold_max = std::chrono::seconds(10);
@@ -84,7 +85,7 @@ class SimulatedProcess {
 std::unique_ptr<SimulatedProcess> make_simulated_gateway(const GatewayConfig& config, BootId boot);
 std::unique_ptr<SimulatedProcess> make_simulated_prefill(const SimulatedNodeConfig& config,
                                                          std::unique_ptr<KvTransport> transport);
-std::unique_ptr<SimulatedProcess> make_simulated_decode(const SimulatedNodeConfig& config,
+std::unique_ptr<SimulatedProcess> make_simulated_decode(const SimulatedNodeConfig& config, BootId boot,
                                                         std::unique_ptr<KvTransport> transport);
 
 }  // namespace spillway

@@ -32,7 +32,8 @@ World::World(const WorldConfig& config, Interceptor& interceptor)
                              : index < config.gateways + config.prefill ? Role::kPrefill
                                                                         : Role::kDecode;
   }
-  for (const Process& process : processes_) start(process.id);
+  for (const Process& process : processes_)
+    if (!config.absent.contains(process.id)) start(process.id);
   for (const auto& [after, what] : config.happenings) agenda_.emplace(now_ + after, what);
 }
 
@@ -58,8 +59,9 @@ void World::start(ProcessId id) {
     hello.block_tokens = config_.node.model.layout.block_tokens;
     hello.step_tokens = config_.node.limits.tokens_max;
     hello.growth_margin = process.role == Role::kDecode ? config_.node.growth_margin : 0;
+    hello.colocates = process.role == Role::kDecode && config_.node.colocates;
     process.running = process.role == Role::kPrefill ? make_simulated_prefill(node, std::move(transport))
-                                                     : make_simulated_decode(node, std::move(transport));
+                                                     : make_simulated_decode(node, hello.boot, std::move(transport));
   }
   network_.start(id, hello, now_);
   for (uint32_t index = 0; process.role != Role::kGateway && index < config_.gateways; ++index)
@@ -279,6 +281,7 @@ bool World::settle(Duration limit) {
 void World::check_at_rest() {
   if (!oracle_.all_answered()) oracle_.breach(fmt::format("never answered: requests{}", oracle_.unanswered()));
   for (Process& process : processes_) {
+    if (process.running == nullptr) continue;  // it never came, or has left
     std::string left = process.running->leftovers();
     if (process.away) left += " the wish to leave";
     if (!process.open_transfers.empty()) left += fmt::format(" {} open transfers", process.open_transfers.size());

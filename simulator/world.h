@@ -27,6 +27,7 @@ namespace spillway {
 struct WorldConfig {
   uint64_t seed = 0;
   uint32_t gateways = 1, prefill = 2, decode = 2;
+  std::set<ProcessId> absent;  // of those, until ProcessStarts
   GatewayConfig gateway;
   SimulatedNodeConfig node;
   std::map<ProcessId, NumericsClass> numerics;  // of the nodes that compute in another class than node.numerics

@@ -124,6 +124,8 @@ struct Decoder {
     out.canary = value.canary();
     out.step_tokens = value.step_tokens();
     out.growth_margin = value.growth_margin();
+    out.colocates = value.colocates();
+    if (out.colocates && out.role != Role::kDecode && wrong.empty()) wrong = "colocates, but is no decode node";
     return out;
   }
   Message operator()(const wire::HelloRefused& value) {

@@ -86,6 +86,7 @@ struct Encoder {
 
   Offset<wire::Hello> operator()(const Hello& value) {
     CHECK(value.bulk_endpoint.size() <= kEndpointBytesMax);
+    CHECK(!value.colocates || value.role == Role::kDecode);
     const auto name = text(value.name, kNameBytesMax);
     const auto model = wire_bytes<wire::Bytes16>(value.model.bytes);
     const wire::Encoding encoding(static_cast<uint8_t>(value.encoding.order),
@@ -97,7 +98,7 @@ struct Encoder {
     return wire::CreateHello(builder, value.protocol_version, static_cast<uint8_t>(value.role),
                              checked_cast<uint64_t>(value.boot), name, &model, &encoding, control, bulk,
                              value.blocks_total, value.sequences_max, value.max_model_len, value.block_tokens,
-                             value.canary, value.step_tokens, value.growth_margin);
+                             value.canary, value.step_tokens, value.growth_margin, value.colocates);
   }
   Offset<wire::HelloRefused> operator()(const HelloRefused& value) {
     return wire::CreateHelloRefused(builder, text(value.reason, kDetailBytesMax));

@@ -21,7 +21,7 @@
 // G = gateway, P = prefill node, D = decode node. Durations travel, instants never do.
 namespace spillway {
 
-inline constexpr uint32_t kProtocolVersion = 8;
+inline constexpr uint32_t kProtocolVersion = 9;
 
 enum class Role : uint8_t { kGateway, kPrefill, kDecode };
 std::string_view role_name(Role role);
@@ -41,6 +41,7 @@ struct Hello {
   std::vector<std::byte> bulk_endpoint;  // KvTransport::endpoint(); empty: none
   uint32_t blocks_total = 0, sequences_max = 0, max_model_len = 0, block_tokens = 0, step_tokens = 0;  // rows a step
   uint32_t growth_margin = 0;  // D: output tokens whose slots it holds from the start; P: 0
+  bool colocates = false;      // D: it takes a Reserve that names itself as prefill; others: false
   bool operator==(const Hello&) const = default;
 };
 std::string process_name(const Hello& hello);  // for people: its name, or "a decode node"
@@ -87,8 +88,8 @@ struct Work {
   bool digest_logits = false;           // Tokens carry XXH3-64 of the f32 logits they were sampled from
   std::optional<TraceContext> trace{};  // of the client, for logs; valid()
   uint32_t logprob_count = 0;           // entries of Token::logprobs, at most 1 + kLogprobsMax
-  bool score_prompt = false;            // P sends PromptLogprobs, and so reuses no prefix; only with a logprob_count
-  PublicPrefix public_prefix{};         // at most the prompt
+  bool score_prompt = false;     // to be answered by PromptLogprobs, so P reuses no prefix; only with a logprob_count
+  PublicPrefix public_prefix{};  // at most the prompt
   bool operator==(const Work&) const = default;
 };
 struct Prefill {  // G -> P, together with Reserve
@@ -98,7 +99,7 @@ struct Prefill {  // G -> P, together with Reserve
 };
 struct Reserve {  // G -> D
   Work work;
-  BootId prefill{};
+  BootId prefill{};  // P; D's own: it computes the prompt itself (colocated), and there is no P
   bool operator==(const Reserve&) const = default;
 };
 struct Grant {  // D -> P: slots are ready for blocks first_block.. of the prompt; earlier ones it holds already
@@ -129,10 +130,10 @@ struct NodeTimings {           // microseconds, of the parts that the sender kno
   uint32_t compute_us = 0;     // first step begins to token 0 sampled (P) / the step that made this token (D)
   uint32_t transfer_us = 0;    // D: first part landed to last part landed
   uint32_t commit_us = 0;      // D: PrefillDone seen to committed
-  uint32_t cached_tokens = 0;  // P: prompt tokens not computed; D: prompt tokens not received
+  uint32_t cached_tokens = 0;  // P: prompt tokens not computed; D: prompt tokens not received, colocated as P
   bool operator==(const NodeTimings&) const = default;
 };
-struct Token {  // P (index 0), D (index >= 1) -> G
+struct Token {  // P (index 0), D (index >= 1; colocated all, index 0 timed as by P) -> G
   Attempt attempt;
   uint32_t index = 0;
   TokenId token = 0;
@@ -142,7 +143,8 @@ struct Token {  // P (index 0), D (index >= 1) -> G
   std::vector<TokenLogprob> logprobs{};
   bool operator==(const Token&) const = default;
 };
-struct PromptLogprobs {  // P -> G, before Token 0: prompt tokens from position_first on; never of the first of all
+// Whoever computes the prompt -> G, before Token 0: prompt tokens from position_first on; never of the first of all.
+struct PromptLogprobs {
   Attempt attempt;
   uint32_t position_first = 0;
   uint32_t logprob_count = 0;            // entries of each token

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Served requests within both limits: `spillway serve` (1 prefill, 1 decode) beside llama-server, same file, same cores.
+"""Served requests within both limits: `spillway serve`, with a prefill and a decode node (1P1D) and with one process that does
+both (colocated), beside llama-server, same file, same cores.
 
-  bench/peers/served.py                              0.5 and 1 request/s, 100 requests each: about 15 minutes
+  bench/peers/served.py                              0.5 and 1 request/s, 100 requests each: about 20 minutes
   bench/peers/served.py --rates 0.5 --requests 20    a quick look
   bench/peers/served.py --highest                    the highest rate with 90 % within, by bisection
   bench/peers/served.py --serve-flags "--activations int8" --peer-file BF16
+  bench/peers/served.py --only colocated --colocated-flags "--chunk-tokens 128"    how a chunk's length moves TTFT and TPOT
 
 Open loop: requests begin by a Poisson process whether or not earlier ones are done, 512 random tokens in, 64 out. The client is
 `vllm bench serve --goodput` (scripts/clients --install vllm), on the same cores; each figure is of a server started for it,
-after one warm-up request. Run it on a machine that does nothing else. `spillway serve` has no mode of one process
-(colocated) to measure beside these."""
+after one warm-up request. Run it on a machine that does nothing else. The colocated server has a compute thread for each core,
+as llama-server has."""
 import argparse
 import json
 import os
@@ -120,14 +122,15 @@ def arguments():
     parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--peer-file", default="same", choices=["same", "BF16", "Q4_0"],
                         help="type of the peer's file, made from the model")
-    parser.add_argument("--serve-flags", default="", metavar="FLAGS", help="more flags of spillway serve")
+    parser.add_argument("--serve-flags", default="", metavar="FLAGS", help="more flags of spillway serve, 1P1D and colocated")
+    parser.add_argument("--colocated-flags", default="", metavar="FLAGS", help='those of colocated alone ("--chunk-tokens 128")')
     parser.add_argument("--peer-flags", default="", metavar="FLAGS", help='more flags of llama-server ("-fa off")')
     parser.add_argument("--rates", default="0.5,1", metavar="R,...", help="requests per second")
     parser.add_argument("--requests", type=int, default=100, help="of each run")
     parser.add_argument("--repetitions", type=int, default=1, help="of each rate, each with other arrivals and prompts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--highest", action="store_true", help=f"the highest rate with {100 * WITHIN_SHARE:.0f} %% within")
-    parser.add_argument("--only", choices=["spillway", "llama-server"], help="one of the two")
+    parser.add_argument("--only", choices=["spillway", "colocated", "llama-server"], help="one of the three; spillway is 1P1D")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     args = parser.parse_args()
     for needed, remedy in ((args.spillway, "cmake --preset release && cmake --build --preset release --target spillway"),
@@ -147,14 +150,20 @@ def arguments():
 
 def servers_of(args):
     """name: what starts it."""
-    servers = {}
-    if args.only != "llama-server":
-        flags = ["--prefill", "1", "--decode", "1", "--served-model-name", SERVED_NAME, "--device-memory", "512MiB",
-                 *args.serve_flags.split()]
-        name = f"spillway 1P1D {args.serve_flags}".strip()
-        servers[name] = lambda: Server(str(args.spillway), str(args.model), *flags)
-    if args.only != "spillway":
-        programs, cores = llama_cpp_build.build(), len(os.sched_getaffinity(0))
+    servers, cores = {}, len(os.sched_getaffinity(0))
+
+    def add_spillway(mode, *flags):
+        given = [*flags, "--served-model-name", SERVED_NAME, "--device-memory", "512MiB"]
+        servers[mode] = lambda: Server(str(args.spillway), str(args.model), *given)
+
+    if args.only in (None, "spillway"):
+        add_spillway(f"spillway 1P1D {args.serve_flags}".strip(), "--prefill", "1", "--decode", "1", *args.serve_flags.split())
+    if args.only in (None, "colocated"):
+        more = f"{args.serve_flags} {args.colocated_flags}".split()
+        threads = [] if "--threads" in more else ["--threads", str(cores)]
+        add_spillway(" ".join(["spillway colocated", *more]), "--prefill", "0", "--decode", "1", *threads, *more)
+    if args.only in (None, "llama-server"):
+        programs = llama_cpp_build.build()
         model = args.model if args.peer_file == "same" else llama_cpp_build.other_file(args.model, args.peer_file)
         name = f"llama-server, {args.peer_file} file {args.peer_flags}".strip()
         servers[name] = lambda: LlamaServer(programs, model, cores, args.peer_flags.split())

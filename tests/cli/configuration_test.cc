@@ -65,7 +65,8 @@ TEST_F(ConfigurationTest, EverySettingHasAVariable) {
                                                {"chat", "true"},
                                                {"flip-bit", "true"},
                                                {"fit", "true"},
-                                               {"insecure", "true"}};
+                                               {"insecure", "true"},
+                                               {"colocate", "true"}};
   size_t settings = 0;
   for (const Subcommand& command : subcommands()) {
     if (command.name == std::string("completion")) continue;  // its shell is an argument

@@ -129,6 +129,8 @@ TEST(Fit, ThreadsAreMeasuredByTheNodesNotGuessed) {
             std::string::npos)
       << chosen.reasons;
   for (const auto& [flag, value] : chosen.flags) EXPECT_EQ(flag.find("threads"), std::string::npos);
+  options.prefill = 0;
+  EXPECT_NE(choose({8, 8 * kGiB}, options).reasons.find("threads of decode nodes: 3 (as given)"), std::string::npos);
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       {"serve", words(serve + "fit fault")},
       {"gateway", words(http + child + "model max-model-len status-socket log-format log-level")},
       {"prefill", words(engine + child + "run-dir")},
-      {"decode", words(engine + child + "run-dir growth-margin")},
+      {"decode", words(engine + child + "run-dir growth-margin colocate")},
       {"run", words(model + "device-memory chunk-tokens prompt max-tokens chat temperature seed")},
       {"verify", words(model + "max-tokens flip-bit")},
       {"explain", words(model + "prompt max-tokens chat")},

@@ -48,6 +48,14 @@ TEST(MemoryPlan, EveryPeerOfTheOtherRoleHasARing) {
   EXPECT_TRUE(memory_shortage(options, model(), needed - 1));
 }
 
+TEST(MemoryPlan, ANodeThatColocatesAloneHasNoPeer) {
+  const Options one = nodes(0, 1, 64 * kMiB);
+  EXPECT_EQ(needed_bytes(one, model()), plan_node_memory(one, model(), 0).total());
+  for (const MemoryPlan::Line& line : plan_node_memory(one, model(), 0).lines)
+    EXPECT_EQ(line.what.find("rings"), std::string::npos);
+  EXPECT_TRUE(memory_shortage(one, model(), needed_bytes(one, model()) - 1).value().starts_with("the node needs "));
+}
+
 TEST(MemoryPlan, WeightsCountOnce) {
   const Options two = nodes(1, 1, 64 * kMiB), three = nodes(1, 2, 64 * kMiB);
   const MemoryPlan node = plan_node_memory(two, model(), 1);

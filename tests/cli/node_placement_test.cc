@@ -83,6 +83,12 @@ TEST(NodePlacement, GivenCpusWinAndAreTheirOwn) {
   EXPECT_EQ(place_nodes(options, machine(kTwoSockets, "0-7"), kGiB)[1].threads_max, 1u);
 }
 
+TEST(NodePlacement, CpusOfPrefillNodesThatAreNotThereGoToNobody) {
+  Options options = pool(0, 2);
+  options.prefill_cpus = std::to_string(allowed_cpus().front());
+  EXPECT_EQ(places(options, machine(kTwoSockets, "0-7")), (Places{"0-3 x4", "4-7 x4"}));
+}
+
 std::string error_of(const Options& options) {
   try {
     place_nodes(options, machine("core:2 pu:1", "0-1"), 0);

@@ -99,5 +99,18 @@ TEST_F(RunDirectoryTest, TheNextRunRemovesWhatADeadOneLeftAndNothingElse) {
   std::filesystem::remove_all(runtime);
 }
 
+TEST(NodeArguments, DecodeNodesColocateWhereThereAreNoPrefillNodes) {
+  const RunDirectory run;
+  for (const uint32_t prefill : {0u, 1u}) {
+    Options options;
+    options.prefill = prefill;
+    const auto colocates = [&](const char* role) {
+      return std::ranges::count(node_arguments(options, role, 0, run), "--colocate") == 1;
+    };
+    EXPECT_EQ(colocates("decode"), prefill == 0);
+    EXPECT_FALSE(colocates("prefill"));
+  }
+}
+
 }  // namespace
 }  // namespace spillway

@@ -19,13 +19,18 @@ class DecodeScript {
  public:
   struct Options {
     uint32_t slots = 64, requests_max = 4, transfers_max = 8, growth_margin = 64;
+    bool colocates = true;
   };
   DecodeScript() : DecodeScript(Options{}) {}
   explicit DecodeScript(const Options& options)
       : cache(cache_config(options.slots)),
         engine(with_margin(engine_config(false), options.growth_margin), cache),
         receiver({kLayers, options.transfers_max}, cache),
-        config{.requests_max = options.requests_max, .vocab = kVocab, .peers_max = 8},
+        config{.requests_max = options.requests_max,
+               .boot = kDecodeBoot,
+               .colocates = options.colocates,
+               .vocab = kVocab,
+               .peers_max = 8},
         node(config, engine, receiver),
         effects_(node.effects_max()) {}
 
@@ -48,6 +53,9 @@ class DecodeScript {
   void reserve(uint32_t prompt_tokens, const Attempt& about = attempt(), uint32_t output_tokens = 4) {
     from(kGateway, Reserve{work(about, prompt_tokens, output_tokens), kPrefillBoot});
   }
+  void colocate(uint32_t prompt_tokens, const Attempt& about = attempt(), uint32_t output_tokens = 4) {
+    from(kGateway, Reserve{work(about, prompt_tokens, output_tokens), kDecodeBoot});
+  }
   void done(uint32_t prompt_tokens, const Attempt& about = attempt(), TokenId token = 7, bool ended = false) {
     from(kPrefillPeer, PrefillDone{about, prompt_tokens, token, ended});
   }
@@ -64,7 +72,8 @@ class DecodeScript {
   void finish_step(TokenId token = 8, bool finite = true) {
     ASSERT_TRUE(step);
     StepDone answer{step->step, {}, 2 * kMs};
-    for (const StepShare& share : step->shares) answer.sampled.push_back({share.sequence, token, 11, finite});
+    for (const StepShare& share : step->shares)
+      if (share.samples) answer.sampled.push_back({share.sequence, token, 11, finite});
     step.reset();
     on(answer);
   }

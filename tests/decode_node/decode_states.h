@@ -12,7 +12,7 @@ namespace spillway::script {
 struct DecodeState {
   std::string name;
   bool live = true;        // the node holds a record
-  bool committed = false;  // P matters no more
+  bool committed = false;  // P matters no more, or never did
   bool granted = false;    // P was told where its parts go, and they are not all here
   std::function<void(DecodeScript&)> reach;
 };
@@ -60,6 +60,17 @@ inline std::vector<DecodeState> decode_states() {
        [=](Script& d) {
          commit(d);
          d.answer_closes();
+         d.finish_step();
+       }},
+      {"colocated, its prompt is computed", true, true, false,
+       [](Script& d) {
+         d.connect();
+         d.colocate(kStatePrompt);
+       }},
+      {"colocated, decoding", true, true, false,
+       [](Script& d) {
+         d.connect();
+         d.colocate(kStatePrompt);
          d.finish_step();
        }},
       {"finished", false, true, false,

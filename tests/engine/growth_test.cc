@@ -138,6 +138,49 @@ TEST(EngineGrowth, WhileTheOldestWaitsNobodyYoungerComesBack) {
   EXPECT_EQ(plan->shares[0].sequence, oldest);
 }
 
+// The older one has the same prompt, and grows into the younger one's slots while that one's is scored. What the older
+// one computed of it lies in the cache, but its scores do not.
+TEST(EngineGrowth, APromptThatIsPreemptedIsScoredOnce) {
+  for (const TokenId other : {0u, 9u}) {
+    SCOPED_TRACE(other);
+    constexpr uint32_t kPrompt = 5 * kBlockTokens;
+    Server server(10, 4, kModelLen, 0);
+    const SequenceId older = server.start(prompt_of(kPrompt, other), 80);
+    const SequenceId scored = server.engine
+                                  .open({.prompt = prompt_of(kPrompt),
+                                         .reserve_tokens = kPrompt + 8,
+                                         .reuse_tokens_max = 0,
+                                         .sampling = {},
+                                         .tenant = {},
+                                         .logprob_count = 1,
+                                         .score_prompt = true})
+                                  .value();
+    server.engine.begin_prefill(scored);
+    uint32_t position = 0, computed_at_preemption = 0;
+    std::vector<TokenId> generated;
+    for (int steps = 0; generated.size() < 8; ++steps) {
+      ASSERT_LT(steps, 400);
+      const auto plan = server.engine.plan();
+      ASSERT_TRUE(plan.has_value());
+      if (server.engine.counters().preemptions == 1 && computed_at_preemption == 0) computed_at_preemption = position;
+      for (const StepShare& share : plan->shares) {
+        if (share.sequence != scored || share.score_count == 0) continue;
+        ASSERT_EQ(share.position_first, position) << "lacking, or twice";
+        position += share.score_count;
+      }
+      std::vector<EngineToken> tokens;
+      server.engine.on(server.executor.run(*plan), tokens);
+      for (const EngineToken& token : tokens)
+        if (token.sequence == scored) generated.push_back(token.token);
+      if (!tokens.empty() && tokens[0].sequence == older && tokens[0].index == 79) server.engine.close(older);
+    }
+    EXPECT_EQ(position, kPrompt - 1);
+    EXPECT_GT(computed_at_preemption, kBlockTokens) << "it was not preempted half-way";
+    EXPECT_GT(server.engine.counters().recomputed_tokens, 0u);
+    EXPECT_EQ(generated, fake_reference(prompt_of(kPrompt), 8, 0));
+  }
+}
+
 // Sealed blocks outlive the preemption as cache: only what is not there is computed again.
 TEST(EngineGrowth, WhatIsStillCachedIsNotRecomputed) {
   Server server(4, 4, kModelLen, 0);

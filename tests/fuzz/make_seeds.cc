@@ -111,6 +111,7 @@ void make_messages(const std::filesystem::path& folder) {
   Hello hello = script::hello(Role::kDecode, script::kDecodeBoot);
   hello.name = "decode 0";
   hello.control_endpoint = "ipc:///tmp/control";
+  hello.colocates = true;
   messages.emplace_back(hello);
   hello.protocol_version = kProtocolVersion + 1;
   messages.emplace_back(hello);

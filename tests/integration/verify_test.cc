@@ -232,7 +232,8 @@ TEST(Verify, EveryRouteIsEqualOnTheRealModel) {
   nodes.model = SPILLWAY_MODEL;
   nodes.device_memory = limits.kv_bytes;
   const auto served = verify_processes(nodes, SPILLWAY_EXECUTABLE, request, outcomes[0].result.value());
-  EXPECT_EQ(served.size(), 5u);
+  EXPECT_EQ(served.size(), 6u);
+  EXPECT_EQ(std::ranges::count(served, "colocated", &RouteOutcome::name), 1);
   EXPECT_TRUE(all_equal(served)) << format_verification({{{.backend = "processes", .outcomes = served}}});
 }
 

@@ -76,6 +76,57 @@ TEST(Placement, BusyNodesMeanWait) {
   }
 }
 
+NodeView both(uint32_t id) {
+  NodeView node = decode(id);
+  node.takes_prefill = true;
+  return node;
+}
+std::optional<PeerId> colocated(const Placement& placement) {
+  const auto* const one = std::get_if<Colocate>(&placement);
+  return one ? std::optional(one->decode) : std::nullopt;
+}
+
+TEST(Placement, WithoutAPrefillNodeOneNodeThatTakesBothGetsTheWhole) {
+  EXPECT_EQ(colocated(place({decode(1), both(2)})), PeerId{2});
+  EXPECT_TRUE(std::holds_alternative<Disaggregate>(place({prefill(0), both(2)})));
+  std::vector<NodeView> nodes{both(1), both(2), both(3)};
+  EXPECT_EQ(colocated(place(nodes)), PeerId{1});
+  nodes[0].queued_prompt_tokens = 1;
+  EXPECT_EQ(colocated(place(nodes)), PeerId{2}) << "least to compute";
+  nodes[1].blocks_free = 9;
+  EXPECT_EQ(colocated(place(nodes)), PeerId{3}) << "of those the one with most room";
+  nodes[0].cached_tokens = 64;
+  EXPECT_EQ(colocated(place(nodes)), PeerId{1}) << "the prefix is there";
+}
+
+TEST(Placement, ABusyPrefillNodeIsWaitedForButNotOneThatCouldNeverHoldThePrompt) {
+  std::vector<NodeView> nodes{prefill(0), both(1)};
+  nodes[0].running_sequences = 4;
+  EXPECT_TRUE(std::holds_alternative<Wait>(place(nodes)));
+  nodes[0].blocks_total = 1;
+  EXPECT_EQ(colocated(place(nodes)), PeerId{1});
+}
+
+TEST(Placement, ANodeThatTakesBothNeedsRoomForPromptAndOutput) {
+  EXPECT_EQ(colocated(place({both(1)}, 600, 40)), PeerId{1});
+  EXPECT_EQ(refused(place({both(1)}, 600, 41)), RefuseReason::kNeverFits);
+  std::vector<NodeView> nodes{both(1)};
+  nodes[0].blocks_free = 1;
+  EXPECT_TRUE(std::holds_alternative<Wait>(place(nodes, 64, 28)));
+  nodes[0].growth_margin = 0;
+  EXPECT_EQ(colocated(place(nodes, 64, 28)), PeerId{1});
+}
+
+TEST(Placement, ANodeWithEnoughToComputeTakesNoPromptButDecodes) {
+  std::vector<NodeView> nodes{both(1)};
+  nodes[0].has_enough = true;
+  EXPECT_TRUE(std::holds_alternative<Wait>(place(nodes)));
+  nodes.insert(nodes.begin(), prefill(0));
+  EXPECT_TRUE(std::holds_alternative<Disaggregate>(place(nodes)));
+  nodes[0].has_enough = true;
+  EXPECT_TRUE(std::holds_alternative<Wait>(place(nodes)));
+}
+
 std::vector<RoomWanted> ask(const std::vector<NodeView>& nodes, const std::vector<PeerId>& asked = {}) {
   return room_to_ask_for({100, 28, nodes}, asked);  // two blocks on either
 }
@@ -111,6 +162,20 @@ TEST(RoomToAskFor, PrefillNodesOnlyWhileADecodeNodeHasRoom) {
   EXPECT_EQ(ask(nodes), (std::vector<RoomWanted>{{PeerId{0}, 2}}));
   nodes[0].has_enough = nodes[1].has_enough = true;
   EXPECT_TRUE(ask(nodes).empty());
+}
+
+TEST(RoomToAskFor, WhereRequestsAreColocatedOnlyNodesOfBothRoles) {
+  std::vector<NodeView> nodes{decode(1), both(2), both(3)};
+  for (NodeView& node : nodes) node.blocks_free = 0;
+  nodes[0].blocks_of_others = nodes[2].blocks_of_others = 1;
+  EXPECT_EQ(ask(nodes), (std::vector<RoomWanted>{{PeerId{3}, 2}}));
+  nodes[2].has_enough = true;
+  EXPECT_EQ(ask(nodes), (std::vector<RoomWanted>{{PeerId{2}, 2}}));
+  nodes[1].blocks_free = 2;
+  EXPECT_TRUE(ask(nodes).empty());
+  nodes.push_back(prefill(4));
+  nodes[1].blocks_free = 0;
+  EXPECT_EQ(ask(nodes), (std::vector<RoomWanted>{{PeerId{1}, 2}})) << "with a prefill node it is for decoding alone";
 }
 
 bool has_room(const NodeView& node, uint64_t tokens) {

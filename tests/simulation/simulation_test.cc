@@ -58,6 +58,7 @@ TEST(Simulation, EveryRequestHasOneRightAnswerUnderFaults) {
   EXPECT_GT(coverage.stalls(), 50u);
   EXPECT_GT(coverage.transfer_stalls(), 20u);
   EXPECT_GT(coverage.yields(), 20u);
+  EXPECT_GT(coverage.colocated(), 1000u);
   EXPECT_GT(all.ended * 3, all.requests * 2) << "most must end well, else nothing was tested";
   using State = Coverage::State;
   const auto met = [&](Role role, const char* message, std::initializer_list<State> states) {
@@ -198,6 +199,74 @@ TEST(Simulation, ALongPrefillsReservationHoldsUpNobodyWhoDecodes) {
   EXPECT_EQ(world.oracle().outcome(decodes), Oracle::Outcome::kEnded) << world.log_tail();
   EXPECT_EQ(world.oracle().outcome(reserves), Oracle::Outcome::kEnded) << world.log_tail();
   EXPECT_EQ(world.coverage().yields(), 1u);
+}
+
+WorldConfig colocated_world(uint32_t prefill, uint32_t slots) {
+  WorldConfig config;
+  config.prefill = prefill;
+  config.decode = 1;
+  SimulatedNodeConfig& node = config.node;
+  node.model.layout = {.layer_count = 3, .kv_heads = 1, .head_dim = 64, .block_tokens = 16};
+  node.slots = slots;
+  node.limits = {.tokens_max = 64, .chunk_tokens = 32, .sequences_max = 6};
+  node.requests_max = 8;
+  node.max_model_len = 160;
+  node.colocates = true;
+  return config;
+}
+
+// Prompts of several chunks and answers that outgrow the pool, all on one node: some are preempted before their first
+// token. Some clients leave.
+TEST(Simulation, ColocatedRequestsThatOutgrowThePoolComputeAgain) {
+  WorldConfig config = colocated_world(0, 14);
+  constexpr uint64_t kRequests = 60;
+  for (uint64_t request = 0; request < kRequests; ++request) {
+    ClientArrives arrival;
+    arrival.work.request = {BootId{1}, request};
+    for (TokenId token = 0; token < 40 + request % 50; ++token)
+      arrival.work.prompt.push_back(static_cast<TokenId>((token * 7 + request * 131) % SyntheticModel::kVocab));
+    arrival.work.output_tokens_max = 50;
+    config.happenings.emplace(10ms * (request + 1), arrival);
+    if (request % 10 == 9) config.happenings.emplace(10ms * (request + 1) + 60ms, ClientLeaves{arrival.work.request});
+  }
+  Interceptor nobody;
+  World world(config, nobody);
+  ASSERT_TRUE(world.run(600s)) << world.log_tail() << *world.oracle().first_breach();
+  world.check_at_rest();
+  EXPECT_FALSE(world.oracle().first_breach()) << *world.oracle().first_breach();
+  EXPECT_EQ(world.oracle().totals().failed, 0u);
+  EXPECT_GE(world.oracle().totals().ended, kRequests - kRequests / 10);
+  EXPECT_GT(world.coverage().preemptions(), 10u);
+  EXPECT_GT(world.coverage().recomputed_tokens(), 100u);
+}
+
+// One D that colocates. A P comes, and leaves in order: its prompts are those between.
+TEST(Simulation, APrefillNodeComputesThePromptsWhileItIsThere) {
+  WorldConfig config = colocated_world(1, 64);
+  const ProcessId prefill{1};
+  config.absent.insert(prefill);
+  config.happenings.emplace(1050ms, ProcessStarts{prefill});
+  config.happenings.emplace(2050ms, NodeDrains{prefill, 300s});
+  constexpr uint64_t kRequests = 30;
+  for (uint64_t request = 0; request < kRequests; ++request) {
+    ClientArrives arrival;
+    arrival.work.request = {BootId{1}, request};
+    for (TokenId token = 0; token < 50; ++token)
+      arrival.work.prompt.push_back(static_cast<TokenId>((token * 7 + request * 131) % SyntheticModel::kVocab));
+    arrival.work.output_tokens_max = 20;
+    config.happenings.emplace(100ms * (request + 1), arrival);
+  }
+  Interceptor nobody;
+  World world(config, nobody);
+  ASSERT_TRUE(world.run(600s)) << world.log_tail() << *world.oracle().first_breach();
+  world.check_at_rest();
+  EXPECT_FALSE(world.oracle().first_breach()) << *world.oracle().first_breach();
+  for (uint64_t request = 0; request < kRequests; ++request) {
+    const RequestId id{BootId{1}, request};
+    EXPECT_EQ(world.oracle().outcome(id), Oracle::Outcome::kEnded) << request;
+    EXPECT_EQ(world.oracle().nodes_of(id).contains(prefill), request >= 10 && request < 20) << request;
+  }
+  EXPECT_EQ(world.coverage().colocated(), 20u);
 }
 
 // Counts the prompts that P took before the large one; may keep all wants from the nodes.

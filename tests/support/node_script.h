@@ -70,6 +70,7 @@ inline std::vector<Message> every_message(const Attempt& about, uint32_t prompt_
           PeerInfo{kStrangerBoot, "ipc://elsewhere"},
           Prefill{asked, kDecodeBoot},
           Reserve{asked, kPrefillBoot},
+          Reserve{asked, kDecodeBoot},
           Grant{about, 0},
           Grant{about, 1u << 30},
           PrefillDone{about, prompt_tokens, 7, false},

@@ -172,14 +172,16 @@ TEST(MessageBounds, EveryBoundOfSamplingIsEnforced) {
 }
 
 std::vector<std::byte> hello_bytes(uint32_t version, uint8_t role, uint8_t order, uint8_t dtype, size_t name,
-                                   size_t bulk) {
+                                   size_t bulk, bool colocates = false) {
   return envelope(wire::Body::Hello, [&](flatbuffers::FlatBufferBuilder& builder) {
     const auto name_text = builder.CreateString(std::string(name, 'n'));
     const auto control = builder.CreateString("");
     const auto bulk_bytes = builder.CreateVector(std::vector<uint8_t>(bulk));
     const wire::Bytes16 model;
     const wire::Encoding encoding(order, dtype, 0);
-    return wire::CreateHello(builder, version, role, 1, name_text, &model, &encoding, control, bulk_bytes).Union();
+    return wire::CreateHello(builder, version, role, 1, name_text, &model, &encoding, control, bulk_bytes, 0, 0, 0, 0,
+                             0, 0, 0, colocates)
+        .Union();
   });
 }
 
@@ -195,9 +197,12 @@ TEST(MessageBounds, AHelloIsBoundedButAForeignVersionIsReadEnoughToRefuseIt) {
             "corrupt: Hello message: name bytes is 65, at most 64 allowed");
   EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 0, 0, 0, 1, 513)),
             "corrupt: Hello message: bulk endpoint bytes is 513, at most 512 allowed");
-  const Result<Envelope> foreign = decode_message(hello_bytes(9, 77, 77, 77, 3, 600));
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 2, 0, 0, 1, 1, true)), "accepted");
+  EXPECT_EQ(refusal(hello_bytes(kProtocolVersion, 1, 0, 0, 1, 1, true)),
+            "corrupt: Hello message: colocates, but is no decode node");
+  const Result<Envelope> foreign = decode_message(hello_bytes(kProtocolVersion + 1, 77, 77, 77, 3, 600));
   ASSERT_TRUE(foreign.has_value());
-  EXPECT_EQ(std::get<Hello>(foreign->message).protocol_version, 9u);
+  EXPECT_EQ(std::get<Hello>(foreign->message).protocol_version, kProtocolVersion + 1);
   EXPECT_EQ(std::get<Hello>(foreign->message).name, "nnn");
 }
 

@@ -87,6 +87,7 @@ Hello any_hello() {
   hello.canary = u64();
   hello.step_tokens = u32();
   hello.growth_margin = u32();
+  hello.colocates = hello.role == Role::kDecode && *arbitrary<bool>();
   return hello;
 }
 
