@@ -77,7 +77,7 @@ class Drawing {
     node.requests_max = random_.between(4, 8);
     if (random_.one_in(4)) {  // many attempts, so that old ones are about
       node.transfers_max = random_.between(2, 3);
-      config_.gateway.attempts_max = 1000;
+      config_.gateway.attempts_max = 10'000;
     }
     node.max_model_len = 160;
     node.growth_margin = std::vector<uint32_t>{0, 8, 160}[random_.below(3)];

@@ -44,10 +44,10 @@ TEST(Simulation, EveryRequestHasOneRightAnswerUnderFaults) {
   fmt::print(
       "{}{} requests: {} ended well, {} in an error, {} left, {} lost their gateway; {} faults; {} public hits\n",
       coverage.table(), all.requests, all.ended, all.failed, all.left, all.gateway_died, faults, all.public_hits);
-  if (last >= 100) {
+  if (only == 0 && last >= 100) {
     EXPECT_GT(all.public_hits, last) << "tenants hardly meet in what is public";
   }
-  if (last < 1000) return;
+  if (only != 0 || last < 1000) return;
   EXPECT_GT(coverage.preemptions(), 500u);
   EXPECT_GT(coverage.recomputed_tokens(), coverage.preemptions()) << "most are computed again, not found in the cache";
   EXPECT_GT(coverage.wants_made(), 500u);
@@ -80,6 +80,16 @@ TEST(Simulation, EveryRequestHasOneRightAnswerUnderFaults) {
   met(Role::kDecode, "Cancel",
       {State::kUnknown, State::kReserved, State::kStreaming, State::kSampled, State::kDecoding, State::kEnded});
   met(Role::kDecode, "Failed", {State::kUnknown, State::kStreaming, State::kSampled, State::kEnded});
+}
+
+// 1095: parts could not be sent, which was heard before the loss of their link. 1464: a thread hung for longer than a
+// thousand attempts took.
+TEST(Simulation, SeedsThatFailedOnce) {
+  for (const uint64_t seed : {1095u, 1464u}) {
+    Interceptor nobody;
+    const ScenarioResult result = run_scenario(seed, nobody);
+    EXPECT_FALSE(result.breach) << result.log_tail << "seed " << seed << ": " << *result.breach;
+  }
 }
 
 TEST(Simulation, PoolsOfBothTypesOfKvAndOfTwoNumericsClassesAreDrawn) {
