@@ -174,10 +174,11 @@ void PrefillNode::handle(const PartsSent& sent, Turn& turn) {
   PrefillRequest* const request = requests_.find(outcome->transfer);
   CHECK(request != nullptr);
   const bool refused = outcome->status == TransferStatus::kRefused;
-  fail_both(*request,
-            refused ? Error{ErrorCode::kUnavailable, "the decode node takes no more blocks of this attempt"}
-                    : Error{ErrorCode::kPeerLost, "the bulk link to the decode node broke"},
-            turn);
+  fail_both(
+      *request,
+      refused ? Error{ErrorCode::kUnavailable, "the decode node takes no more blocks of this attempt"}
+              : Error{ErrorCode::kPeerLost, fmt::format("the bulk link to {} broke", peers_.name_of(request->decode))},
+      turn);
 }
 
 void PrefillNode::handle(const BulkReady& ready, Turn& turn) {
@@ -192,7 +193,8 @@ void PrefillNode::handle(const BulkReady& ready, Turn& turn) {
 void PrefillNode::handle(const BulkLost& lost, Turn& turn) {
   transfer_watch_.heard(turn.now);
   if (!peers_.on(lost, turn.now)) return;
-  fail_streaming(lost.peer, {ErrorCode::kPeerLost, "the bulk link to the decode node broke"}, turn);
+  const std::string decode = process_name(*peers_.hello(lost.peer));
+  fail_streaming(lost.peer, {ErrorCode::kPeerLost, fmt::format("the bulk link to {} broke", decode)}, turn);
 }
 
 // What still depends on the bulk link to `to`.

@@ -46,6 +46,11 @@ std::optional<PeerId> PeerTable::find(BootId boot) const {
   return latest;
 }
 
+std::string PeerTable::name_of(BootId boot) const {
+  const std::optional<PeerId> peer = find(boot);
+  return peer ? process_name(*hello(*peer)) : "a node that is gone";
+}
+
 bool PeerTable::is_process(PeerId peer, BootId boot) const {
   const Hello* const known = hello(peer);
   return known != nullptr && known->boot == boot;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,7 @@ class PeerTable {
   bool is(PeerId peer, Role role) const;            // false: unknown
   std::optional<PeerId> find(BootId boot) const;    // the latest connection of that process
   bool is_process(PeerId peer, BootId boot) const;  // false: unknown, or another process
+  std::string name_of(BootId boot) const;           // for people: "a node that is gone" where it is not connected
   bool bulk_ready(PeerId peer) const;
 
   void on(const BulkReady& ready);
