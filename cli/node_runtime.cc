@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cli/calibration_turn.h"
 #include "cli/drain.h"
 #include "cli/exit_codes.h"
 #include "cli/local_model.h"
@@ -67,7 +68,10 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   decoder_ = std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences,
                                        std::max(model_len_, kCanaryTokens));
   canary_ = compute_canary(*backend_, *decoder_, memory_->arena());
-  if (options.threads == 0) decoder_->use_step_threads(measure_step_threads(*backend_, *decoder_, memory_->arena()));
+  if (options.threads == 0) {
+    const CalibrationTurn turn(options.run_dir);
+    decoder_->use_step_threads(measure_step_threads(*backend_, *decoder_, memory_->arena()));
+  }
   spdlog::info("threads of a step: {}", decoder_->step_threads().text());
   loading_.reset();  // before there are sockets
   const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, layout.dtype, backend_->numerics()};
