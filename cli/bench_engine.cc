@@ -158,7 +158,8 @@ Activations activations_of_products(const Weights& weights, Activations asked) {
   size_t narrow = 0, wide = 0;
   for (const LayerWeights& layer : weights.layers)
     for (const Weight* const weight : {&layer.qkv, &layer.attention_out, &layer.gate_up, &layer.down})
-      (static_cast<cpu::PanelFormat>(weight->format) == cpu::PanelFormat::kBf16 ? wide : narrow) += weight->bytes;
+      (static_cast<cpu::PanelFormat>(weight->format) == cpu::PanelFormat::kBf16 ? wide : narrow) +=
+          size_t{weight->rows} * weight->cols;
   return narrow > wide ? asked : Activations::kBf16;
 }
 

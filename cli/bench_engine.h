@@ -32,7 +32,7 @@ std::vector<BenchCase> bench_cases(const Options& options);
 // Room for the largest of `cases`. Throws SetupError naming the case that the model has too few positions for.
 LocalModel::Limits bench_limits(const std::vector<BenchCase>& cases, const ModelConfig& config, const Options& options);
 
-// What most bytes of the layers' weights are multiplied with: bf16 where they are packed as bf16, whatever was asked
+// What most of the layers' weights are multiplied with: bf16 where they are packed as bf16, whatever was asked
 // for.
 Activations activations_of_products(const Weights& weights, Activations asked);
 

@@ -77,7 +77,7 @@ TEST(BenchEngine, AModelTooShortForThePromptCannotStart) {
   EXPECT_THROW((void)bench_cases(options), SetupError) << "nothing to measure";
 }
 
-// Weights without codes meet bf16 whatever was asked for; a mixed file is what most of its layers' bytes are.
+// Weights without codes meet bf16 whatever was asked for; a mixed file is what most of its layers' weights are.
 TEST(BenchEngine, ThePeakIsThatOfTheProductsThatTheModelMakes) {
   using Types = TinyModelOptions::Types;
   for (const auto& [types, with_int8] : {std::pair{Types::kF32, Activations::kBf16},
