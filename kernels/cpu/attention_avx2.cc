@@ -138,7 +138,7 @@ SPILLWAY_AVX2 void add_values(const AttentionFold& args, unsigned vector, unsign
     for (int c = 0; c < V; ++c)
       sums[m][c] = _mm256_mul_ps(load_o<V>(o + m * args.head_dim + 8 * c, mask), _mm256_set1_ps(alpha[m]));
   }
-  const unsigned short* ahead = args.next_v + static_cast<size_t>(dim) * kFoldTokensMax;
+  const unsigned short* ahead = args.next_v + static_cast<size_t>(dim) * args.tokens;
   for (unsigned key = 0; key < valid; key += 2, v += 2 * args.head_dim, ahead += 16 * V) {
     __m256 values[V];
 #pragma GCC unroll 4

@@ -122,7 +122,7 @@ SPILLWAY_AVX512 void add_values(const AttentionFold& args, unsigned vector, unsi
       sums[m][c] = _mm512_mul_ps(old, _mm512_set1_ps(alpha[m]));
     }
   }
-  const unsigned short* ahead = args.next_v + size_t{dim} * kFoldTokensMax;
+  const unsigned short* ahead = args.next_v + size_t{dim} * args.tokens;
   for (unsigned key = 0; key < valid; key += 2, v += 2 * args.head_dim, ahead += V * 32) {
     // An odd last key: its partner's value is not seen, so it must not meet even a zero p.
     const __m512i seen = _mm512_set1_epi32(key + 1 < valid ? -1 : 0xffff);
