@@ -186,7 +186,8 @@ void HttpSession::take(const StreamToken& token) {
 
 void HttpSession::take(const StreamScores& scores) {
   answer_->add_scores(choice_of(scores.request), scores);
-  if (streams_ && !hold_stream()) give_up("too many clients read slowly");
+  if (!failed_ && !hold_stream())
+    fail_all({ErrorCode::kUnavailable, "too many large answers wait to be read: try again"});
 }
 
 void HttpSession::take(const StreamEnd& end) {
