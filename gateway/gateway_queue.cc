@@ -118,7 +118,8 @@ void Gateway::ask_for_room(const GatewayRequest* head, const std::vector<NodeVie
   for (const auto& [node, want] : wants_.set(request, wanted, turn.now)) send(node, want, turn);
 }
 
-// Beside its leader if there is room, for its blocks are there.
+// Beside its leader if there is room, for its blocks are there: colocated where the leader was, or where only its
+// decode node is left, though another prefill node might take it.
 Placement Gateway::placement(const GatewayRequest& request, const std::vector<NodeView>& views) const {
   const auto prompt_tokens = checked_cast<uint32_t>(request.work.prompt.size());
   const uint32_t output_tokens = request.work.output_tokens_max;

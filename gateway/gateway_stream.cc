@@ -68,7 +68,7 @@ void Gateway::time_token(GatewayRequest& request, const Token& token, TimePoint 
     counters_.prompt_tokens += waterfall.prompt_tokens;
     counters_.cached_tokens += waterfall.prefill_cached_tokens;
   } else if (token.index == 1) {
-    waterfall.handover = now - request.first_token_at;
+    if (!waterfall.colocated) waterfall.handover = now - request.first_token_at;
     waterfall.transfer = from_us(timings.transfer_us);
     waterfall.commit = from_us(timings.commit_us);
     waterfall.decode_queue = from_us(timings.wait_us);
