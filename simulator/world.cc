@@ -169,9 +169,10 @@ void World::turn_worker(Process& process) {
 void World::answer(Process& process, const TransferEvent& event) {
   if (const auto* const lost = std::get_if<BulkLost>(&event)) {
     note_lost_peer(process, lost->peer, "the loss of a bulk link");
-  } else if (const auto* const sent = std::get_if<PartsSent>(&event);
-             sent != nullptr && sent->status == TransferStatus::kPeerLost) {
-    oracle_.touch_on({process.id}, std::nullopt, "the loss of a bulk link");  // of which one it does not say
+  } else if (const auto* const sent = std::get_if<PartsSent>(&event)) {
+    const auto its = process.sends.extract(sent->send);  // empty: a doubled answer
+    if (!its.empty() && sent->status == TransferStatus::kPeerLost)
+      oracle_.touch(its.mapped(), "the loss of a bulk link");
   } else if (const auto* const closed = std::get_if<TransferClosed>(&event)) {
     process.open_transfers.erase(closed->transfer);
   }

@@ -75,6 +75,7 @@ class World {
     TimePoint hangs_until{};                    // the transfer thread
     std::multimap<TimePoint, TransferJob> late_jobs;
     std::deque<TransferEvent> answers;              // of the interceptor, due at once
+    std::map<SendId, TransferId> sends;             // SendParts posted, PartsSent not yet back
     std::map<TransferId, uint32_t> open_transfers;  // OpenTransfer posted, TransferClosed not yet back
     std::optional<Duration> away;                   // it drains, leaves, and comes back after so long
   };

@@ -201,7 +201,10 @@ void World::effect(Process& process, TransferJob& effect) {
 }
 
 void World::post(Process& process, TransferJob job) {
-  if (const auto* const send = std::get_if<SendParts>(&job)) oracle_.sent_parts(*send);
+  if (const auto* const send = std::get_if<SendParts>(&job)) {
+    oracle_.sent_parts(*send);
+    process.sends[send->send] = send->transfer;
+  }
   process.running->parts()->worker.submit(std::move(job));
   wake(process, config_.bulk_delay_max / 8);
 }
