@@ -99,8 +99,13 @@ NodeTable::Moved NodeTable::on(PeerId node, const Load& load) {
   }
   entry->second.announced = true;
   entry->second.load = load;
-  return {.prompts = load.queued_prompt_tokens < before.queued_prompt_tokens &&
-                     load.running_sequences >= before.running_sequences,
+  const auto grew = [&](uint64_t NodeTotals::*const one) {
+    return load.totals.*one - std::min(load.totals.*one, before.totals.*one);
+  };
+  const bool fewer_wait =
+      load.queued_prompt_tokens < before.queued_prompt_tokens && load.running_sequences >= before.running_sequences;
+  // Where one node does both, another request's end may come in the same Load.
+  return {.prompts = fewer_wait || grew(&NodeTotals::step_tokens) > grew(&NodeTotals::step_sequences),
           .anything = load.totals.steps > before.totals.steps};
 }
 

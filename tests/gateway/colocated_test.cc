@@ -46,6 +46,25 @@ TEST(GatewayColocated, OneNodeGetsTheWholeRequestAndIsEnoughToBeReady) {
   EXPECT_TRUE(test.all<Cancel>(kD).empty());
 }
 
+TEST(GatewayColocated, AChunkOfAPromptIsProgressThoughAnotherRequestEndsWithIt) {
+  GatewayUnderTest test;
+  up_colocated(test, kD);
+  const RequestId request = test.arrive();
+  Load load{.blocks_free = 64, .running_sequences = 9, .queued_prompt_tokens = 100};
+  const auto step = [&](uint64_t tokens) {
+    --load.running_sequences;
+    --load.queued_prompt_tokens;
+    load.totals.step_tokens += tokens;
+    load.totals.step_sequences += 2;
+    test.message(kD, load);
+    test.advance(GatewayConfig().progress_max * 2 / 3);
+  };
+  for (int turn = 0; turn < 4; ++turn) step(3);
+  EXPECT_TRUE(test.errors.empty());
+  for (int turn = 0; turn < 2; ++turn) step(2);  // of others alone
+  EXPECT_EQ(test.errors_of(request), Codes{ErrorCode::kDeadline});
+}
+
 TEST(GatewayColocated, CountersTellRolesAsAnnounced) {
   GatewayUnderTest test;
   up_colocated(test, kD);
