@@ -104,7 +104,7 @@ class Measurement {
         if (one.layers.front() <= best + best / 2) take(one);
     StepThreads::Phase phase{.rows = rows, .threads = 1, .tried = {}};
     for (const Samples& one : all) phase.tried.push_back({one.threads, one.layers[one.layers.size() / 4]});
-    phase.threads = fewest_good_threads(phase.tried);
+    phase.threads = rows <= kDecodeRowsMax ? fewest_good_threads(phase.tried) : most_good_threads(phase.tried);
     return phase;
   }
 

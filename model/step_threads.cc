@@ -46,9 +46,25 @@ std::string StepThreads::text() const {
   return text;
 }
 
-uint32_t fewest_good_threads(const std::vector<StepThreads::Tried>& tried) {
+namespace {
+
+Duration shortest_of(const std::vector<StepThreads::Tried>& tried) {
   CHECK(!tried.empty());
-  const Duration shortest = std::ranges::min(tried, {}, &StepThreads::Tried::layer).layer;
+  return std::ranges::min(tried, {}, &StepThreads::Tried::layer).layer;
+}
+
+}  // namespace
+
+uint32_t most_good_threads(const std::vector<StepThreads::Tried>& tried) {
+  const Duration shortest = shortest_of(tried);
+  uint32_t most = 0;
+  for (const StepThreads::Tried& one : tried)
+    if (one.layer <= shortest + shortest / 10) most = std::max(most, one.threads);
+  return most;
+}
+
+uint32_t fewest_good_threads(const std::vector<StepThreads::Tried>& tried) {
+  const Duration shortest = shortest_of(tried);
   uint32_t fewest = UINT32_MAX;
   for (const StepThreads::Tried& one : tried)
     if (one.layer <= shortest + shortest / 20) fewest = std::min(fewest, one.threads);

@@ -41,4 +41,8 @@ class StepThreads {
 // may use. REQUIRES `tried` not empty.
 uint32_t fewest_good_threads(const std::vector<StepThreads::Tried>& tried);
 
+// The same for steps of many rows: the most threads whose time is within a tenth of the shortest. Such a step computes,
+// so every core counts; where they seem to make no difference others had the cores while it was measured.
+uint32_t most_good_threads(const std::vector<StepThreads::Tried>& tried);
+
 }  // namespace spillway

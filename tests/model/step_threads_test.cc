@@ -31,6 +31,12 @@ TEST(StepThreads, OfNearlyEqualOnesTheFewestWin) {
   EXPECT_EQ(fewest_good_threads({{4, 30 * kMs}, {2, 20 * kMs}, {1, 10 * kMs}}), 1u);
 }
 
+TEST(StepThreads, OfNearlyEqualOnesTheMostComputeManyRows) {
+  EXPECT_EQ(most_good_threads({{1, 10 * kMs}}), 1u);
+  EXPECT_EQ(most_good_threads({{4, 109 * kMs}, {2, 104 * kMs}, {1, 100 * kMs}}), 4u);
+  EXPECT_EQ(most_good_threads({{4, 111 * kMs}, {2, 104 * kMs}, {1, 100 * kMs}}), 2u);
+}
+
 TEST(StepThreads, SayWhatWasMeasured) {
   const StepThreads threads({{1, 1, {{2, 3 * kMs}, {1, 2 * kMs}}}, {64, 2, {{2, 30 * kMs}, {1, 55 * kMs}}}});
   EXPECT_EQ(threads.text(), "1 row: 1 thread (2 ms a layer; 2: 3); 64 rows: 2 threads (30 ms a layer; 1: 55)");
@@ -85,7 +91,7 @@ TEST(MeasureStepThreads, TriesEachNumberForEachKindOfStep) {
     EXPECT_TRUE(tried.contains(3)) << measured.text();
     EXPECT_TRUE(tried.contains(2) || phase.tried.front().layer > 25 * kMs) << measured.text();
     EXPECT_TRUE(tried.contains(phase.threads)) << measured.text();
-    EXPECT_EQ(phase.threads, fewest_good_threads(phase.tried));
+    EXPECT_EQ(phase.threads, phase.rows < 64 ? fewest_good_threads(phase.tried) : most_good_threads(phase.tried));
   }
   EXPECT_EQ(model.decoder.step_threads().of(1), 3u) << "left as it was";
 }
