@@ -73,7 +73,7 @@ class HttpSession {
   boost::asio::awaitable<boost::system::error_code> read_body();
   void release_body();
   bool hold_answer(size_t bytes);  // of it in memory now; false: no room for so many more
-  bool hold_stream();              // what of a stream is
+  bool hold_stream();              // what is not written yet is, and scores for echoes
   AnswerHead answer_head(const ApiRequest& request) const;
 
   void give_up(std::string_view why);  // leave(), of a client that does not take what it is sent
