@@ -38,9 +38,10 @@ void fetch(const std::byte* bytes, size_t count, size_t step) {
   for (size_t i = 0; i < count; i += step) __builtin_prefetch(bytes + i, 0, 2);
 }
 
-// Blocks fold in order from the empty state: kSplitTokens keys, aligned to absolute position. Needs scratch.q.
-void compute_split(const Plan& plan, const Tile& tile, uint32_t split, AttentionScratch& scratch, SplitState state,
-                   const IsaLevel& isa) {
+// Blocks fold in order from the empty state: kSplitTokens keys, aligned to absolute position. Needs scratch.q. `after`:
+// what this thread reads next.
+void compute_split(const Plan& plan, const Tile& tile, uint32_t split, const KeyPlace& after, AttentionScratch& scratch,
+                   SplitState state, const IsaLevel& isa) {
   const uint32_t vectors = tile.rows * plan.group;
   std::fill_n(state.m, vectors, kNoScore);
   std::fill_n(state.o, vectors * plan.head_dim, 0.0f);
@@ -48,7 +49,7 @@ void compute_split(const Plan& plan, const Tile& tile, uint32_t split, Attention
   const uint32_t position_first = tile.span->position_first + tile.row_first;
   const uint32_t end = std::min((split + 1) * kSplitTokens, plan.position_last(tile) + 1);
   const auto place_of = [&](uint32_t key) {
-    return plan.key_place(tile, std::min(key, end - 1) / plan.fold_tokens * plan.fold_tokens);
+    return key < end ? plan.key_place(tile, key) : after;
   };
   // Folds lie scattered, and the way from memory is long, the longer where a page is met first. So the first one is
   // fetched whole, each next one meanwhile (AttentionFold::next_k), and of the one after it every page.
@@ -122,11 +123,16 @@ void store_out(const Plan& plan, const Tile& tile, SplitState total) {
 }
 
 // All splits of a tile by one thread.
-void compute_tile(const Plan& plan, const Tile& tile, AttentionScratch& scratch, const IsaLevel& isa) {
+void compute_tile(const Plan& plan, const Tile& tile, const KeyPlace& after, AttentionScratch& scratch,
+                  const IsaLevel& isa) {
+  const uint32_t splits = plan.split_count(tile);
+  const auto after_split = [&](uint32_t split) {
+    return split + 1 < splits ? plan.key_place(tile, (split + 1) * kSplitTokens) : after;
+  };
   load_q(plan, tile, scratch.q);
-  compute_split(plan, tile, 0, scratch, scratch.total(), isa);
-  for (uint32_t split = 1; split < plan.split_count(tile); ++split) {
-    compute_split(plan, tile, split, scratch, scratch.part(), isa);
+  compute_split(plan, tile, 0, after_split(0), scratch, scratch.total(), isa);
+  for (uint32_t split = 1; split < splits; ++split) {
+    compute_split(plan, tile, split, after_split(split), scratch, scratch.part(), isa);
     merge(scratch.total(), scratch.part(), tile.rows * plan.group, plan.head_dim);
   }
   store_out(plan, tile, scratch.total());
@@ -181,19 +187,26 @@ class Rounds {
     return tasks;
   }
 
+  KeyPlace place(uint32_t task) const {
+    const SharedTile& shared = tile_of(task);
+    return plan_.key_place(shared.tile, (shared.split_first + task - shared.round_first) * kSplitTokens);
+  }
+
   // Any thread, each task < next() once.
-  void compute(uint32_t task, AttentionScratch& scratch, const IsaLevel& isa) {
-    SharedTile& shared =
-        *(std::upper_bound(memory_.tiles.get() + first_, memory_.tiles.get() + end_, task,
-                           [](uint32_t value, const SharedTile& tile) { return value < tile.round_first; }) -
-          1);
+  void compute(uint32_t task, const KeyPlace& after, AttentionScratch& scratch, const IsaLevel& isa) {
+    SharedTile& shared = tile_of(task);
     const uint32_t split = task - shared.round_first;
     load_q(plan_, shared.tile, scratch.q);
-    compute_split(plan_, shared.tile, shared.split_first + split, scratch, state(shared, split), isa);
+    compute_split(plan_, shared.tile, shared.split_first + split, after, scratch, state(shared, split), isa);
     if (shared.splits_left.fetch_sub(1, std::memory_order_acq_rel) == 1) merge_round(shared);
   }
 
  private:
+  SharedTile& tile_of(uint32_t task) const {
+    return *(std::upper_bound(memory_.tiles.get() + first_, memory_.tiles.get() + end_, task,
+                              [](uint32_t value, const SharedTile& tile) { return value < tile.round_first; }) -
+             1);
+  }
   static bool whole(const SharedTile& shared) { return shared.split_first + shared.round_splits == shared.split_count; }
   size_t state_floats(const Tile& tile) const {  // whole cache lines: each is another thread's
     return (size_t{tile.rows} * plan_.group * (plan_.head_dim + 2) + 15) / 16 * 16;
@@ -302,12 +315,20 @@ void CpuBackend::attention(const AttentionArgs& args) {
   const uint32_t grain = pool_.thread_count() > 1 ? share_grain(plan, shared_tiles_) : UINT32_MAX;
   Rounds rounds(plan, grain, shared_tiles_);
   do {
-    const uint32_t shared = rounds.next();
-    pool_.parallel_for(shared + (rounds.last() ? tiles : 0), [&](uint32_t index, uint32_t thread) {
+    const uint32_t shared = rounds.next(), tasks = shared + (rounds.last() ? tiles : 0);
+    // Late positions see most keys: they start first.
+    const auto tile_of = [&](uint32_t task) { return plan.tile(tiles - 1 - (task - shared)); };
+    const auto place_of = [&](uint32_t task) {
+      return task < shared ? rounds.place(task) : plan.key_place(tile_of(task), 0);
+    };
+    pool_.parallel_for(tasks, [&](uint32_t task, uint32_t thread) {
       AttentionScratch& scratch = scratch_[thread];
-      if (index < shared) return rounds.compute(index, scratch, isa_);
-      const Tile tile = plan.tile(tiles - 1 - (index - shared));  // late positions see most keys: start them first
-      if (plan.split_count(tile) <= grain) compute_tile(plan, tile, scratch, isa_);
+      // Tasks are of about one length: while threads take turns, this one's next is as many further on as there are.
+      const uint32_t next = task + pool_.used_threads();
+      const KeyPlace after = place_of(next < tasks ? next : task);
+      if (task < shared) return rounds.compute(task, after, scratch, isa_);
+      const Tile tile = tile_of(task);
+      if (plan.split_count(tile) <= grain) compute_tile(plan, tile, after, scratch, isa_);
     });
   } while (!rounds.last());
 }

@@ -8,6 +8,8 @@
 namespace spillway::cpu {
 namespace {
 
+// About so many bytes of panels a thread takes one after the other: what it fetches ahead is then its own.
+constexpr size_t kRunBytes = size_t{128} << 10;
 constexpr uint32_t kTaskBlocks = 1024;  // that one task prepares
 constexpr uint32_t kBlockValues = 32;   // of `a` in one
 static_assert(ActivationBlock::kValues == kBlockValues && PairBlock::kValues == kBlockValues);
@@ -61,9 +63,7 @@ void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t row
   const size_t panel_bytes = layout_of(format).panel_bytes(depth);
   const size_t out_element = swiglu ? sizeof(uint16_t) : sizeof(float);
   const auto gemm_panel = format == PanelFormat::kBf16 ? isa_.gemm_panel : codes_.gemm_panel;
-  // Panel by panel: neighbours in time share a panel. Never a split of K.
-  pool_.parallel_for(panels * row_tasks, [&](uint32_t task, uint32_t thread) {
-    const uint32_t panel = task / row_tasks, row = task % row_tasks * kPanelRowsMax;
+  const auto multiply_panel = [&](uint32_t panel, uint32_t row, uint32_t thread) {
     GemmPanel work;
     work.a = args.a.as<uint16_t>() + size_t{row_first + row} * depth;
     work.a_stride = depth;
@@ -81,6 +81,17 @@ void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t row
     work.out_stride = width;
     work.scratch = panel_scratch_[thread].bytes;
     gemm_panel(work);
+  };
+  // Never a split of K. With rows for several tasks neighbours in time share a panel; else each thread takes a run of
+  // them, as many for each.
+  const uint32_t threads = pool_.used_threads();
+  const auto runs_wanted = static_cast<uint32_t>((panels * panel_bytes + kRunBytes - 1) / kRunBytes);
+  const uint32_t runs_even = std::min(panels, (runs_wanted + threads - 1) / threads * threads);
+  const uint32_t run = row_tasks > 1 ? 1 : (panels + runs_even - 1) / runs_even;
+  const uint32_t runs = (panels + run - 1) / run;
+  pool_.parallel_for(runs * row_tasks, [&](uint32_t task, uint32_t thread) {
+    const uint32_t first = task / row_tasks * run, end = std::min(first + run, panels);
+    for (uint32_t panel = first; panel < end; ++panel) multiply_panel(panel, task % row_tasks * kPanelRowsMax, thread);
   });
 }
 
