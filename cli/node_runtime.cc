@@ -58,12 +58,12 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       weights_(value_or_throw(load_weights(file_, model_, *backend_, packed_.matrices()))),
       compute_events_(model_.layer_count + 2u, waker_),
       transfer_events_(transfer_events_max(options, model_), waker_) {
+  const KvLayout layout = model_.kv_layout(precision_of(options).kv);
   spdlog::info("memory: {}, and {} for each peer",
                plan_memory({model_, weights_.packed_bytes()}, rows_max(options), options.max_sequences, model_len_,
                            options.device_memory)
                    .one_line(),
-               human_bytes(kRingBytes));
-  const KvLayout layout = model_.kv_layout(precision_of(options).kv);
+               human_bytes(ring_bytes(layout)));
   memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
   decoder_ = std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences,
                                        std::max(model_len_, kCanaryTokens));
@@ -73,6 +73,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
     decoder_->use_step_threads(measure_step_threads(*backend_, *decoder_, memory_->arena()));
   }
   spdlog::info("threads of a step: {}", decoder_->step_threads().text());
+  file_.release(file_.bytes());
   loading_.reset();  // before there are sockets
   const BlockEncoding encoding{BlockEncoding::Order::kCpuTiled, layout.dtype, backend_->numerics()};
   cache_ = std::make_unique<KvCache>(KvCacheConfig{layout, model_id_, encoding, memory_->arena().slot_count});
@@ -81,7 +82,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       EngineConfig{limits, model_len_, role == Role::kPrefill, model_.vocab, growth_margin()}, *cache_);
 
   std::unique_ptr<KvTransport> transport =
-      make_shm_transport({options.run_dir, kPeersMax, kRingBytes, layout.part_bytes() * kLayersPerFrame});
+      make_shm_transport({options.run_dir, kPeersMax, ring_bytes(layout), frame_bytes_max(layout)});
   bulk_endpoint_.assign(transport->endpoint().begin(), transport->endpoint().end());
   executor_ = std::make_unique<Executor>(
       *backend_, *decoder_, memory_->arena(),

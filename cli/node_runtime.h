@@ -56,9 +56,8 @@ class NodeRuntime {
   EventFdWaker& waker() { return waker_; }
   FaultPoints& faults() { return faults_; }
 
-  static constexpr uint32_t kSendWindow = 64;     // SendParts in flight to one peer
-  static constexpr uint32_t kSendsMax = 1024;     // SendParts in flight to all; leaves room among the transfer jobs
-  static constexpr uint32_t kLayersPerFrame = 8;  // layers of one block that may share a frame
+  static constexpr uint32_t kSendWindow = 64;  // SendParts in flight to one peer
+  static constexpr uint32_t kSendsMax = 1024;  // SendParts in flight to all; leaves room among the transfer jobs
 
  private:
   const Options options_;

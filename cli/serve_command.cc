@@ -1,6 +1,7 @@
 #include "cli/serve_command.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <utility>
 
@@ -90,6 +91,7 @@ SharedWeights prepare(const Options& options) {
 
 int serve_command(const Options& options) {
   const SharedWeights weights = prepare(options);
+  ::malloc_trim(0);  // what reading the model took
   Options node = options;
   const RunDirectory run;
   std::vector<ChildSpec> specs;

@@ -4,6 +4,7 @@
 
 #include "cli/child_process.h"
 #include "cli/drain.h"
+#include "cli/memory_plan.h"
 #include "cli/node_request_log.h"
 #include "cli/node_runtime.h"
 #include "common/bounded_vector.h"
@@ -61,7 +62,7 @@ int start_prefill(const Options& options) {
                    .transfers_max = runtime.requests_max(),
                    .window = NodeRuntime::kSendWindow,
                    .sends_max = NodeRuntime::kSendsMax,
-                   .layers_per_frame = NodeRuntime::kLayersPerFrame},
+                   .layers_per_frame = kLayersPerFrame},
                   runtime.cache());
   PrefillConfig config;
   config.requests_max = runtime.requests_max();

@@ -34,7 +34,8 @@ CpuBackend::CpuBackend(const IsaLevel& isa, const Precision& precision, uint32_t
       shared_tiles_(threads),
       panel_scratch_(threads),
       codes_(isa.codes[static_cast<size_t>(precision.activations)]),
-      prepared_(codes_.block_bytes > 0 ? kActivationScratchBytes : 0) {}
+      prepared_bytes_(codes_.block_bytes > 0 ? kActivationScratchBytes : 0),
+      prepared_(std::make_unique_for_overwrite<std::byte[]>(prepared_bytes_)) {}
 
 CpuBackend::~CpuBackend() {
   for (const std::span<std::byte> mapping : mappings_) ::munmap(mapping.data(), mapping.size());

@@ -67,7 +67,10 @@ class CpuBackend final : public Backend {
   };
   std::vector<PanelScratch> panel_scratch_;  // one per thread
   const CodesProduct codes_;
-  std::vector<std::byte> prepared_;  // blocks of as many rows of a product as fit; none where it takes none
+  // Blocks of as many rows of a product as fit; none where it takes none. Not written before, so that what no product
+  // of this model fills takes no memory.
+  const size_t prepared_bytes_;
+  const std::unique_ptr<std::byte[]> prepared_;
 };
 
 }  // namespace spillway::cpu

@@ -28,8 +28,8 @@ void CpuBackend::gemm(const GemmArgs& args) {
   if (takes_blocks(static_cast<PanelFormat>(args.weight->format))) {
     const uint32_t row_blocks = depth / kBlockValues;
     const size_t row_bytes = row_blocks * codes_.block_bytes;
-    CHECK(depth % kBlockValues == 0 && row_bytes <= prepared_.size());
-    auto rows_at_once = static_cast<uint32_t>(prepared_.size() / row_bytes);
+    CHECK(depth % kBlockValues == 0 && row_bytes <= prepared_bytes_);
+    auto rows_at_once = static_cast<uint32_t>(prepared_bytes_ / row_bytes);
     if (rows_at_once > kPanelRowsMax) rows_at_once -= rows_at_once % kPanelRowsMax;  // no pass for a few rows
     for (uint32_t row = 0; row < rows; row += rows_at_once) {
       const uint32_t count = std::min(rows_at_once, rows - row);
@@ -48,7 +48,7 @@ void CpuBackend::prepare(const uint16_t* values, uint32_t blocks) {
   pool_.parallel_for((blocks + kTaskBlocks - 1) / kTaskBlocks, [&](uint32_t task, uint32_t) {
     const size_t first = size_t{task} * kTaskBlocks;
     codes_.prepare(values + first * kBlockValues, std::min<size_t>(kTaskBlocks, blocks - first),
-                   prepared_.data() + first * codes_.block_bytes);
+                   prepared_.get() + first * codes_.block_bytes);
   });
 }
 
@@ -68,7 +68,7 @@ void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t row
     work.a = args.a.as<uint16_t>() + size_t{row_first + row} * depth;
     work.a_stride = depth;
     if (takes_blocks(format))
-      work.blocks = prepared_.data() + size_t{row} * (depth / kBlockValues) * codes_.block_bytes;
+      work.blocks = prepared_.get() + size_t{row} * (depth / kBlockValues) * codes_.block_bytes;
     work.rows = std::min(kPanelRowsMax, rows - row);
     work.depth = depth;
     work.panel = args.weight->data + panel * panel_bytes;

@@ -38,14 +38,23 @@ uint64_t number_after(const std::string& text, const std::string& words) {
   return found == std::string::npos ? 0 : std::strtoull(text.c_str() + found + words.size() + 1, nullptr, 10);
 }
 
+uint64_t ring() { return ring_bytes(model().config.kv_layout()); }
+
 TEST(MemoryPlan, EveryPeerOfTheOtherRoleHasARing) {
   const Options options = nodes(2, 3, 64 * kMiB);
   const uint64_t alone = plan_node_memory(options, model(), 0).total();
-  EXPECT_EQ(plan_node_memory(options, model(), 3).total() - alone, 3 * kRingBytes);
+  EXPECT_EQ(plan_node_memory(options, model(), 3).total() - alone, 3 * ring());
   const uint64_t weights = plan_node_memory(options, model(), 0).lines.front().bytes;
-  const uint64_t needed = 5 * alone - 4 * weights + 2 * 2 * 3 * kRingBytes;  // both directions of 2 x 3 links
+  const uint64_t needed = 5 * alone - 4 * weights + 2 * 2 * 3 * ring();  // both directions of 2 x 3 links
   EXPECT_FALSE(memory_shortage(options, model(), needed));
   EXPECT_TRUE(memory_shortage(options, model(), needed - 1));
+}
+
+TEST(MemoryPlan, ARingHoldsSomeFrames) {
+  const KvLayout small = model().config.kv_layout();
+  EXPECT_GE(ring(), 8 * frame_bytes_max(small));
+  const KvLayout large{32, 32, 256, 64, KvDtype::kBf16};
+  EXPECT_EQ(ring_bytes(large), 8 * frame_bytes_max(large));
 }
 
 TEST(MemoryPlan, ANodeThatColocatesAloneHasNoPeer) {
@@ -61,7 +70,7 @@ TEST(MemoryPlan, WeightsCountOnce) {
   const MemoryPlan node = plan_node_memory(two, model(), 1);
   const uint64_t weights = node.lines.front().bytes;
   EXPECT_EQ(needed_bytes(two, model()), 2 * node.total() - weights);
-  EXPECT_EQ(needed_bytes(three, model()), 3 * (node.total() - weights) + weights + kRingBytes);
+  EXPECT_EQ(needed_bytes(three, model()), 3 * (node.total() - weights) + weights + ring());
 }
 
 TEST(MemoryPlan, AShorterLengthIsProposedOnlyWhereABlockFitsAndThenWorks) {
