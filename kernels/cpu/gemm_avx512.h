@@ -50,12 +50,13 @@ SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, cons
 // Between rows of a tile whose sums lie in memory. Else GCC 12 loads all of them first, for which it has no registers.
 SPILLWAY_AVX512_INLINE void keep_order() { __asm__ volatile("" ::: "memory"); }
 
-// The epilogue of every row, from the sums of its product.
-SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, const float (*from)[kPanelColumns]) {
-  for (uint32_t row = 0; row < args.rows; ++row) {
+// The epilogue of `count` rows, from the sums of their products. Tile by tile, so that the way to memory is not waited for.
+SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, uint32_t row, uint32_t count,
+                                       const float (*from)[kPanelColumns]) {
+  for (uint32_t r = 0; r < count; ++r) {
     __m512 sums[1][kVectors];
-    for (int v = 0; v < kVectors; ++v) sums[0][v] = _mm512_loadu_ps(from[row] + 16 * v);
-    store_tile<1>(args, row, sums);
+    for (int v = 0; v < kVectors; ++v) sums[0][v] = _mm512_loadu_ps(from[r] + 16 * v);
+    store_tile<1>(args, row + r, sums);
   }
 }
 

@@ -157,11 +157,10 @@ SPILLWAY_AVX512 void add_tile(const CodesScratch& chunk, uint32_t depth, const P
 }
 
 template <uint32_t BlockValues>
-void add_rows(const CodesScratch& chunk, uint32_t depth, const PairBlock* a, size_t stride, uint32_t rows,
+void add_tile(const CodesScratch& chunk, uint32_t depth, const PairBlock* a, size_t stride, uint32_t rows,
               float (*sums)[kPanelColumns]) {
-  for (; rows >= kTileRows; rows -= kTileRows, a += kTileRows * stride, sums += kTileRows)
-    add_tile<BlockValues, kTileRows>(chunk, depth, a, stride, sums);
   switch (rows) {
+    case kTileRows: return add_tile<BlockValues, kTileRows>(chunk, depth, a, stride, sums);
     case 5: return add_tile<BlockValues, 5>(chunk, depth, a, stride, sums);
     case 4: return add_tile<BlockValues, 4>(chunk, depth, a, stride, sums);
     case 3: return add_tile<BlockValues, 3>(chunk, depth, a, stride, sums);
@@ -184,16 +183,21 @@ void multiply_codes(const GemmPanel& args) {
   }
   CodesScratch& scratch = *static_cast<CodesScratch*>(args.scratch);
   const auto* const rows = static_cast<const PairBlock*>(args.blocks);
+  const size_t stride = args.depth / PairBlock::kValues;
   const auto* chunk = static_cast<const char*>(args.panel);
-  __builtin_memset(scratch.sums, 0, args.rows * sizeof scratch.sums[0]);
   for (uint32_t first = 0; first < args.depth;
        first += kCodesChunk, chunk += layout_of(Format).panel_bytes(kCodesChunk)) {
     const uint32_t left = args.depth - first, depth = left < kCodesChunk ? left : kCodesChunk;
     unpack<Format>(chunk, depth, scratch);
-    add_rows<layout_of(Format).block_values>(scratch, depth, rows + first / PairBlock::kValues,
-                                             args.depth / PairBlock::kValues, args.rows, scratch.sums);
+    for (uint32_t row = 0; row < args.rows; row += kTileRows) {
+      const uint32_t count = args.rows - row < kTileRows ? args.rows - row : kTileRows;
+      float(*const sums)[kPanelColumns] = scratch.sums + row;
+      if (first == 0) __builtin_memset(sums, 0, count * sizeof sums[0]);
+      add_tile<layout_of(Format).block_values>(scratch, depth, rows + row * stride + first / PairBlock::kValues, stride,
+                                               count, sums);
+      if (left == depth) store_rows(args, row, count, sums);
+    }
   }
-  store_rows(args, scratch.sums);
 }
 
 // Folded in halves: 16 sums, 8, 4, 2, 1.

@@ -37,9 +37,12 @@ SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const CodedRows& 
   constexpr PanelLayout kLayout = layout_of(Format);
   constexpr uint32_t kBlockWords = kLayout.block_values / 4;
   const __m512i start = _mm512_set1_epi32(kDotOffsetBits);
+  const ActivationBlock* const a = rows.a;  // in registers, whatever keep_order() says of memory
+  const size_t stride = rows.stride;
+  float(*const sums)[kPanelColumns] = rows.sums;
   for (uint32_t k = 0; k < depth; k += kLayout.block_values, block += kLayout.block_bytes()) {
     const uint32_t half = k % ActivationBlock::kValues / 16;
-    const ActivationBlock* const x = rows.a + k / ActivationBlock::kValues;
+    const ActivationBlock* const x = a + k / ActivationBlock::kValues;
     __m512i dots[Rows][kVectors];
     for (int r = 0; r < Rows; ++r)
       for (int v = 0; v < kVectors; ++v) dots[r][v] = start;
@@ -49,7 +52,7 @@ SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const CodedRows& 
       for (uint32_t v = 0; v < kVectors; ++v) codes[v] = load_codes<Format>(block, word, v);
       for (int r = 0; r < Rows; ++r) {
         const __m512i four = _mm512_broadcastd_epi32(
-            _mm_loadu_si32(x[static_cast<size_t>(r) * rows.stride].codes + 16 * half + 4 * word));
+            _mm_loadu_si32(x[static_cast<size_t>(r) * stride].codes + 16 * half + 4 * word));
         for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], codes[v], four);
       }
     }
@@ -59,11 +62,11 @@ SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const CodedRows& 
       const __m512 offset = _mm512_mul_ps(scales.d, _mm512_set1_ps(-kDotOffset));
 #pragma GCC unroll 6
       for (int r = 0; r < Rows; ++r) {
-        const ActivationBlock& of_row = x[static_cast<size_t>(r) * rows.stride];
+        const ActivationBlock& of_row = x[static_cast<size_t>(r) * stride];
         const float sum = kLayout.block_values == 16 ? of_row.half_sums[half] : of_row.sum;
         const __m512 least = _mm512_fmadd_ps(scales.m, _mm512_set1_ps(sum), offset);
         const __m512 product = _mm512_fmadd_ps(scales.d, _mm512_castsi512_ps(dots[r][v]), least);
-        float* const place = rows.sums[r] + 16 * v;
+        float* const place = sums[r] + 16 * v;
         _mm512_storeu_ps(place, _mm512_fmadd_ps(_mm512_set1_ps(of_row.scale), product, _mm512_loadu_ps(place)));
         keep_order();
       }
@@ -75,18 +78,14 @@ SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const CodedRows& 
 }
 
 template <PanelFormat Format>
-void add_rows(const char* chunk, uint32_t depth, CodedRows rows, uint32_t count) {
-  bool fetches = true;
-  for (; count >= kTileRows; count -= kTileRows, rows.a += kTileRows * rows.stride, rows.sums += kTileRows) {
-    add_tile<Format, kTileRows>(chunk, depth, rows, fetches);
-    fetches = false;
-  }
+void add_tile(const char* block, uint32_t depth, const CodedRows& rows, uint32_t count, bool fetches) {
   switch (count) {
-    case 5: return add_tile<Format, 5>(chunk, depth, rows, fetches);
-    case 4: return add_tile<Format, 4>(chunk, depth, rows, fetches);
-    case 3: return add_tile<Format, 3>(chunk, depth, rows, fetches);
-    case 2: return add_tile<Format, 2>(chunk, depth, rows, fetches);
-    case 1: return add_tile<Format, 1>(chunk, depth, rows, fetches);
+    case kTileRows: return add_tile<Format, kTileRows>(block, depth, rows, fetches);
+    case 5: return add_tile<Format, 5>(block, depth, rows, fetches);
+    case 4: return add_tile<Format, 4>(block, depth, rows, fetches);
+    case 3: return add_tile<Format, 3>(block, depth, rows, fetches);
+    case 2: return add_tile<Format, 2>(block, depth, rows, fetches);
+    case 1: return add_tile<Format, 1>(block, depth, rows, fetches);
   }
 }
 
@@ -97,13 +96,17 @@ void multiply(const GemmPanel& args) {
   const size_t stride = args.depth / ActivationBlock::kValues;
   const auto* const a = static_cast<const ActivationBlock*>(args.blocks);
   const auto* chunk = static_cast<const char*>(args.panel);
-  __builtin_memset(scratch.sums, 0, args.rows * sizeof scratch.sums[0]);
   for (uint32_t first = 0; first < args.depth;
        first += kInt8Chunk, chunk += layout_of(Format).panel_bytes(kInt8Chunk)) {
     const uint32_t left = args.depth - first, depth = left < kInt8Chunk ? left : kInt8Chunk;
-    add_rows<Format>(chunk, depth, {a + first / ActivationBlock::kValues, stride, scratch.sums}, args.rows);
+    for (uint32_t row = 0; row < args.rows; row += kTileRows) {
+      const uint32_t count = args.rows - row < kTileRows ? args.rows - row : kTileRows;
+      float(*const sums)[kPanelColumns] = scratch.sums + row;
+      if (first == 0) __builtin_memset(sums, 0, count * sizeof sums[0]);
+      add_tile<Format>(chunk, depth, {a + row * stride + first / ActivationBlock::kValues, stride, sums}, count, row == 0);
+      if (left == depth) store_rows(args, row, count, sums);
+    }
   }
-  store_rows(args, scratch.sums);
 }
 
 }  // namespace
