@@ -64,6 +64,12 @@ ControlSockets::ControlSockets(const std::string& bind_endpoint, uint32_t messag
   }
 }
 
+// A socket without a reader for its events would stop ZeroMQ's thread, and with it all connections, at the next event:
+// zmq_socket_monitor(3) sends them over a PAIR, which blocks without a peer.
+ControlSockets::Watched::~Watched() {
+  if (socket.handle() != nullptr) ::zmq_socket_monitor(socket.handle(), nullptr, 0);
+}
+
 ControlSockets::Watched ControlSockets::make(zmq::socket_type type) {
   Watched made{zmq::socket_t(context_, type), zmq::socket_t(context_, zmq::socket_type::pair)};
   made.socket.set(zmq::sockopt::linger, 0);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 #include <zmq.hpp>
 
@@ -49,6 +50,9 @@ class ControlSockets {
 
  private:
   struct Watched {
+    Watched(zmq::socket_t socket_, zmq::socket_t monitor_) : socket(std::move(socket_)), monitor(std::move(monitor_)) {}
+    Watched(Watched&&) = default;
+    ~Watched();
     zmq::socket_t socket, monitor;
   };
   Watched make(zmq::socket_type type);  // throws zmq::error_t: no more sockets
