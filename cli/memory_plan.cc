@@ -13,12 +13,13 @@
 #include "kernels/make_backend.h"
 #include "model/decoder.h"
 #include "model/weights.h"
+#include "transfer/kv_sender.h"
+#include "transfer/shm_transport.h"
 
 namespace spillway {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
-constexpr uint64_t kRingBytesMin = 4 * kMiB, kFramesPerRing = 8;
 
 // As flags take them: not less, not more than `bytes`.
 std::string at_least(uint64_t bytes) { return fmt::format("{}MiB", (bytes + kMiB - 1) / kMiB); }
@@ -32,12 +33,6 @@ PlannedModel planned_model(const GgufFile& file, const ModelConfig& config) {
   for (const PackJob& job : value_or_throw(pack_jobs(file, config, *backend)))
     model.weight_bytes += backend->packed_bytes(job.tensors, job.order);
   return model;
-}
-
-size_t frame_bytes_max(const KvLayout& layout) { return layout.part_bytes() * kLayersPerFrame; }
-
-uint64_t ring_bytes(const KvLayout& layout) {
-  return std::max<uint64_t>(kRingBytesMin, kFramesPerRing * frame_bytes_max(layout));
 }
 
 uint64_t needed_bytes(const Options& options, const PlannedModel& model) {
@@ -70,7 +65,7 @@ MemoryPlan plan_node_memory(const Options& options, const PlannedModel& model, u
   MemoryPlan plan = plan_memory(model, options.chunk_tokens + options.max_sequences, options.max_sequences,
                                 effective_model_len(options, model.config), options.device_memory);
   if (peers > 0) {
-    const uint64_t ring = ring_bytes(model.config.kv_layout(precision_of(options).kv));
+    const uint64_t ring = ring_bytes_for(frame_bytes_max(model.config.kv_layout(precision_of(options).kv)));
     plan.lines.push_back({fmt::format("rings to {} peer{}", peers, peers == 1 ? "" : "s"), ring * peers});
   }
   return plan;

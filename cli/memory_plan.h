@@ -8,14 +8,9 @@
 
 #include "cli/options.h"
 #include "formats/gguf.h"
-#include "kv/block.h"
 #include "model/model_config.h"
 
 namespace spillway {
-
-inline constexpr uint32_t kLayersPerFrame = 8;  // layers of one block that may share a frame of a transfer
-size_t frame_bytes_max(const KvLayout& layout);
-uint64_t ring_bytes(const KvLayout& layout);  // shared memory that a node makes towards one peer: room for some frames
 
 // What a plan must know of a model.
 struct PlannedModel {

@@ -16,6 +16,7 @@
 #include "kernels/make_backend.h"
 #include "model/canary.h"
 #include "model/measure_step_threads.h"
+#include "transfer/kv_sender.h"
 #include "transfer/shm_transport.h"
 
 namespace spillway {
@@ -59,11 +60,12 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       compute_events_(model_.layer_count + 2u, waker_),
       transfer_events_(transfer_events_max(options, model_), waker_) {
   const KvLayout layout = model_.kv_layout(precision_of(options).kv);
+  const size_t ring_bytes = ring_bytes_for(frame_bytes_max(layout));
   spdlog::info("memory: {}, and {} for each peer",
                plan_memory({model_, weights_.packed_bytes()}, rows_max(options), options.max_sequences, model_len_,
                            options.device_memory)
                    .one_line(),
-               human_bytes(ring_bytes(layout)));
+               human_bytes(ring_bytes));
   memory_ = std::make_unique<KvMemory>(*backend_, layout, options.device_memory);
   decoder_ = std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences,
                                        std::max(model_len_, kCanaryTokens));
@@ -82,7 +84,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
       EngineConfig{limits, model_len_, role == Role::kPrefill, model_.vocab, growth_margin()}, *cache_);
 
   std::unique_ptr<KvTransport> transport =
-      make_shm_transport({options.run_dir, kPeersMax, ring_bytes(layout), frame_bytes_max(layout)});
+      make_shm_transport({options.run_dir, kPeersMax, ring_bytes, frame_bytes_max(layout)});
   bulk_endpoint_.assign(transport->endpoint().begin(), transport->endpoint().end());
   executor_ = std::make_unique<Executor>(
       *backend_, *decoder_, memory_->arena(),

@@ -4,7 +4,6 @@
 
 #include "cli/child_process.h"
 #include "cli/drain.h"
-#include "cli/memory_plan.h"
 #include "cli/node_request_log.h"
 #include "cli/node_runtime.h"
 #include "common/bounded_vector.h"

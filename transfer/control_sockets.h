@@ -50,7 +50,7 @@ class ControlSockets {
 
  private:
   struct Watched {
-    Watched(zmq::socket_t socket_, zmq::socket_t monitor_) : socket(std::move(socket_)), monitor(std::move(monitor_)) {}
+    Watched(zmq::socket_t watched, zmq::socket_t events) : socket(std::move(watched)), monitor(std::move(events)) {}
     Watched(Watched&&) = default;
     ~Watched();
     zmq::socket_t socket, monitor;

@@ -13,6 +13,10 @@
 
 namespace spillway {
 
+// A node's: layers of one block that may share a frame, and how large that makes it.
+inline constexpr uint32_t kLayersPerFrame = 8;
+inline size_t frame_bytes_max(const KvLayout& layout) { return layout.part_bytes() * kLayersPerFrame; }
+
 // Plans what leaves this node: which parts of which transfers are ready, granted and inside the send window. Holds a
 // reader pin on each wanted slot from offer() until its parts are sent or the transfer ends, and one per send in
 // flight. Each part is sent at most once, and exactly once if the transfer is granted and not ended. A peer that leaves

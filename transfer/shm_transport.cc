@@ -385,6 +385,12 @@ void ShmTransport::drop(PeerId peer, std::string_view reason) {
 
 }  // namespace
 
+size_t ring_bytes_for(size_t frame_bytes_max) {
+  constexpr size_t kFrames = 8, kLeast = size_t{4} << 20;
+  const size_t frame = (frame_bytes_max + 2 * kShmFrameHeaderBytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  return std::clamp(kFrames * frame, kLeast, kShmRingBytesMax);
+}
+
 std::unique_ptr<KvTransport> make_shm_transport(const ShmConfig& config) {
   return std::make_unique<ShmTransport>(config);
 }

@@ -16,6 +16,10 @@ struct ShmConfig {
   Duration establish_max = std::chrono::seconds(5);  // from connect() to PeerReady, else PeerLost
 };
 
+// ring_bytes for frames of so many bytes: eight of them, for with 2 to 16 MiB and small frames bench_transfer finds no
+// difference; at least 4 MiB, at most kShmRingBytesMax.
+size_t ring_bytes_for(size_t frame_bytes_max);
+
 // KvTransport between processes of one host and user: per peer and direction one memfd ring, sealed against shrinking
 // and growing, its descriptor passed over an AF_UNIX SOCK_SEQPACKET connection. The side with the lower endpoint bytes
 // dials, the other waits for it, so both must connect(); each proves by a random token that it was given the other's

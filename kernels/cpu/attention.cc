@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "common/check.h"
 #include "kernels/bf16.h"
@@ -39,8 +40,8 @@ void fetch(const std::byte* bytes, size_t count, size_t step) {
 }
 
 // Blocks fold in order from the empty state: kSplitTokens keys, aligned to absolute position. Needs scratch.q. `after`:
-// what this thread reads next.
-void compute_split(const Plan& plan, const Tile& tile, uint32_t split, const KeyPlace& after, AttentionScratch& scratch,
+// what this thread reads next, most likely; null: nothing.
+void compute_split(const Plan& plan, const Tile& tile, uint32_t split, const KeyPlace* after, AttentionScratch& scratch,
                    SplitState state, const IsaLevel& isa) {
   const uint32_t vectors = tile.rows * plan.group;
   std::fill_n(state.m, vectors, kNoScore);
@@ -49,7 +50,8 @@ void compute_split(const Plan& plan, const Tile& tile, uint32_t split, const Key
   const uint32_t position_first = tile.span->position_first + tile.row_first;
   const uint32_t end = std::min((split + 1) * kSplitTokens, plan.position_last(tile) + 1);
   const auto place_of = [&](uint32_t key) {
-    return key < end ? plan.key_place(tile, key) : after;
+    if (key >= end && after != nullptr) return *after;
+    return plan.key_place(tile, std::min(key, end - 1) / plan.fold_tokens * plan.fold_tokens);
   };
   // Folds lie scattered, and the way from memory is long, the longer where a page is met first. So the first one is
   // fetched whole, each next one meanwhile (AttentionFold::next_k), and of the one after it every page.
@@ -123,16 +125,15 @@ void store_out(const Plan& plan, const Tile& tile, SplitState total) {
 }
 
 // All splits of a tile by one thread.
-void compute_tile(const Plan& plan, const Tile& tile, const KeyPlace& after, AttentionScratch& scratch,
+void compute_tile(const Plan& plan, const Tile& tile, const KeyPlace* after, AttentionScratch& scratch,
                   const IsaLevel& isa) {
-  const uint32_t splits = plan.split_count(tile);
-  const auto after_split = [&](uint32_t split) {
-    return split + 1 < splits ? plan.key_place(tile, (split + 1) * kSplitTokens) : after;
-  };
   load_q(plan, tile, scratch.q);
-  compute_split(plan, tile, 0, after_split(0), scratch, scratch.total(), isa);
-  for (uint32_t split = 1; split < splits; ++split) {
-    compute_split(plan, tile, split, after_split(split), scratch, scratch.part(), isa);
+  const uint32_t splits = plan.split_count(tile);
+  for (uint32_t split = 0; split < splits; ++split) {
+    const bool last = split + 1 == splits;
+    const KeyPlace next = last ? KeyPlace{} : plan.key_place(tile, (split + 1) * kSplitTokens);
+    compute_split(plan, tile, split, last ? after : &next, scratch, split == 0 ? scratch.total() : scratch.part(), isa);
+    if (split == 0) continue;
     merge(scratch.total(), scratch.part(), tile.rows * plan.group, plan.head_dim);
   }
   store_out(plan, tile, scratch.total());
@@ -193,7 +194,7 @@ class Rounds {
   }
 
   // Any thread, each task < next() once.
-  void compute(uint32_t task, const KeyPlace& after, AttentionScratch& scratch, const IsaLevel& isa) {
+  void compute(uint32_t task, const KeyPlace* after, AttentionScratch& scratch, const IsaLevel& isa) {
     SharedTile& shared = tile_of(task);
     const uint32_t split = task - shared.round_first;
     load_q(plan_, shared.tile, scratch.q);
@@ -316,19 +317,28 @@ void CpuBackend::attention(const AttentionArgs& args) {
   Rounds rounds(plan, grain, shared_tiles_);
   do {
     const uint32_t shared = rounds.next(), tasks = shared + (rounds.last() ? tiles : 0);
-    // Late positions see most keys: they start first.
-    const auto tile_of = [&](uint32_t task) { return plan.tile(tiles - 1 - (task - shared)); };
-    const auto place_of = [&](uint32_t task) {
-      return task < shared ? rounds.place(task) : plan.key_place(tile_of(task), 0);
+    // Late positions see most keys: they start first. Shared tiles have had their tasks.
+    const auto tile_of = [&](uint32_t task) -> std::optional<Tile> {
+      const Tile tile = plan.tile(tiles - 1 - (task - shared));
+      return plan.split_count(tile) <= grain ? std::optional(tile) : std::nullopt;
+    };
+    const auto place_of = [&](uint32_t task) -> std::optional<KeyPlace> {
+      if (task >= tasks) return std::nullopt;
+      if (task < shared) return rounds.place(task);
+      const std::optional<Tile> tile = tile_of(task);
+      return tile ? std::optional(plan.key_place(*tile, 0)) : std::nullopt;
     };
     pool_.parallel_for(tasks, [&](uint32_t task, uint32_t thread) {
-      AttentionScratch& scratch = scratch_[thread];
+      const std::optional<Tile> tile = task < shared ? std::nullopt : tile_of(task);
+      if (task >= shared && !tile) return;
       // Tasks are of about one length: while threads take turns, this one's next is as many further on as there are.
-      const uint32_t next = task + pool_.used_threads();
-      const KeyPlace after = place_of(next < tasks ? next : task);
-      if (task < shared) return rounds.compute(task, after, scratch, isa_);
-      const Tile tile = tile_of(task);
-      if (plan.split_count(tile) <= grain) compute_tile(plan, tile, after, scratch, isa_);
+      const std::optional<KeyPlace> next = place_of(task + pool_.used_threads());
+      const KeyPlace* const after = next ? &*next : nullptr;
+      if (tile) {
+        compute_tile(plan, *tile, after, scratch_[thread], isa_);
+      } else {
+        rounds.compute(task, after, scratch_[thread], isa_);
+      }
     });
   } while (!rounds.last());
 }

@@ -82,16 +82,15 @@ void CpuBackend::multiply(const GemmArgs& args, uint32_t row_first, uint32_t row
     work.scratch = panel_scratch_[thread].bytes;
     gemm_panel(work);
   };
-  // Never a split of K. With rows for several tasks neighbours in time share a panel; else each thread takes a run of
-  // them, as many for each.
+  // Never a split of K. With rows for several tasks neighbours in time share a panel; else there are as many runs of
+  // panels for each thread, which differ in length by one at most.
   const uint32_t threads = pool_.used_threads();
   const auto runs_wanted = static_cast<uint32_t>((panels * panel_bytes + kRunBytes - 1) / kRunBytes);
-  const uint32_t runs_even = std::min(panels, (runs_wanted + threads - 1) / threads * threads);
-  const uint32_t run = row_tasks > 1 ? 1 : (panels + runs_even - 1) / runs_even;
-  const uint32_t runs = (panels + run - 1) / run;
+  const uint32_t runs = row_tasks > 1 ? panels : std::min(panels, (runs_wanted + threads - 1) / threads * threads);
+  const auto first_of = [&](uint32_t run) { return static_cast<uint32_t>(uint64_t{panels} * run / runs); };
   pool_.parallel_for(runs * row_tasks, [&](uint32_t task, uint32_t thread) {
-    const uint32_t first = task / row_tasks * run, end = std::min(first + run, panels);
-    for (uint32_t panel = first; panel < end; ++panel) multiply_panel(panel, task % row_tasks * kPanelRowsMax, thread);
+    const uint32_t run = task / row_tasks, row = task % row_tasks * kPanelRowsMax;
+    for (uint32_t panel = first_of(run); panel < first_of(run + 1); ++panel) multiply_panel(panel, row, thread);
   });
 }
 

@@ -9,8 +9,7 @@ namespace {
 
 constexpr int kVectors = 4;   // zmm of one panel row: 64 columns
 constexpr int kTileRows = 6;  // 6 x 4 accumulators, 4 panel vectors and a broadcast fill the 32 registers
-constexpr uint32_t kAhead =
-    16384;  // bytes that the panel is fetched ahead of use, into L2: the way from memory is long
+constexpr uint32_t kAhead = 8192;  // bytes that the panel is fetched ahead of use, into L2: the way from memory is long
 
 SPILLWAY_AVX512_INLINE __mmask16 lane_mask(uint32_t columns, int vector) {
   const uint32_t first = static_cast<uint32_t>(vector) * 16;
@@ -50,7 +49,7 @@ SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, cons
 // Between rows of a tile whose sums lie in memory. Else GCC 12 loads all of them first, for which it has no registers.
 SPILLWAY_AVX512_INLINE void keep_order() { __asm__ volatile("" ::: "memory"); }
 
-// The epilogue of `count` rows, from the sums of their products. Tile by tile, so that the way to memory is not waited for.
+// The epilogue of `count` rows, from the sums of their products.
 SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, uint32_t row, uint32_t count,
                                        const float (*from)[kPanelColumns]) {
   for (uint32_t r = 0; r < count; ++r) {

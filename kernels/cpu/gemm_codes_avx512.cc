@@ -195,7 +195,7 @@ void multiply_codes(const GemmPanel& args) {
       if (first == 0) __builtin_memset(sums, 0, count * sizeof sums[0]);
       add_tile<layout_of(Format).block_values>(scratch, depth, rows + row * stride + first / PairBlock::kValues, stride,
                                                count, sums);
-      if (left == depth) store_rows(args, row, count, sums);
+      if (left == depth) store_rows(args, row, count, sums);  // at once, so that the way to memory is not waited for
     }
   }
 }

@@ -69,7 +69,7 @@ struct AttentionFold {
   uint32_t vectors = 0, head_dim = 0, tokens = 0;
   const uint16_t* k = nullptr;       // this head's and these tokens' first K tile
   const uint16_t* v = nullptr;       // ... first V pair
-  const uint16_t* next_k = nullptr;  // of the fold after this one, to be fetched meanwhile; the same after the last
+  const uint16_t* next_k = nullptr;  // what is read after this fold, most likely: to be fetched meanwhile
   const uint16_t* next_v = nullptr;
   const float* k_scales = nullptr;   // [tokens], or null for both: s = scale_log2 * (q . k) * k_scale, and
   const float* v_scales = nullptr;   // o = o * 2^(m - m') + (p * v_scale) v

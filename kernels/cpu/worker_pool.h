@@ -34,7 +34,7 @@ class WorkerPool {
   // Loops from here on are shared by at most `count` threads; the others stay parked. Owner thread, between loops.
   // REQUIRES 1 <= count <= thread_count().
   void use_threads(uint32_t count);
-  uint32_t used_threads() const { return used_; }
+  uint32_t used_threads() const { return used_; }  // owner, or a body
   void pin_owner() const;  // the calling thread
 
   // Runs body(index, thread) once for every index < count, thread < thread_count(); returns when all are finished.

@@ -5,6 +5,9 @@
 
 #include <cstdlib>
 
+#include "transfer/kv_sender.h"
+#include "transfer/shm_transport.h"
+
 namespace spillway {
 namespace {
 
@@ -38,7 +41,7 @@ uint64_t number_after(const std::string& text, const std::string& words) {
   return found == std::string::npos ? 0 : std::strtoull(text.c_str() + found + words.size() + 1, nullptr, 10);
 }
 
-uint64_t ring() { return ring_bytes(model().config.kv_layout()); }
+uint64_t ring() { return ring_bytes_for(frame_bytes_max(model().config.kv_layout())); }
 
 TEST(MemoryPlan, EveryPeerOfTheOtherRoleHasARing) {
   const Options options = nodes(2, 3, 64 * kMiB);
@@ -48,13 +51,6 @@ TEST(MemoryPlan, EveryPeerOfTheOtherRoleHasARing) {
   const uint64_t needed = 5 * alone - 4 * weights + 2 * 2 * 3 * ring();  // both directions of 2 x 3 links
   EXPECT_FALSE(memory_shortage(options, model(), needed));
   EXPECT_TRUE(memory_shortage(options, model(), needed - 1));
-}
-
-TEST(MemoryPlan, ARingHoldsSomeFrames) {
-  const KvLayout small = model().config.kv_layout();
-  EXPECT_GE(ring(), 8 * frame_bytes_max(small));
-  const KvLayout large{32, 32, 256, 64, KvDtype::kBf16};
-  EXPECT_EQ(ring_bytes(large), 8 * frame_bytes_max(large));
 }
 
 TEST(MemoryPlan, ANodeThatColocatesAloneHasNoPeer) {

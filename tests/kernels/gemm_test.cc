@@ -162,7 +162,7 @@ TEST_P(GemmTest, SeveralTensorsMakeOneMatrix) {
 
 // The heart of placement invariance: whatever surrounds a row, its bits are the same.
 TEST_P(GemmTest, RowBitsDependNeitherOnRowsNorThreads) {
-  constexpr uint32_t kRows = 67, kFeatures = 200, kDepth = 578;
+  constexpr uint32_t kRows = 67, kFeatures = 300, kDepth = 578;  // 5 panels: runs of two lengths
   Case all(kRows, kFeatures, kDepth, 6);
   const FileTensor tensor = f32_tensor(all.weight, kFeatures, kDepth);
   const FileTensor halves[] = {f32_tensor(all.weight, kFeatures, kDepth), f32_tensor(all.weight, kFeatures, kDepth)};

@@ -43,6 +43,18 @@ TEST(ShmRing, OnlyASealedMemfdOfASaneSizeIsMapped) {
   EXPECT_FALSE(ShmReader::map(-1, 64).has_value());
 }
 
+TEST(ShmRing, ARingForFramesHoldsEightOfThem) {
+  for (const size_t frame_bytes : {size_t{1}, size_t{8} * 48 << 10, size_t{2} << 20, (size_t{3} << 20) + 1}) {
+    Result<ShmWriter> writer = ShmWriter::make(ring_bytes_for(frame_bytes));
+    const std::vector<std::byte> frame(frame_bytes);
+    for (uint64_t i = 0; i < 8; ++i) {
+      ASSERT_TRUE(writer->has_room(frame_bytes)) << frame_bytes << " bytes, frame " << i;
+      writer->write(SendId{i}, header_of(i, frame), frame);
+    }
+  }
+  EXPECT_EQ(ring_bytes_for(size_t{1} << 30), kShmRingBytesMax);
+}
+
 TEST(ShmRing, FramesThatEndExactlyAtTheRingsEndAreFollowedByOthers) {
   Result<ShmWriter> writer = ShmWriter::make(kRingBytes);
   Result<ShmReader> reader = ShmReader::map(writer->fd(), kRingBytes);
