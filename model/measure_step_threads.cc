@@ -94,14 +94,14 @@ class Measurement {
     };
     for (const uint32_t threads : counts) {
       all.push_back({.threads = threads, .layers = {}});
-      const Duration layer = take(all.back());
-      if (layer > 2 * best) break;
-      if (all.size() == 1 && layer > kLayerMax && take(all.back()) > kLayerMax) break;  // no passing disturbance
+      const Duration layer = take(all.back());  // again before anything is made of it: it may have been disturbed
+      if (layer > 2 * best && take(all.back()) > 2 * best) break;
+      if (all.size() == 1 && layer > kLayerMax && take(all.back()) > kLayerMax) break;
     }
     if (all.size() == 1) return {.rows = rows, .threads = counts.front(), .tried = {{counts.front(), best}}};
     for (uint32_t round = 1; round < kRoundsMin || (round < kRoundsMax && steady_now() < end); ++round)
       for (Samples& one : all)
-        if (one.layers.front() <= best + best / 2) take(one);
+        if (one.layers.size() == 1 || one.layers.front() <= best + best / 2) take(one);
     StepThreads::Phase phase{.rows = rows, .threads = 1, .tried = {}};
     for (const Samples& one : all) phase.tried.push_back({one.threads, one.layers[one.layers.size() / 4]});
     phase.threads = rows <= kDecodeRowsMax ? fewest_good_threads(phase.tried) : most_good_threads(phase.tried);

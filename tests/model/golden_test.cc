@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -164,10 +166,16 @@ TEST_F(Golden, TeacherForcedLossIsWithinTheLimitsOfEachPrecision) {
                                  .precision = limits.precision});
     double nll = 0, sum = 0, agreed = 0;
     size_t position = 0;
+    const char* const folder = std::getenv("SPILLWAY_LOGITS_FOLDER");  // bench/fidelity.py wants them all
+    std::ofstream written;
+    if (folder != nullptr) written.open(std::string(folder) + "/" + limits.name, std::ios::binary);
     for (size_t at = 0; at < tokens.size(); at += kRows) {
       for (std::vector<float>& logits : teacher_forced(coded, tokens, at)) {
         if (position == best.size()) break;  // the last token has no next one
         if (plain.size() == position) plain.push_back(logits);
+        const std::span bytes = std::as_bytes(std::span(logits));
+        if (written.is_open())
+          written.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
         nll += log_sum_exp(logits) - logits[tokens[position + 1]];
         agreed += static_cast<TokenId>(std::ranges::max_element(logits) - logits.begin()) == best[position];
         sum += divergence(plain[position++], logits);
