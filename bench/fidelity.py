@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """How far the demo model's logits are from exact arithmetic: KL divergence and agreement over the golden text.
 
-  .cache/venv/bin/python bench/fidelity.py      about two minutes, 4 GiB
+  .cache/venv-peers/bin/python bench/fidelity.py      about two minutes, 4 GiB
 
 The exact ones are made here with numpy in float64 from the file's own weights (the engine of
 tests/model/make_architecture_goldens.py, which shares no code with the product) and must have the losses of
 tests/data/perplexity.json; ours are those of model_golden_test, the fastest level of this machine. Needs PyPI `numpy` and
-`gguf` (scripts/setup --tests) and a Release build."""
+`gguf` (scripts/setup --peers) and a Release build."""
 import json
 import os
 import pathlib
