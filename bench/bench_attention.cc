@@ -69,7 +69,7 @@ void attention(benchmark::State& state, const std::string& isa) {
       ->ArgsProduct({{1, 8}, {1}, {511, 2047}, {9}, {3}, {1, 2}, {0, 1}})
       ->ArgsProduct({{1}, {1}, {3999}, {9}, {3}, {1, 2}, {0, 1}})
       ->ArgsProduct({{8}, {1}, {2047}, {3}, {3}, {1, 2}, {0, 1}})
-      ->ArgsProduct({{8}, {1}, {2047}, {32}, {4}, {1, 2}, {0, 1}})
+      ->ArgsProduct({{8}, {1}, {2047}, {32}, {4, 8}, {1, 2}, {0, 1}})
       ->ArgsProduct({{1}, {512}, {511, 2047}, {9}, {3}, {1, 2}, {0, 1}})
       ->UseRealTime();
 });

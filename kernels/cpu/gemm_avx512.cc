@@ -31,7 +31,7 @@ SPILLWAY_AVX512 void gemm_tile(const GemmPanel& args, uint32_t row) {
         sums[r][v] = _mm512_dpbf16_ps(sums[r][v], (__m512bh)_mm512_loadu_si512(b + 32 * v), value);
     }
   }
-  store_tile<Rows>(args, row, sums);
+  store_tile(args, row, 0, sums);
 }
 
 }  // namespace

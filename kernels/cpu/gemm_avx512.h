@@ -24,21 +24,23 @@ SPILLWAY_AVX512_INLINE __m512 swiglu(__m512 gate, __m512 up) {
   return _mm512_mul_ps(_mm512_div_ps(gate, divisor), up);
 }
 
-template <int Rows>
-SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, const __m512 (&sums)[Rows][kVectors]) {
+// The epilogue of Rows rows and Vectors vectors of columns, an even number, from `vector` on.
+template <int Rows, int Vectors>
+SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, int vector,
+                                       const __m512 (&sums)[Rows][Vectors]) {
   for (int r = 0; r < Rows; ++r) {
     const size_t place = (row + static_cast<uint32_t>(r)) * args.out_stride;
     if (args.epilogue == PanelEpilogue::kSwiGlu) {
-      for (int half = 0; half < 2; ++half) {
-        const __m512 value = swiglu(sums[r][2 * half], sums[r][2 * half + 1]);
+      for (int v = 0; v < Vectors; v += 2) {
+        const int half = (vector + v) / 2;
         _mm256_mask_storeu_epi16(static_cast<uint16_t*>(args.out) + place + 16 * half, lane_mask(args.columns, half),
-                                 (__m256i)_mm512_cvtneps_pbh(value));
+                                 (__m256i)_mm512_cvtneps_pbh(swiglu(sums[r][v], sums[r][v + 1])));
       }
       continue;
     }
-    float* const out = static_cast<float*>(args.out) + place;
-    for (int v = 0; v < kVectors; ++v) {
-      const __mmask16 mask = lane_mask(args.columns, v);
+    float* const out = static_cast<float*>(args.out) + place + 16 * vector;
+    for (int v = 0; v < Vectors; ++v) {
+      const __mmask16 mask = lane_mask(args.columns, vector + v);
       __m512 value = sums[r][v];
       if (args.epilogue == PanelEpilogue::kAdd) value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out + 16 * v), value);
       _mm512_mask_storeu_ps(out + 16 * v, mask, value);
@@ -46,17 +48,21 @@ SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, cons
   }
 }
 
-// Between rows of a tile whose sums lie in memory. Else GCC 12 loads all of them first, for which it has no registers.
-SPILLWAY_AVX512_INLINE void keep_order() { __asm__ volatile("" ::: "memory"); }
-
 // The epilogue of `count` rows, from the sums of their products.
 SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, uint32_t row, uint32_t count,
                                        const float (*from)[kPanelColumns]) {
   for (uint32_t r = 0; r < count; ++r) {
     __m512 sums[1][kVectors];
     for (int v = 0; v < kVectors; ++v) sums[0][v] = _mm512_loadu_ps(from[r] + 16 * v);
-    store_tile<1>(args, row + r, sums);
+    store_tile(args, row + r, 0, sums);
   }
+}
+
+// Fetches as much as a block has, kAhead of it.
+template <PanelFormat Format>
+SPILLWAY_AVX512_INLINE void fetch_ahead(const char* block) {
+  for (size_t line = 0; line < layout_of(Format).block_bytes(); line += 64)
+    _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
 }
 
 // d and m of 16 columns.

@@ -4,18 +4,11 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr uint32_t kCodesChunk = 128;  // depth that is worked on at once: its pairs stay in L1
-constexpr uint32_t kEight = 8;         // values that are unpacked together, as four pairs
-
-// Up to so many rows take codes where they come apart, and up to so many times: 4 bits come apart quickly.
-constexpr uint32_t kFewRows = 4;
-template <PanelFormat Format>
-constexpr uint32_t kFewTurns = layout_of(Format).value_bits == 4 ? 2 : 1;
+constexpr uint32_t kEight = 8;      // values that come apart together, as four pairs
+constexpr uint32_t kCodesRowsMost = 12;  // at once: their sums and dots are registers, of one vector of columns
 
 struct CodesScratch {
-  uint16_t pairs[kCodesChunk * kPanelColumns];  // of a chunk: [depth / 2][64][2], in the order of PairBlock
-  float scales[kCodesChunk / 16][2][kPanelColumns];
-  float sums[kPanelRowsMax][kPanelColumns];
+  float sums[kCodesRowsMost][kPanelColumns];
 };
 static_assert(sizeof(CodesScratch) <= kPanelScratchBytes);
 
@@ -63,27 +56,28 @@ float sum_of(const PairBlock& a, uint32_t half) {
   return BlockValues == PairBlock::kValues ? a.sum : a.half_sums[half];
 }
 
-// Codes become pairs in registers.
-template <PanelFormat Format, int Rows>
-SPILLWAY_AVX512 void few_rows(const GemmPanel& args, uint32_t row) {
+// The product of Rows rows from `row` on and Vectors vectors of columns from `vector` on, whose codes become pairs in
+// registers: for many rows as well that costs less than to keep them unpacked.
+template <PanelFormat Format, int Rows, int Vectors>
+SPILLWAY_AVX512 void multiply_codes_rows(const GemmPanel& args, uint32_t row, uint32_t vector) {
   constexpr PanelLayout kLayout = layout_of(Format);
   const size_t stride = args.depth / PairBlock::kValues;
   const auto* const rows = static_cast<const PairBlock*>(args.blocks) + row * stride;
-  __m512 sums[Rows][kVectors];
+  __m512 sums[Rows][Vectors];
   for (int r = 0; r < Rows; ++r)
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = _mm512_setzero_ps();
+    for (int v = 0; v < Vectors; ++v) sums[r][v] = _mm512_setzero_ps();
   const auto* block = static_cast<const char*>(args.panel);
   for (uint32_t k = 0; k < args.depth; k += kLayout.block_values, block += kLayout.block_bytes()) {
     const PairBlock* const a = rows + k / PairBlock::kValues;
     const uint32_t half = k % PairBlock::kValues / 16;
-    __m512 dots[Rows][kVectors];
+    __m512 dots[Rows][Vectors];
     for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_setzero_ps();
+      for (int v = 0; v < Vectors; ++v) dots[r][v] = _mm512_setzero_ps();
 #pragma GCC unroll 4
     for (uint32_t eight = 0; eight < kLayout.block_values / kEight; ++eight) {
-      for (uint32_t v = 0; v < kVectors; ++v) {
+      for (uint32_t v = 0; v < Vectors; ++v) {
         __m512bh pairs[4];
-        load_pairs<Format>(block, eight, v, pairs);
+        load_pairs<Format>(block, eight, vector + v, pairs);
         for (uint32_t p = 0; p < 4; ++p)
           for (int r = 0; r < Rows; ++r)
             dots[r][v] = _mm512_dpbf16_ps(
@@ -91,112 +85,54 @@ SPILLWAY_AVX512 void few_rows(const GemmPanel& args, uint32_t row) {
                 broadcast_pair(a[static_cast<size_t>(r) * stride].pairs + 16 * half + kEight * eight + 2 * p));
       }
     }
-    for (uint32_t v = 0; v < kVectors; ++v) {
-      const Scales scales = load_scales<Format>(block + 4 * kPanelColumns * size_t{kLayout.block_words()}, v);
-      for (int r = 0; r < Rows; ++r)
+    for (uint32_t v = 0; v < Vectors; ++v) {
+      const Scales scales = load_scales<Format>(block + 4 * kPanelColumns * size_t{kLayout.block_words()}, vector + v);
+      for (int r = 0; r < Rows; ++r) {
         sums[r][v] = add_block(scales, dots[r][v],
                                sum_of<kLayout.block_values>(a[static_cast<size_t>(r) * stride], half), sums[r][v]);
-    }
-    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
-  }
-  store_tile<Rows>(args, row, sums);
-}
-
-template <PanelFormat Format>
-SPILLWAY_AVX512 void unpack(const char* block, uint32_t depth, CodesScratch& out) {
-  constexpr PanelLayout kLayout = layout_of(Format);
-  uint16_t* pairs = out.pairs;
-  float(*scales)[kPanelColumns] = out.scales[0];
-  for (uint32_t k = 0; k < depth; k += kLayout.block_values, block += kLayout.block_bytes(), scales += 2) {
-    for (uint32_t eight = 0; eight < kLayout.block_values / kEight; ++eight, pairs += kEight * kPanelColumns)
-      for (uint32_t v = 0; v < kVectors; ++v) {
-        __m512bh four[4];
-        load_pairs<Format>(block, eight, v, four);
-        for (uint32_t p = 0; p < 4; ++p) _mm512_storeu_si512(pairs + 2 * kPanelColumns * p + 32 * v, (__m512i)four[p]);
+        if (Rows * Vectors >= 16) __asm__ volatile("" : "+m"(sums[r][v]));  // or GCC 12 keeps the dots in memory
       }
-    for (uint32_t v = 0; v < kVectors; ++v) {
-      const Scales of_columns = load_scales<Format>(block + 4 * kPanelColumns * size_t{kLayout.block_words()}, v);
-      _mm512_storeu_ps(scales[0] + 16 * v, of_columns.d);
-      _mm512_storeu_ps(scales[1] + 16 * v, of_columns.m);
     }
-    for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64) _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
+    if (row == 0 && vector == 0) fetch_ahead<Format>(block);
+  }
+  if constexpr (Vectors % 2 == 0) {  // as an epilogue needs them
+    store_tile(args, row, static_cast<int>(vector), sums);
+  } else {
+    auto* const kept = static_cast<CodesScratch*>(args.scratch)->sums;
+    for (int r = 0; r < Rows; ++r) _mm512_storeu_ps(kept[r] + 16 * vector, sums[r][0]);
   }
 }
 
-// Adds the products of an unpacked chunk and Rows rows to their sums.
-template <uint32_t BlockValues, int Rows>
-SPILLWAY_AVX512 void add_tile(const CodesScratch& chunk, uint32_t depth, const PairBlock* a, size_t stride,
-                              float (*sums)[kPanelColumns]) {
-  const uint16_t* b = chunk.pairs;
-  const float(*scales)[kPanelColumns] = chunk.scales[0];
-  for (uint32_t k = 0; k < depth; k += BlockValues, scales += 2) {
-    const PairBlock* const block = a + k / PairBlock::kValues;
-    const uint32_t half = k % PairBlock::kValues / 16;
-    __m512 dots[Rows][kVectors];
-    for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_setzero_ps();
-    for (uint32_t pair = 0; pair < BlockValues / 2; ++pair, b += 2 * kPanelColumns) {
-      __m512bh panel[kVectors];
-      for (int v = 0; v < kVectors; ++v) panel[v] = (__m512bh)_mm512_loadu_si512(b + 32 * v);
-      for (int r = 0; r < Rows; ++r) {
-        const __m512bh value = broadcast_pair(block[static_cast<size_t>(r) * stride].pairs + 16 * half + 2 * pair);
-        for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_dpbf16_ps(dots[r][v], panel[v], value);
-      }
-    }
-    for (int v = 0; v < kVectors; ++v) {
-      const Scales of_columns{_mm512_loadu_ps(scales[0] + 16 * v), _mm512_loadu_ps(scales[1] + 16 * v)};
-      for (int r = 0; r < Rows; ++r) {
-        float* const place = sums[r] + 16 * v;
-        _mm512_storeu_ps(
-            place, add_block(of_columns, dots[r][v], sum_of<BlockValues>(block[static_cast<size_t>(r) * stride], half),
-                             _mm512_loadu_ps(place)));
-        keep_order();
-      }
-    }
-  }
-}
-
-template <uint32_t BlockValues>
-void add_tile(const CodesScratch& chunk, uint32_t depth, const PairBlock* a, size_t stride, uint32_t rows,
-              float (*sums)[kPanelColumns]) {
-  switch (rows) {
-    case kTileRows: return add_tile<BlockValues, kTileRows>(chunk, depth, a, stride, sums);
-    case 5: return add_tile<BlockValues, 5>(chunk, depth, a, stride, sums);
-    case 4: return add_tile<BlockValues, 4>(chunk, depth, a, stride, sums);
-    case 3: return add_tile<BlockValues, 3>(chunk, depth, a, stride, sums);
-    case 2: return add_tile<BlockValues, 2>(chunk, depth, a, stride, sums);
-    case 1: return add_tile<BlockValues, 1>(chunk, depth, a, stride, sums);
+template <PanelFormat Format, int Rows>
+void multiply_codes_rows(const GemmPanel& args, uint32_t row) {
+  if constexpr (Rows <= 4) {
+    multiply_codes_rows<Format, Rows, kVectors>(args, row, 0);
+  } else if constexpr (Rows <= 7) {
+    multiply_codes_rows<Format, Rows, kVectors / 2>(args, row, 0);
+    multiply_codes_rows<Format, Rows, kVectors / 2>(args, row, kVectors / 2);
+  } else {
+    for (uint32_t vector = 0; vector < kVectors; ++vector) multiply_codes_rows<Format, Rows, 1>(args, row, vector);
+    store_rows(args, row, Rows, static_cast<CodesScratch*>(args.scratch)->sums);
   }
 }
 
 template <PanelFormat Format>
 void multiply_codes(const GemmPanel& args) {
-  if (args.rows <= kFewRows * kFewTurns<Format>) {
-    uint32_t row = 0;
-    for (; row + kFewRows <= args.rows; row += kFewRows) few_rows<Format, kFewRows>(args, row);
-    switch (args.rows - row) {
-      case 3: return few_rows<Format, 3>(args, row);
-      case 2: return few_rows<Format, 2>(args, row);
-      case 1: return few_rows<Format, 1>(args, row);
-      default: return;
-    }
-  }
-  CodesScratch& scratch = *static_cast<CodesScratch*>(args.scratch);
-  const auto* const rows = static_cast<const PairBlock*>(args.blocks);
-  const size_t stride = args.depth / PairBlock::kValues;
-  const auto* chunk = static_cast<const char*>(args.panel);
-  for (uint32_t first = 0; first < args.depth;
-       first += kCodesChunk, chunk += layout_of(Format).panel_bytes(kCodesChunk)) {
-    const uint32_t left = args.depth - first, depth = left < kCodesChunk ? left : kCodesChunk;
-    unpack<Format>(chunk, depth, scratch);
-    for (uint32_t row = 0; row < args.rows; row += kTileRows) {
-      const uint32_t count = args.rows - row < kTileRows ? args.rows - row : kTileRows;
-      float(*const sums)[kPanelColumns] = scratch.sums + row;
-      if (first == 0) __builtin_memset(sums, 0, count * sizeof sums[0]);
-      add_tile<layout_of(Format).block_values>(scratch, depth, rows + row * stride + first / PairBlock::kValues, stride,
-                                               count, sums);
-      if (left == depth) store_rows(args, row, count, sums);  // at once, so that the way to memory is not waited for
-    }
+  uint32_t row = 0;
+  for (; row + kCodesRowsMost <= args.rows; row += kCodesRowsMost)
+    multiply_codes_rows<Format, kCodesRowsMost>(args, row);
+  switch (args.rows - row) {
+    case 1: return multiply_codes_rows<Format, 1>(args, row);
+    case 2: return multiply_codes_rows<Format, 2>(args, row);
+    case 3: return multiply_codes_rows<Format, 3>(args, row);
+    case 4: return multiply_codes_rows<Format, 4>(args, row);
+    case 5: return multiply_codes_rows<Format, 5>(args, row);
+    case 6: return multiply_codes_rows<Format, 6>(args, row);
+    case 7: return multiply_codes_rows<Format, 7>(args, row);
+    case 8: return multiply_codes_rows<Format, 8>(args, row);
+    case 9: return multiply_codes_rows<Format, 9>(args, row);
+    case 10: return multiply_codes_rows<Format, 10>(args, row);
+    case 11: return multiply_codes_rows<Format, 11>(args, row);
   }
 }
 

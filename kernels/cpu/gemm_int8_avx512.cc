@@ -3,12 +3,7 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr uint32_t kInt8Chunk = 256;  // depth that is worked on at once: its codes stay in L1
-
-struct Int8Scratch {
-  float sums[kPanelRowsMax][kPanelColumns];
-};
-static_assert(sizeof(Int8Scratch) <= kPanelScratchBytes);
+constexpr uint32_t kInt8RowsMost = 6;  // at once: their sums and dots are registers, of two vectors of columns
 
 // The codes of values 4 * word and following of a block, of 16 columns.
 template <PanelFormat Format>
@@ -23,89 +18,73 @@ SPILLWAY_VNNI_INLINE __m512i load_codes(const char* block, uint32_t word, uint32
   }
 }
 
-// Some rows of `a` and what they have summed so far.
-struct CodedRows {
-  const ActivationBlock* a;
-  size_t stride;
-  float (*sums)[kPanelColumns];
-};
-
-// Adds the products of a run of blocks and Rows rows to their sums. `fetches`: what follows in the panel as well.
-template <PanelFormat Format, int Rows>
-SPILLWAY_VNNI void add_tile(const char* block, uint32_t depth, const CodedRows& rows, bool fetches) {
+// The product of Rows rows from `row` on and Vectors vectors of columns from `vector` on. Codes come apart in
+// registers, for many rows as well: to keep them unpacked costs more than it saves.
+template <PanelFormat Format, int Rows, int Vectors>
+SPILLWAY_VNNI void multiply_int8_rows(const GemmPanel& args, uint32_t row, uint32_t vector) {
   constexpr PanelLayout kLayout = layout_of(Format);
   constexpr uint32_t kBlockWords = kLayout.block_values / 4;
+  const size_t stride = args.depth / ActivationBlock::kValues;
+  const auto* const rows = static_cast<const ActivationBlock*>(args.blocks) + row * stride;
   const __m512i start = _mm512_set1_epi32(kDotOffsetBits);
-  const ActivationBlock* const a = rows.a;  // in registers, whatever keep_order() says of memory
-  const size_t stride = rows.stride;
-  float(*const sums)[kPanelColumns] = rows.sums;
-  for (uint32_t k = 0; k < depth; k += kLayout.block_values, block += kLayout.block_bytes()) {
+  __m512 sums[Rows][Vectors];
+  for (int r = 0; r < Rows; ++r)
+    for (int v = 0; v < Vectors; ++v) sums[r][v] = _mm512_setzero_ps();
+  const auto* block = static_cast<const char*>(args.panel);
+  for (uint32_t k = 0; k < args.depth; k += kLayout.block_values, block += kLayout.block_bytes()) {
     const uint32_t half = k % ActivationBlock::kValues / 16;
-    const ActivationBlock* const x = a + k / ActivationBlock::kValues;
-    __m512i dots[Rows][kVectors];
+    const ActivationBlock* const x = rows + k / ActivationBlock::kValues;
+    __m512i dots[Rows][Vectors];
     for (int r = 0; r < Rows; ++r)
-      for (int v = 0; v < kVectors; ++v) dots[r][v] = start;
+      for (int v = 0; v < Vectors; ++v) dots[r][v] = start;
 #pragma GCC unroll 8
     for (uint32_t word = 0; word < kBlockWords; ++word) {
-      __m512i codes[kVectors];
-      for (uint32_t v = 0; v < kVectors; ++v) codes[v] = load_codes<Format>(block, word, v);
+      __m512i codes[Vectors];
+      for (uint32_t v = 0; v < Vectors; ++v) codes[v] = load_codes<Format>(block, word, vector + v);
       for (int r = 0; r < Rows; ++r) {
         const __m512i four = _mm512_broadcastd_epi32(
             _mm_loadu_si32(x[static_cast<size_t>(r) * stride].codes + 16 * half + 4 * word));
-        for (int v = 0; v < kVectors; ++v) dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], codes[v], four);
+        for (int v = 0; v < Vectors; ++v) dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], codes[v], four);
       }
     }
 #pragma GCC unroll 4  // or GCC 12 keeps the dots in memory
-    for (uint32_t v = 0; v < kVectors; ++v) {
-      const Scales scales = load_scales<Format>(block + 4 * kPanelColumns * kLayout.block_words(), v);
+    for (uint32_t v = 0; v < Vectors; ++v) {
+      const Scales scales = load_scales<Format>(block + 4 * kPanelColumns * kLayout.block_words(), vector + v);
       const __m512 offset = _mm512_mul_ps(scales.d, _mm512_set1_ps(-kDotOffset));
-#pragma GCC unroll 6
+#pragma GCC unroll 16
       for (int r = 0; r < Rows; ++r) {
         const ActivationBlock& of_row = x[static_cast<size_t>(r) * stride];
         const float sum = kLayout.block_values == 16 ? of_row.half_sums[half] : of_row.sum;
         const __m512 least = _mm512_fmadd_ps(scales.m, _mm512_set1_ps(sum), offset);
         const __m512 product = _mm512_fmadd_ps(scales.d, _mm512_castsi512_ps(dots[r][v]), least);
-        float* const place = sums[r] + 16 * v;
-        _mm512_storeu_ps(place, _mm512_fmadd_ps(_mm512_set1_ps(of_row.scale), product, _mm512_loadu_ps(place)));
-        keep_order();
+        sums[r][v] = _mm512_fmadd_ps(_mm512_set1_ps(of_row.scale), product, sums[r][v]);
       }
     }
-    if (fetches)
-      for (uint32_t line = 0; line < kLayout.block_bytes(); line += 64)
-        _mm_prefetch(block + kAhead + line, _MM_HINT_T1);
+    if (row == 0 && vector == 0) fetch_ahead<Format>(block);
+  }
+  store_tile(args, row, static_cast<int>(vector), sums);
+}
+
+template <PanelFormat Format, int Rows>
+void multiply_int8_rows(const GemmPanel& args, uint32_t row) {
+  if constexpr (Rows <= 4) {
+    multiply_int8_rows<Format, Rows, kVectors>(args, row, 0);
+  } else {
+    multiply_int8_rows<Format, Rows, kVectors / 2>(args, row, 0);
+    multiply_int8_rows<Format, Rows, kVectors / 2>(args, row, kVectors / 2);
   }
 }
 
-template <PanelFormat Format>
-void add_tile(const char* block, uint32_t depth, const CodedRows& rows, uint32_t count, bool fetches) {
-  switch (count) {
-    case kTileRows: return add_tile<Format, kTileRows>(block, depth, rows, fetches);
-    case 5: return add_tile<Format, 5>(block, depth, rows, fetches);
-    case 4: return add_tile<Format, 4>(block, depth, rows, fetches);
-    case 3: return add_tile<Format, 3>(block, depth, rows, fetches);
-    case 2: return add_tile<Format, 2>(block, depth, rows, fetches);
-    case 1: return add_tile<Format, 1>(block, depth, rows, fetches);
-  }
-}
-
-// Codes come apart in registers, for many rows as well: to keep them unpacked costs more than it saves.
 template <PanelFormat Format>
 void multiply(const GemmPanel& args) {
-  Int8Scratch& scratch = *static_cast<Int8Scratch*>(args.scratch);
-  const size_t stride = args.depth / ActivationBlock::kValues;
-  const auto* const a = static_cast<const ActivationBlock*>(args.blocks);
-  const auto* chunk = static_cast<const char*>(args.panel);
-  for (uint32_t first = 0; first < args.depth;
-       first += kInt8Chunk, chunk += layout_of(Format).panel_bytes(kInt8Chunk)) {
-    const uint32_t left = args.depth - first, depth = left < kInt8Chunk ? left : kInt8Chunk;
-    for (uint32_t row = 0; row < args.rows; row += kTileRows) {
-      const uint32_t count = args.rows - row < kTileRows ? args.rows - row : kTileRows;
-      float(*const sums)[kPanelColumns] = scratch.sums + row;
-      if (first == 0) __builtin_memset(sums, 0, count * sizeof sums[0]);
-      const ActivationBlock* const blocks = a + row * stride + first / ActivationBlock::kValues;
-      add_tile<Format>(chunk, depth, {blocks, stride, sums}, count, row == 0);
-      if (left == depth) store_rows(args, row, count, sums);  // at once, so that the way to memory is not waited for
-    }
+  uint32_t row = 0;
+  for (; row + kInt8RowsMost <= args.rows; row += kInt8RowsMost) multiply_int8_rows<Format, kInt8RowsMost>(args, row);
+  switch (args.rows - row) {
+    case 1: return multiply_int8_rows<Format, 1>(args, row);
+    case 2: return multiply_int8_rows<Format, 2>(args, row);
+    case 3: return multiply_int8_rows<Format, 3>(args, row);
+    case 4: return multiply_int8_rows<Format, 4>(args, row);
+    case 5: return multiply_int8_rows<Format, 5>(args, row);
   }
 }
 
