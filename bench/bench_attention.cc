@@ -12,7 +12,7 @@
 #include "kernels/make_backend.h"
 
 // Attention of SmolLM2-135M's layer shape (9 query heads, 3 kv heads, 64 dims) and of groups 1, 4, 8, on every
-// fast ISA level of this machine, over blocks scattered in a pool of kColdBytes.
+// fast ISA level of this machine, over blocks scattered in a pool of kColdBytes; and what reading alone takes there.
 namespace spillway {
 namespace {
 
@@ -63,6 +63,38 @@ void attention(benchmark::State& state, const std::string& isa) {
   report_share(state, threads, static_cast<double>(counters.attention_flops) / runs,
                static_cast<double>(counters.kv_bytes) / runs);
 }
+
+// Reads pieces of state.range(0) bytes that lie scattered, each once: 8 KiB as decode attention finds a fold's K of one
+// kv head, 48 KiB what a block has of a layer. Fetched into L2 16 KiB ahead or more, or left to the processor. Its
+// limit is one long run.
+void pieces(benchmark::State& state) {
+  const auto bytes = static_cast<size_t>(state.range(0));
+  const bool fetched = state.range(1) != 0;
+  constexpr size_t kLine = 64, kAhead = size_t{16} << 10;
+  const auto backend = make_backend({"scalar", 1});
+  const std::span<std::byte> memory = backend->allocate(kColdBytes);
+  std::memset(memory.data(), 1, memory.size());
+  std::vector<uint32_t> order(memory.size() / bytes);
+  std::iota(order.begin(), order.end(), 0u);
+  std::shuffle(order.begin(), order.end(), std::mt19937(1));
+  const size_t pieces_ahead = std::max<size_t>(1, kAhead / bytes);
+  uint64_t sum = 0;
+  for ([[maybe_unused]] auto iteration : state) {
+    for (size_t piece = 0; piece < order.size(); ++piece) {
+      const std::byte* const ahead = &memory[order[(piece + pieces_ahead) % order.size()] * bytes];
+      const std::byte* const here = &memory[order[piece] * bytes];
+      for (size_t offset = 0; offset < bytes; offset += kLine) {
+        if (fetched) __builtin_prefetch(ahead + offset, 0, 2);
+        uint64_t words[kLine / sizeof(uint64_t)];
+        std::memcpy(words, here + offset, kLine);
+        for (const uint64_t word : words) sum += word;
+      }
+    }
+    benchmark::DoNotOptimize(sum);
+  }
+  report_share(state, 1, 0, static_cast<double>(order.size() * bytes));
+}
+BENCHMARK(pieces)->ArgNames({"bytes", "fetched"})->ArgsProduct({{8 << 10, 48 << 10}, {0, 1}})->UseRealTime();
 
 [[maybe_unused]] const int kRegistered = for_each_fast_level("attention", attention, [](auto* bench) {
   bench->ArgNames({"sequences", "rows", "last", "heads", "kv_heads", "threads", "int8"})
