@@ -4,9 +4,10 @@
   .cache/venv-peers/bin/python bench/fidelity.py      about two minutes, 4 GiB
 
 The exact ones are made here with numpy in float64 from the file's own weights (the engine of
-tests/model/make_architecture_goldens.py, which shares no code with the product) and must have the losses of
-tests/data/perplexity.json; ours are those of model_golden_test, the fastest level of this machine. Needs PyPI `numpy` and
-`gguf` (scripts/setup --peers) and a Release build."""
+tests/model/make_architecture_goldens.py, which shares no code with the product) and must have the losses and the best
+tokens of tests/data/perplexity.json; ours are those of model_golden_test, of the fastest level of this machine for each
+precision: it names the numerics class of each. Needs PyPI `numpy` and `gguf` (scripts/setup --peers) and a Release
+build."""
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ TEST = ROOT / "build/release/tests/model/model_golden_test"
 LAYER_PARTS = {"attn_norm": "attn_norm", "ffn_norm": "ffn_norm", "q": "attn_q", "k": "attn_k", "v": "attn_v",
                "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
 LOSS_NEAR = 1e-5
+PRECISIONS = 4
 
 
 def model_and_weights(path):
@@ -69,20 +71,27 @@ def main():
     exact = log_softmax(forward(model, weights, tokens, rounded=False)[:-1])
     losses = -exact[np.arange(len(exact)), tokens[1:]]
     worst = np.abs(losses - np.array(golden["nll"])).max()
-    if worst > LOSS_NEAR:
-        sys.exit(f"fidelity: the exact losses differ from the golden ones by {worst:g}, at most {LOSS_NEAR:g} is rounding")
+    if not worst <= LOSS_NEAR:  # NaN as well
+        sys.exit(f"fidelity: exact losses are {worst:g} from the golden ones, at most {LOSS_NEAR:g} is rounding")
+    if not (exact.argmax(-1) == np.array(golden["argmax_ids"])).all():
+        sys.exit("fidelity: the best tokens of exact arithmetic are not the golden ones")
     with tempfile.TemporaryDirectory() as folder:
         print("computing ours", file=sys.stderr, flush=True)
-        subprocess.run([TEST, "--gtest_filter=Golden.Teacher*"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
-                       env={**os.environ, "SPILLWAY_LOGITS_FOLDER": folder})
+        test = subprocess.run([TEST, "--gtest_filter=Golden.Teacher*"], cwd=ROOT, stdout=sys.stderr,
+                              env={**os.environ, "SPILLWAY_LOGITS_FOLDER": folder})
+        files = sorted(pathlib.Path(folder).iterdir())
+        if len(files) != PRECISIONS:
+            sys.exit(f"fidelity: {TEST} wrote logits of {len(files)} precisions, not {PRECISIONS}: build it anew")
         print("| precision | mean KL from exact | largest KL | top-1 agreement | mean loss (exact "
               f"{losses.mean():.5f}) |\n|---|---|---|---|---|")
-        for path in sorted(pathlib.Path(folder).iterdir()):
+        for path in files:
             ours = log_softmax(np.fromfile(path, np.float32).reshape(exact.shape).astype(np.float64))
             divergence = (np.exp(exact) * (exact - ours)).sum(-1)
             agreement = (ours.argmax(-1) == exact.argmax(-1)).mean()
             print(f"| {path.name} | {divergence.mean():.2e} | {divergence.max():.2e} | {100 * agreement:.1f} % | "
                   f"{-ours[np.arange(len(ours)), tokens[1:]].mean():.5f} |")
+        if test.returncode != 0:
+            sys.exit("fidelity: the test's own limits are not met")
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ struct PrecisionLimits {
   double agreement_least, divergence_most;
 };
 constexpr PrecisionLimits kPrecisions[] = {
-    {"bf16", {}, kTop1Agreement, 0},  // of itself from itself
+    {"bf16", {}, kTop1Agreement, 0},                    // of itself from itself
     {"int8 KV", {.kv = KvDtype::kInt8}, 0.97, 0.0025},  // guards: 0.9765 and 0.0018 were the worst seen
     {"int8 activations", {.activations = Activations::kInt8}, 0.965, 5e-3},  // 0.9707 and 0.0037 were seen
     {"int8 activations and KV",
@@ -168,7 +168,10 @@ TEST_F(Golden, TeacherForcedLossIsWithinTheLimitsOfEachPrecision) {
     size_t position = 0;
     const char* const folder = std::getenv("SPILLWAY_LOGITS_FOLDER");  // bench/fidelity.py wants them all
     std::ofstream written;
-    if (folder != nullptr) written.open(std::string(folder) + "/" + limits.name, std::ios::binary);
+    if (folder != nullptr) {
+      written.open(std::string(folder) + "/" + limits.name, std::ios::binary);
+      ASSERT_TRUE(written) << folder;
+    }
     for (size_t at = 0; at < tokens.size(); at += kRows) {
       for (std::vector<float>& logits : teacher_forced(coded, tokens, at)) {
         if (position == best.size()) break;  // the last token has no next one
@@ -182,8 +185,12 @@ TEST_F(Golden, TeacherForcedLossIsWithinTheLimitsOfEachPrecision) {
       }
     }
     ASSERT_EQ(position, best.size());
-    fmt::print("{}: mean NLL {:.6f} (reference {:.6f}), top-1 agreement {:.4f}, mean KL from bf16 {:.6f}\n",
-               limits.name, nll / count, reference, agreed / count, sum / count);
+    ASSERT_TRUE(written) << folder;
+    fmt::print(
+        "{}: numerics class {}, mean NLL {:.6f} (reference {:.6f}), top-1 agreement {:.4f}, mean KL from bf16 "
+        "{:.6f}\n",
+        limits.name, static_cast<unsigned>(coded.backend().numerics()), nll / count, reference, agreed / count,
+        sum / count);
     EXPECT_NEAR(nll / count, reference, kMeanNllLimit) << limits.name;
     EXPECT_GE(agreed / count, limits.agreement_least) << limits.name;
     EXPECT_LE(sum / count, limits.divergence_most) << limits.name;
