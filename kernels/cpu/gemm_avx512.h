@@ -48,16 +48,6 @@ SPILLWAY_AVX512_INLINE void store_tile(const GemmPanel& args, uint32_t row, int 
   }
 }
 
-// The epilogue of `count` rows, from the sums of their products.
-SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, uint32_t row, uint32_t count,
-                                       const float (*from)[kPanelColumns]) {
-  for (uint32_t r = 0; r < count; ++r) {
-    __m512 sums[1][kVectors];
-    for (int v = 0; v < kVectors; ++v) sums[0][v] = _mm512_loadu_ps(from[r] + 16 * v);
-    store_tile(args, row + r, 0, sums);
-  }
-}
-
 // Fetches as much as a block has, kAhead of it.
 template <PanelFormat Format>
 SPILLWAY_AVX512_INLINE void fetch_ahead(const char* block) {

@@ -4,8 +4,8 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr uint32_t kEight = 8;      // values that come apart together, as four pairs
-constexpr uint32_t kCodesRowsMost = 12;  // at once: their sums and dots are registers, of one vector of columns
+constexpr uint32_t kEight = 8;           // values that come apart together, as four pairs
+constexpr uint32_t kCodesRowsMost = 12;  // at once: of one vector of columns their sums and dots are registers
 
 struct CodesScratch {
   float sums[kCodesRowsMost][kPanelColumns];
@@ -90,7 +90,8 @@ SPILLWAY_AVX512 void multiply_codes_rows(const GemmPanel& args, uint32_t row, ui
       for (int r = 0; r < Rows; ++r) {
         sums[r][v] = add_block(scales, dots[r][v],
                                sum_of<kLayout.block_values>(a[static_cast<size_t>(r) * stride], half), sums[r][v]);
-        if (Rows * Vectors >= 16) __asm__ volatile("" : "+m"(sums[r][v]));  // or GCC 12 keeps the dots in memory
+        // 16 sums, 16 dots and what they meet do not fit: it is the sums that lie in memory, used once a block.
+        if constexpr (Rows * Vectors >= 16) __asm__ volatile("" : "+m"(sums[r][v]));
       }
     }
     if (row == 0 && vector == 0) fetch_ahead<Format>(block);
@@ -103,8 +104,18 @@ SPILLWAY_AVX512 void multiply_codes_rows(const GemmPanel& args, uint32_t row, ui
   }
 }
 
+// The epilogue of as many rows, from the sums of their products.
+SPILLWAY_AVX512 inline void store_rows(const GemmPanel& args, uint32_t row, uint32_t count,
+                                       const float (*from)[kPanelColumns]) {
+  for (uint32_t r = 0; r < count; ++r) {
+    __m512 sums[1][kVectors];
+    for (int v = 0; v < kVectors; ++v) sums[0][v] = _mm512_loadu_ps(from[r] + 16 * v);
+    store_tile(args, row + r, 0, sums);
+  }
+}
+
 template <PanelFormat Format, int Rows>
-void multiply_codes_rows(const GemmPanel& args, uint32_t row) {
+void multiply_codes_tile(const GemmPanel& args, uint32_t row) {
   if constexpr (Rows <= 4) {
     multiply_codes_rows<Format, Rows, kVectors>(args, row, 0);
   } else if constexpr (Rows <= 7) {
@@ -120,19 +131,19 @@ template <PanelFormat Format>
 void multiply_codes(const GemmPanel& args) {
   uint32_t row = 0;
   for (; row + kCodesRowsMost <= args.rows; row += kCodesRowsMost)
-    multiply_codes_rows<Format, kCodesRowsMost>(args, row);
+    multiply_codes_tile<Format, kCodesRowsMost>(args, row);
   switch (args.rows - row) {
-    case 1: return multiply_codes_rows<Format, 1>(args, row);
-    case 2: return multiply_codes_rows<Format, 2>(args, row);
-    case 3: return multiply_codes_rows<Format, 3>(args, row);
-    case 4: return multiply_codes_rows<Format, 4>(args, row);
-    case 5: return multiply_codes_rows<Format, 5>(args, row);
-    case 6: return multiply_codes_rows<Format, 6>(args, row);
-    case 7: return multiply_codes_rows<Format, 7>(args, row);
-    case 8: return multiply_codes_rows<Format, 8>(args, row);
-    case 9: return multiply_codes_rows<Format, 9>(args, row);
-    case 10: return multiply_codes_rows<Format, 10>(args, row);
-    case 11: return multiply_codes_rows<Format, 11>(args, row);
+    case 1: return multiply_codes_tile<Format, 1>(args, row);
+    case 2: return multiply_codes_tile<Format, 2>(args, row);
+    case 3: return multiply_codes_tile<Format, 3>(args, row);
+    case 4: return multiply_codes_tile<Format, 4>(args, row);
+    case 5: return multiply_codes_tile<Format, 5>(args, row);
+    case 6: return multiply_codes_tile<Format, 6>(args, row);
+    case 7: return multiply_codes_tile<Format, 7>(args, row);
+    case 8: return multiply_codes_tile<Format, 8>(args, row);
+    case 9: return multiply_codes_tile<Format, 9>(args, row);
+    case 10: return multiply_codes_tile<Format, 10>(args, row);
+    case 11: return multiply_codes_tile<Format, 11>(args, row);
   }
 }
 

@@ -3,7 +3,7 @@
 namespace spillway::cpu {
 namespace {
 
-constexpr uint32_t kInt8RowsMost = 6;  // at once: their sums and dots are registers, of two vectors of columns
+constexpr uint32_t kInt8RowsMost = 6;  // at once: of two vectors of columns their sums and dots are registers
 
 // The codes of values 4 * word and following of a block, of 16 columns.
 template <PanelFormat Format>
@@ -42,8 +42,8 @@ SPILLWAY_VNNI void multiply_int8_rows(const GemmPanel& args, uint32_t row, uint3
       __m512i codes[Vectors];
       for (uint32_t v = 0; v < Vectors; ++v) codes[v] = load_codes<Format>(block, word, vector + v);
       for (int r = 0; r < Rows; ++r) {
-        const __m512i four = _mm512_broadcastd_epi32(
-            _mm_loadu_si32(x[static_cast<size_t>(r) * stride].codes + 16 * half + 4 * word));
+        const __m512i four =
+            _mm512_broadcastd_epi32(_mm_loadu_si32(x[static_cast<size_t>(r) * stride].codes + 16 * half + 4 * word));
         for (int v = 0; v < Vectors; ++v) dots[r][v] = _mm512_dpbusd_epi32(dots[r][v], codes[v], four);
       }
     }
@@ -66,7 +66,7 @@ SPILLWAY_VNNI void multiply_int8_rows(const GemmPanel& args, uint32_t row, uint3
 }
 
 template <PanelFormat Format, int Rows>
-void multiply_int8_rows(const GemmPanel& args, uint32_t row) {
+void multiply_int8_tile(const GemmPanel& args, uint32_t row) {
   if constexpr (Rows <= 4) {
     multiply_int8_rows<Format, Rows, kVectors>(args, row, 0);
   } else {
@@ -78,13 +78,13 @@ void multiply_int8_rows(const GemmPanel& args, uint32_t row) {
 template <PanelFormat Format>
 void multiply(const GemmPanel& args) {
   uint32_t row = 0;
-  for (; row + kInt8RowsMost <= args.rows; row += kInt8RowsMost) multiply_int8_rows<Format, kInt8RowsMost>(args, row);
+  for (; row + kInt8RowsMost <= args.rows; row += kInt8RowsMost) multiply_int8_tile<Format, kInt8RowsMost>(args, row);
   switch (args.rows - row) {
-    case 1: return multiply_int8_rows<Format, 1>(args, row);
-    case 2: return multiply_int8_rows<Format, 2>(args, row);
-    case 3: return multiply_int8_rows<Format, 3>(args, row);
-    case 4: return multiply_int8_rows<Format, 4>(args, row);
-    case 5: return multiply_int8_rows<Format, 5>(args, row);
+    case 1: return multiply_int8_tile<Format, 1>(args, row);
+    case 2: return multiply_int8_tile<Format, 2>(args, row);
+    case 3: return multiply_int8_tile<Format, 3>(args, row);
+    case 4: return multiply_int8_tile<Format, 4>(args, row);
+    case 5: return multiply_int8_tile<Format, 5>(args, row);
   }
 }
 

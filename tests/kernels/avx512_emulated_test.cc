@@ -171,7 +171,7 @@ TEST(Avx512Emulated, RowsOfProductsWithCodesDependOnNoOther) {
 }
 
 TEST(Avx512Emulated, GateAndUpAreThoseOfTheSameValuesOneByOne) {
-  constexpr uint32_t kRows = 7, kFeatures = 40, kDepth = 768;
+  constexpr uint32_t kRows = 22, kFeatures = 40, kDepth = 768;  // four, two vectors of columns at once, and one
   const auto backend = make_backend({"scalar", 1});
   for (const QuantisedType& type : kQuantisedTypes) {
     const QuantisedMatrix gate(type, kFeatures, kDepth, 2), up(type, kFeatures, kDepth, 3);
@@ -179,12 +179,14 @@ TEST(Avx512Emulated, GateAndUpAreThoseOfTheSameValuesOneByOne) {
     const Weight both = backend->pack(stored, PackOrder::kGateUp);
     const std::vector<uint16_t> a = small_integers(size_t{kRows} * kDepth, 4);
     const auto blocks = blocks_of<cpu::PairBlock>(a, cpu::pair_up_avx512_emulated);
-    const std::span<const cpu::PairBlock> all = blocks;
     std::vector<uint16_t> out(kRows * kFeatures);
-    multiply_emulated(both, cpu::gemm_panel_codes_avx512_emulated, all.first(3 * kDepth / 32), 0,
-                      cpu::PanelEpilogue::kSwiGlu, out);
-    multiply_emulated(both, cpu::gemm_panel_codes_avx512_emulated, all.subspan(3 * kDepth / 32), 3,
-                      cpu::PanelEpilogue::kSwiGlu, out);
+    uint32_t first = 0;
+    for (const uint32_t rows : {3u, 7u, 12u}) {
+      multiply_emulated(both, cpu::gemm_panel_codes_avx512_emulated,
+                        std::span(blocks).subspan(first * kDepth / 32, rows * kDepth / 32), first,
+                        cpu::PanelEpilogue::kSwiGlu, out);
+      first += rows;
+    }
     for (size_t i = 0; i < out.size(); ++i) {
       const uint16_t* const row = &a[i / kFeatures * kDepth];
       const double g = product_by_blocks(gate, i % kFeatures, row), u = product_by_blocks(up, i % kFeatures, row);
@@ -212,6 +214,29 @@ TEST(Avx512Emulated, ProductsOfInt8ActivationsHaveTheBitsOfTheScalarLevel) {
         const auto out = in_turns(weight, cpu::gemm_panel_int8_avx512_emulated, blocks, rows, none);
         ASSERT_TRUE(same_bits<float>(out, expected)) << type.name << " depth " << depth << ", " << rows << " rows";
       }
+    }
+  }
+}
+
+TEST(Avx512Emulated, GateAndUpOfInt8ActivationsAreThoseOfTheSameValuesOneByOne) {
+  constexpr uint32_t kRows = 9, kFeatures = 40, kDepth = 768;
+  const auto backend = make_backend({.isa = "scalar", .threads = 1, .precision = {Activations::kInt8}});
+  for (const QuantisedType& type : kQuantisedTypes) {
+    const QuantisedMatrix gate(type, kFeatures, kDepth, 2), up(type, kFeatures, kDepth, 3);
+    const FileTensor stored[] = {gate.tensor, up.tensor};
+    const Weight both = backend->pack(stored, PackOrder::kGateUp);
+    const std::vector<uint16_t> a = Values(4).bf16(size_t{kRows} * kDepth);
+    const auto blocks = blocks_of<cpu::ActivationBlock>(a, cpu::quantise_avx512_emulated);
+    std::vector<uint16_t> out(kRows * kFeatures);
+    multiply_emulated(both, cpu::gemm_panel_int8_avx512_emulated, std::span<const cpu::ActivationBlock>(blocks), 0,
+                      cpu::PanelEpilogue::kSwiGlu, out);
+    const auto alone = [&](const QuantisedMatrix& matrix) {
+      return multiply(*backend, a, kRows, backend->pack({&matrix.tensor, 1}, PackOrder::kRows));
+    };
+    const std::vector<float> gates = alone(gate), ups = alone(up);
+    for (size_t i = 0; i < out.size(); ++i) {
+      const double expected = double{gates[i]} / (1 + std::exp(-double{gates[i]})) * ups[i];
+      ASSERT_NEAR(f32_from_bf16(out[i]), expected, std::abs(expected) * 0x1p-8 + 1e-6) << type.name;
     }
   }
 }

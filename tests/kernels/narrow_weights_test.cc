@@ -74,7 +74,7 @@ TEST_P(NarrowWeights, RowBitsDependNeitherOnRowsNorThreads) {
       for (const uint32_t threads : {1u, 2u}) {
         const auto backend = make(threads);
         const Weight weight = backend->pack({&matrix.tensor, 1}, PackOrder::kRows);
-        for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 8u, 9u, 10u, kRows})
+        for (const uint32_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 9u, 10u, 11u, kRows})
           for (uint32_t first = 0; first < kRows; first += rows) {
             const uint32_t count = std::min(rows, kRows - first);
             const auto at = a.begin() + size_t{first} * depth;
@@ -144,7 +144,7 @@ TEST_P(NarrowWeights, SumsAreInTheOrderOfTheClass) {
 
 TEST_P(NarrowWeights, GateAndUpAreThoseOfTheSameValuesOneByOne) {
   const auto backend = make();
-  constexpr uint32_t kDepth = 256, kFeatures = 40, kRows = 5;
+  constexpr uint32_t kDepth = 256, kFeatures = 40, kRows = 23;
   for (const QuantisedType& type : kQuantisedTypes) {
     const QuantisedMatrix gate(type, kFeatures, kDepth, 6), up(kQuantisedTypes[7], kFeatures, kDepth, 7);
     const FileTensor tensors[] = {gate.tensor, up.tensor};
