@@ -7,9 +7,21 @@
 
 namespace spillway {
 
-// The nodes of one run measure their threads one after the other: at the same moment each would find the cores busy
-// with the other's. Holds a lock (flock) of the run folder itself as long as it lives. Waits for it no longer than
-// `longest`: a turn that does not come makes the measurement worse, never the start impossible.
+// The processes of one run load side by side; its nodes measure their threads after that, one after the other: else
+// each would find the cores busy with another's work. Both are locks (flock) of the run folder itself, held as long as
+// these live. A process holds one of them at a time.
+
+// Shared by all that load. Does not wait: who loads while a node measures (it was restarted) loads all the same.
+class LoadingShare {
+ public:
+  explicit LoadingShare(const std::string& run_dir);
+
+ private:
+  UniqueFd folder_;
+};
+
+// Waits for all who load and for other turns, no longer than `longest`: a turn that does not come makes the
+// measurement worse, never the start impossible.
 class CalibrationTurn {
  public:
   explicit CalibrationTurn(const std::string& run_dir, Duration longest = std::chrono::seconds(2));

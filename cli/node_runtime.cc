@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "cli/calibration_turn.h"
 #include "cli/drain.h"
 #include "cli/exit_codes.h"
 #include "cli/local_model.h"
@@ -45,6 +44,7 @@ const Options& checked(const Options& options) {
 NodeRuntime::NodeRuntime(const Options& options, Role role)
     : options_(checked(options)),
       role_(role),
+      loading_share_(options.run_dir),
       boot_(draw_boot_id()),
       faults_(options.faults),
       file_(value_or_throw(GgufFile::open(options.model))),
@@ -70,6 +70,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   decoder_ = std::make_unique<Decoder>(*backend_, model_, weights_, rows_max(options), options.max_sequences,
                                        std::max(model_len_, kCanaryTokens));
   canary_ = compute_canary(*backend_, *decoder_, memory_->arena());
+  loading_share_.reset();
   if (options.threads == 0) {
     const CalibrationTurn turn(options.run_dir);
     decoder_->use_step_threads(measure_step_threads(*backend_, *decoder_, memory_->arena()));

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "cli/calibration_turn.h"
 #include "cli/loading_watch.h"
 #include "cli/options.h"
 #include "common/fault_points.h"
@@ -63,6 +64,7 @@ class NodeRuntime {
   const Options options_;
   const Role role_;
   std::optional<LoadingWatch> loading_{std::in_place};  // until all that takes time is done
+  std::optional<LoadingShare> loading_share_;           // until the threads are measured
   const BootId boot_;
   FaultPoints faults_;
   GgufFile file_;

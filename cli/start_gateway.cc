@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cli/api_key_file.h"
+#include "cli/calibration_turn.h"
 #include "cli/child_process.h"
 #include "cli/drain.h"
 #include "cli/loading_watch.h"
@@ -120,6 +121,12 @@ HttpConfig secured_http_config_of(const Options& options, const Secret& secret, 
   return config;
 }
 
+struct Loading {
+  explicit Loading(const std::string& run_dir) : share(run_dir) {}
+  LoadingWatch watch;
+  LoadingShare share;
+};
+
 Hello hello_of(const Options& options, const GgufFile& file, BootId boot) {
   return gateway_hello(file, model_digest_of(options, file), options.name.empty() ? "gateway" : options.name, boot);
 }
@@ -136,7 +143,7 @@ HttpConfig http_config_of(const Options& options) {
 }
 
 int start_gateway(const Options& options) {
-  std::optional<LoadingWatch> loading(std::in_place);
+  std::optional<Loading> loading(options.run_dir);
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
   const ModelConfig model = value_or_throw(read_model_config(file));
   const std::unique_ptr<Tokenizer> tokenizer = value_or_throw(Tokenizer::from_gguf(file));

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <fstream>
+#include <string>
 
 #include "common/control_groups.h"
-#include "common/cpu_list.h"
 
 namespace spillway {
 namespace {
@@ -37,6 +37,21 @@ uint32_t available_cores(const std::filesystem::path& root) {
   for (const std::filesystem::path& folder : groups.v2) cores = cores_of_v2(folder, cores);
   for (const std::filesystem::path& folder : groups.v1) cores = cores_of_v1(folder, cores);
   return static_cast<uint32_t>(cores);
+}
+
+CpuList cores_first(CpuList cpus, const std::filesystem::path& root) {
+  const CpuList all = cpus;  // ascending
+  std::ranges::stable_partition(cpus, [&](uint32_t cpu) {
+    std::ifstream file(root / "sys/devices/system/cpu" / ("cpu" + std::to_string(cpu)) /
+                       "topology/thread_siblings_list");
+    std::string text;
+    std::getline(file, text);
+    const auto siblings = parse_cpu_list(text);
+    return !siblings || std::ranges::none_of(*siblings, [&](uint32_t other) {
+      return other < cpu && std::ranges::binary_search(all, other);
+    });
+  });
+  return cpus;
 }
 
 }  // namespace spillway

@@ -76,6 +76,12 @@ CpuList allowed_cpus() {
   return {0};
 }
 
+bool try_run_on(const CpuList& cpus, pthread_t thread) {
+  CHECK(!cpus.empty());
+  const std::vector<cpu_set_t> mask = cpu_mask(cpus);
+  return ::pthread_setaffinity_np(thread, mask.size() * sizeof(cpu_set_t), mask.data()) == 0;
+}
+
 RunsOn::RunsOn(const CpuList& cpus) {
   if (cpus.empty()) return;
   const CpuList before = allowed_cpus();
@@ -85,8 +91,7 @@ RunsOn::RunsOn(const CpuList& cpus) {
 
 RunsOn::~RunsOn() {
   if (before_.empty()) return;
-  const std::vector<cpu_set_t> mask = cpu_mask(before_);
-  (void)::sched_setaffinity(0, mask.size() * sizeof(cpu_set_t), mask.data());  // was in force: fails only if CPUs went
+  (void)try_run_on(before_, ::pthread_self());  // was in force: fails only if CPUs went
 }
 
 void check_allowed(const CpuList& cpus) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <pthread.h>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -24,7 +26,8 @@ CpuList allowed_cpus();
 // The calling thread, and those that it makes from then on, run on these only. SetupError naming those of `cpus` that
 // this process may not use, beside what it may: judged by the affinity at the call.
 void run_on(const CpuList& cpus);
-void check_allowed(const CpuList& cpus);  // the same error, and nothing else
+void check_allowed(const CpuList& cpus);                 // the same error, and nothing else
+bool try_run_on(const CpuList& cpus, pthread_t thread);  // another thread; false: it runs on those it ran on before
 
 // The calling thread runs on `cpus` while this lives, and a process forked from it for ever; empty: changes nothing.
 class RunsOn {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <pthread.h>
+
 #include <functional>
 #include <string>
 #include <thread>
@@ -14,6 +16,7 @@ class Thread {
   Thread(const Thread&) = delete;
   Thread& operator=(const Thread&) = delete;
   ~Thread();
+  pthread_t handle() { return thread_.native_handle(); }
 
  private:
   std::thread thread_;

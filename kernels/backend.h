@@ -52,6 +52,8 @@ class Backend {
   virtual void use_threads(uint32_t count) = 0;
   // By the thread that calls the operations from then on: it runs where this backend's threads shall.
   virtual void enter_compute_thread() = 0;
+  // For measuring: the calling thread and those that share its operations each keep to a core, until told otherwise.
+  virtual void hold_threads_apart(bool apart) = 0;
 
   virtual Ticket record() = 0;              // after all that was enqueued so far
   virtual bool reached(Ticket ticket) = 0;  // CPU: always

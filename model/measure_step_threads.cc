@@ -94,9 +94,10 @@ class Measurement {
     };
     for (const uint32_t threads : counts) {
       all.push_back({.threads = threads, .layers = {}});
-      const Duration layer = take(all.back());  // again before anything is made of it: it may have been disturbed
-      if (layer > 2 * best && take(all.back()) > 2 * best) break;
-      if (all.size() == 1 && layer > kLayerMax && take(all.back()) > kLayerMax) break;
+      const auto no_use = [&](Duration layer) { return layer > 2 * best || (all.size() == 1 && layer > kLayerMax); };
+      if (!no_use(take(all.back()))) continue;
+      const Duration again = take(all.back());  // the first may have been disturbed
+      if (no_use(again)) break;
     }
     if (all.size() == 1) return {.rows = rows, .threads = counts.front(), .tried = {{counts.front(), best}}};
     for (uint32_t round = 1; round < kRoundsMin || (round < kRoundsMax && steady_now() < end); ++round)
@@ -131,7 +132,9 @@ StepThreads measure_step_threads(Backend& backend, Decoder& decoder, const SlotA
   CHECK(kv.slot_count > 0);
   if (backend.threads() == 1) return StepThreads(1);
   const StepThreads before = decoder.step_threads();
+  backend.hold_threads_apart(true);
   StepThreads measured = Measurement(backend, decoder, kv).run(backend.threads());
+  backend.hold_threads_apart(false);
   decoder.use_step_threads(before);
   backend.reset_counters();
   return measured;

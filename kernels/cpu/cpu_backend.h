@@ -33,6 +33,7 @@ class CpuBackend final : public Backend {
   uint32_t threads() const override { return pool_.thread_count(); }
   void use_threads(uint32_t count) override { pool_.use_threads(count); }
   void enter_compute_thread() override { pool_.pin_owner(); }
+  void hold_threads_apart(bool apart) override { pool_.hold_apart(apart); }
   Ticket record() override { return Ticket{}; }
   bool reached(Ticket) override { return true; }
   NumericsClass numerics() const override {

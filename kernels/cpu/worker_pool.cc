@@ -1,9 +1,11 @@
 #include "kernels/cpu/worker_pool.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "common/check.h"
 #include "common/cores.h"
@@ -76,6 +78,20 @@ void WorkerPool::use_threads(uint32_t count) {
 
 void WorkerPool::pin_owner() const {
   if (!cpus_.empty()) run_on({cpus_.front()});
+}
+
+void WorkerPool::hold_apart(bool apart) {
+  if (!cpus_.empty() || apart != cpus_when_free_.empty()) return;
+  const CpuList free = apart ? allowed_cpus() : std::exchange(cpus_when_free_, {});
+  CpuList cores = cores_first(free);
+  const auto here = static_cast<uint32_t>(::sched_getcpu());  // Linux saw room
+  std::ranges::rotate(cores, std::ranges::find(cores, here));
+  const auto place = [&](uint32_t thread, pthread_t handle) {  // fails only if CPUs went: then it is where it may be
+    (void)try_run_on(apart ? CpuList{cores[thread % cores.size()]} : free, handle);
+  };
+  place(0, ::pthread_self());
+  for (uint32_t thread = 1; thread < thread_count(); ++thread) place(thread, workers_[thread - 1]->thread->handle());
+  if (apart) cpus_when_free_ = free;
 }
 
 void WorkerPool::run(uint32_t count, const void* context, Task task) {

@@ -35,7 +35,12 @@ class WorkerPool {
   // REQUIRES 1 <= count <= thread_count().
   void use_threads(uint32_t count);
   uint32_t used_threads() const { return used_; }  // owner, or a body
-  void pin_owner() const;  // the calling thread
+  void pin_owner() const;                          // the calling thread
+  // Each thread, the calling one included, keeps to a CPU, of as many cores as there are, until told otherwise. On a
+  // virtual machine Linux holds a CPU that sleeps for one that the host has taken away, and wakes a worker on its
+  // owner's: which of the two it meets is chance, and is not to decide what is measured. Changes nothing in a pool that
+  // is pinned. Owner thread, between loops.
+  void hold_apart(bool apart);
 
   // Runs body(index, thread) once for every index < count, thread < thread_count(); returns when all are finished.
   // Indices are taken in ascending order. Bodies must not throw, nor call parallel_for.
@@ -71,7 +76,8 @@ class WorkerPool {
   bool is_open_to(uint32_t thread, uint64_t gate, uint64_t last_loop) const;
   void leave();
 
-  const CpuList cpus_;  // empty: not pinned
+  const CpuList cpus_;      // empty: not pinned
+  CpuList cpus_when_free_;  // while held apart: those of all threads before
   Patience owner_patience_;
   uint32_t used_ = 1;  // threads of the loops from here on
 

@@ -21,6 +21,18 @@ TEST(CalibrationTurn, OneAtATimeInARun) {
   EXPECT_TRUE(CalibrationTurn(run.path(), kShort).came());
 }
 
+TEST(CalibrationTurn, ComesWhenAllHaveLoaded) {
+  const RunDirectory run;
+  std::optional<LoadingShare> one(run.path()), other(run.path());
+  EXPECT_FALSE(CalibrationTurn(run.path(), kShort).came());
+  one.reset();
+  EXPECT_FALSE(CalibrationTurn(run.path(), kShort).came());
+  other.reset();
+  const CalibrationTurn turn(run.path(), kShort);
+  EXPECT_TRUE(turn.came());
+  const LoadingShare late(run.path());  // waits for nothing
+}
+
 TEST(CalibrationTurn, NoFolderNoWait) { EXPECT_FALSE(CalibrationTurn("/nowhere/at/all", kLong).came()); }
 
 }  // namespace

@@ -39,6 +39,17 @@ TEST_F(AvailableCores, AreTheMachinesWithoutAQuota) {
   EXPECT_EQ(available_cores(root_), machine_);
 }
 
+TEST_F(AvailableCores, ThoseThatShareACoreComeAfterAllOthers) {
+  EXPECT_EQ(cores_first({0, 1, 5}, root_), (CpuList{0, 1, 5})) << "not told";
+  const auto siblings = [&](uint32_t cpu, const char* list) {
+    write("sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list", list);
+  };
+  for (uint32_t cpu = 0; cpu < 4; ++cpu) siblings(cpu, cpu < 2 ? "0-1\n" : "2-3\n");
+  for (uint32_t cpu = 4; cpu < 8; ++cpu) siblings(cpu, cpu % 2 == 0 ? "4,6\n" : "5,7\n");
+  EXPECT_EQ(cores_first({0, 1, 2, 3, 4, 5, 6, 7}, root_), (CpuList{0, 2, 4, 5, 1, 3, 6, 7}));
+  EXPECT_EQ(cores_first({1, 3, 6}, root_), (CpuList{1, 3, 6})) << "of the core's only those that may be used";
+}
+
 TEST_F(AvailableCores, AreThoseThatThisProcessMayRunOn) {
   cpu_set_t all, one;
   ASSERT_EQ(::sched_getaffinity(0, sizeof all, &all), 0);

@@ -197,6 +197,33 @@ TEST(WorkerPool, AsManyCpusAsThreadsAreOneForEach) {
   });
 }
 
+TEST(WorkerPool, HeldApartEachThreadKeepsToACpuUntilLetGo) {
+  const CpuList allowed = allowed_cpus();
+  on_cpus(allowed, [&] {
+    WorkerPool pool(3);
+    const auto cpus_of_threads = [&] {
+      std::array<CpuList, 3> found;
+      std::atomic<uint32_t> arrived{0};
+      pool.parallel_for(3, [&](uint32_t, uint32_t thread) {
+        found[thread] = allowed_cpus();
+        arrived.fetch_add(1);
+        while (arrived.load() < 3) std::this_thread::yield();
+      });
+      return found;
+    };
+    for (int turn = 0; turn < 3; ++turn) {
+      pool.hold_apart(true);
+      pool.hold_apart(true);  // as it is
+      const std::array<CpuList, 3> held = cpus_of_threads();
+      for (uint32_t thread = 0; thread < 3; ++thread) EXPECT_EQ(held[thread].size(), 1u);
+      EXPECT_EQ(held[0] == held[1], allowed.size() == 1);
+      pool.hold_apart(false);
+      pool.hold_apart(false);
+      for (const CpuList& cpus : cpus_of_threads()) EXPECT_EQ(cpus, allowed);
+    }
+  });
+}
+
 TEST(WorkerPool, MoreCpusThanThreadsPinNobody) {
   const CpuList allowed = allowed_cpus();
   on_cpus(allowed, [&] {
