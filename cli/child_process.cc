@@ -38,7 +38,7 @@ void place_descriptors(const ChildDescriptors& from) {
 }  // namespace
 
 pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments,
-                  const ChildDescriptors& descriptors) {
+                  const ChildDescriptors& descriptors, int niceness) {
   arguments.insert(arguments.begin(), "spillway");
   if (descriptors.ready >= 0) arguments.insert(arguments.end(), {"--ready-fd", std::to_string(kReadyFd)});
   if (descriptors.packed >= 0) arguments.insert(arguments.end(), {"--packed-fd", std::to_string(kPackedFd)});
@@ -57,6 +57,7 @@ pid_t spawn_child(const std::string& executable, std::vector<std::string> argume
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::setpgid(0, 0);
     if (::getppid() != parent) ::_exit(kExitFailed);
+    (void)::nice(niceness);  // to be nicer is everybody's right
     place_descriptors(descriptors);
     ::execv(executable.c_str(), pointers.data());
     say_exec_failed(executable.c_str(), errno);

@@ -18,10 +18,11 @@ inline constexpr int kReadyFd = 3, kPackedFd = 4;  // what they are there
 
 // Starts `executable` (a path; "/proc/self/exe" is this one) with `arguments` after argv[0]. The child has the default
 // signal mask, a process group of its own, so that Ctrl-C reaches its parent only, and dies with the calling process
-// (PR_SET_PDEATHSIG: call from its main thread). It is told of its descriptors by --ready-fd and --packed-fd. Throws
-// SetupError when it cannot fork; a failed exec is said on stderr and exits with kExitCannotStart.
+// (PR_SET_PDEATHSIG: call from its main thread). It is told of its descriptors by --ready-fd and --packed-fd. It is
+// nicer than its parent by `niceness` (nice(2)). Throws SetupError when it cannot fork; a failed exec is said on stderr
+// and exits with kExitCannotStart.
 pid_t spawn_child(const std::string& executable, std::vector<std::string> arguments,
-                  const ChildDescriptors& descriptors = {});
+                  const ChildDescriptors& descriptors = {}, int niceness = 0);
 
 // Tells the supervisor, if there is one (`ready_fd` >= 0), that this process is at work: once, then the descriptor is
 // closed.

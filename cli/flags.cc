@@ -229,6 +229,12 @@ void add_serve(CLI::App& command, Options& options) {
       ->check(kCpuList);
   command.add_option("--decode-cpus", options.decode_cpus, "CPUs of the decode nodes, likewise")->check(kCpuList);
   command
+      .add_option("--decode-nice", options.decode_nice,
+                  "How readily decode nodes leave a core to a prompt that needs it, as nice(1): first tokens come "
+                  "sooner, the others later. For cores that both roles share")
+      ->check(CLI::Range(0u, 19u))
+      ->capture_default_str();
+  command
       .add_option("--restart-delay", options.restart_delay_s,
                   "Seconds before a process that ended is started again; doubled each time, until it stays up")
       ->check(CLI::Range(0.01, 3600.0))

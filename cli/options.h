@@ -19,6 +19,7 @@ struct Options {
   std::string cpus;                // --cpus: that this process and its children run on; empty: any
   std::string prefill_cpus;        // --prefill-cpus, --decode-cpus of serve: for the nodes of one role
   std::string decode_cpus;
+  uint32_t decode_nice = 0;      // --decode-nice of serve: niceness of the decode nodes
   uint32_t prefill_threads = 0;  // --prefill-threads, --decode-threads of serve: for one role; 0: as --threads
   uint32_t decode_threads = 0;
   bool fit = false;                               // --fit: choose what is not given from the machine and the model

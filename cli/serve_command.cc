@@ -110,7 +110,8 @@ int serve_command(const Options& options) {
       specs.push_back({.name = fmt::format("{} {}", role_name(role), index),
                        .arguments = node_arguments(node, role_name(role), index, run),
                        .first_arguments = fault_arguments(options, role_name(role), index),
-                       .cpus = place->cpus});
+                       .cpus = place->cpus,
+                       .niceness = role == Role::kDecode ? static_cast<int>(options.decode_nice) : 0});
     }
   };
   add_nodes(Role::kPrefill, options.prefill);

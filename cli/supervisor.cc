@@ -49,7 +49,8 @@ void Supervisor::start(Child& child, TimePoint now) {
     const auto first = std::exchange(child.spec.first_arguments, {});
     arguments.insert(arguments.end(), first.begin(), first.end());
     const RunsOn inherited(child.spec.cpus);
-    child.pid = spawn_child(config_.executable, std::move(arguments), {ready.get(), config_.packed_fd});
+    child.pid =
+        spawn_child(config_.executable, std::move(arguments), {ready.get(), config_.packed_fd}, child.spec.niceness);
     spdlog::info("started {} pid={}", child.spec.name, child.pid);
   } catch (const SetupError& error) {
     failed_to_start(child, error.what(), now);

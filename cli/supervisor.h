@@ -18,6 +18,7 @@ struct ChildSpec {
   std::vector<std::string> arguments;             // after argv[0]; --ready-fd is added
   std::vector<std::string> first_arguments = {};  // after those, at its first start only
   CpuList cpus = {};                              // that it runs on; empty: those of the supervisor
+  int niceness = 0;                               // beyond the supervisor's
   bool front = false;                             // clients talk to it: it drains before the others are stopped
 };
 

@@ -42,8 +42,8 @@ TEST(Flags, EverySubcommandTakesExactlyWhatItReads) {
       "host port served-model-name api-key-file public-prefix-file tls-cert tls-key insecure queue-max secret-file ";
   const std::string serve =
       engine + http +
-      "growth-margin prefill decode prefill-threads decode-threads prefill-cpus decode-cpus gateway drain-timeout "
-      "restart-delay restart-delay-max ";
+      "growth-margin prefill decode prefill-threads decode-threads prefill-cpus decode-cpus decode-nice gateway "
+      "drain-timeout restart-delay restart-delay-max ";
   const std::string child = "gateway name ready-fd packed-fd fault drain-timeout ";
   const std::map<std::string, std::set<std::string>> expected{
       {"serve", words(serve + "fit fault")},

@@ -74,6 +74,18 @@ def cpus_confine_all_of_serve_and_pin_nobody():
         assert "worker 1" in cpus_by_thread(nodes_of(one)["decode"])
 
 
+def decode_nodes_are_as_nice_as_told():
+    def niceness(pid):
+        return {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with server.Server(SPILLWAY, MODEL, "--max-model-len", "1024", "--device-memory", "64MiB", "--decode-nice",
+                       "7") as one:
+        assert one.complete("After you:", 4)[0] == 200
+        found = {name: niceness(pid) for name, pid in nodes_of(one).items()}
+        assert found == {"gateway": {own}, "prefill": {own}, "decode": {min(own + 7, 19)}}, found
+
+
 def each_node_is_on_one_numa_node():
     if ALLOWED != [0, 1]:
         print("skipped: needs CPUs 0 and 1, as the machine it pretends to be has")
@@ -102,5 +114,5 @@ def cpus_that_are_not_there_are_named():
 
 if __name__ == "__main__":
     sys.exit(server.run_tests([no_thread_is_made_for_a_request, each_role_runs_on_its_cpus,
-                               cpus_confine_all_of_serve_and_pin_nobody, each_node_is_on_one_numa_node,
+                               cpus_confine_all_of_serve_and_pin_nobody, decode_nodes_are_as_nice_as_told, each_node_is_on_one_numa_node,
                                cpus_that_are_not_there_are_named]))
