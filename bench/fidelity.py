@@ -81,7 +81,8 @@ def main():
                               env={**os.environ, "SPILLWAY_LOGITS_FOLDER": folder})
         files = sorted(pathlib.Path(folder).iterdir())
         if len(files) != PRECISIONS:
-            sys.exit(f"fidelity: {TEST} wrote logits of {len(files)} precisions, not {PRECISIONS}: build it anew")
+            sys.exit(f"fidelity: {TEST} wrote logits of {len(files)} precisions, not {PRECISIONS}: " +
+                     ("build it anew" if test.returncode == 0 else "see above"))
         print("| precision | mean KL from exact | largest KL | top-1 agreement | mean loss (exact "
               f"{losses.mean():.5f}) |\n|---|---|---|---|---|")
         for path in files:

@@ -20,11 +20,11 @@ class LoadingShare {
   UniqueFd folder_;
 };
 
-// Waits for all who load and for other turns, no longer than `longest`: a turn that does not come makes the
-// measurement worse, never the start impossible.
+// Waits for all who load and for other turns, no longer than `longest`: a turn that does not come makes this
+// measurement and another's worse, which is logged, never the start impossible.
 class CalibrationTurn {
  public:
-  explicit CalibrationTurn(const std::string& run_dir, Duration longest = std::chrono::seconds(2));
+  explicit CalibrationTurn(const std::string& run_dir, Duration longest = std::chrono::seconds(10));
   bool came() const { return came_; }
 
  private:

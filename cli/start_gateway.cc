@@ -1,6 +1,7 @@
 #include "cli/start_gateway.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <utility>
 
@@ -122,7 +123,8 @@ HttpConfig secured_http_config_of(const Options& options, const Secret& secret, 
 }
 
 struct Loading {
-  explicit Loading(const std::string& run_dir) : share(run_dir) {}
+  explicit Loading(const Options& options)  // serve's run folder; started by hand it has none
+      : share(std::filesystem::path(options.status_socket).parent_path()) {}
   LoadingWatch watch;
   LoadingShare share;
 };
@@ -143,7 +145,7 @@ HttpConfig http_config_of(const Options& options) {
 }
 
 int start_gateway(const Options& options) {
-  std::optional<Loading> loading(options.run_dir);
+  std::optional<Loading> loading(options);
   const GgufFile file = value_or_throw(GgufFile::open(options.model));
   const ModelConfig model = value_or_throw(read_model_config(file));
   const std::unique_ptr<Tokenizer> tokenizer = value_or_throw(Tokenizer::from_gguf(file));

@@ -39,17 +39,18 @@ uint32_t available_cores(const std::filesystem::path& root) {
   return static_cast<uint32_t>(cores);
 }
 
-CpuList cores_first(CpuList cpus, const std::filesystem::path& root) {
-  const CpuList all = cpus;  // ascending
+CpuList cores_first(CpuList cpus, uint32_t first, const std::filesystem::path& root) {
+  std::ranges::rotate(cpus, std::ranges::find(cpus, first));
+  CpuList siblings;  // of those so far
   std::ranges::stable_partition(cpus, [&](uint32_t cpu) {
+    if (std::ranges::find(siblings, cpu) != siblings.end()) return false;
     std::ifstream file(root / "sys/devices/system/cpu" / ("cpu" + std::to_string(cpu)) /
                        "topology/thread_siblings_list");
     std::string text;
     std::getline(file, text);
-    const auto siblings = parse_cpu_list(text);
-    return !siblings || std::ranges::none_of(*siblings, [&](uint32_t other) {
-      return other < cpu && std::ranges::binary_search(all, other);
-    });
+    if (const auto same_core = parse_cpu_list(text))
+      siblings.insert(siblings.end(), same_core->begin(), same_core->end());
+    return true;
   });
   return cpus;
 }

@@ -12,8 +12,8 @@ namespace spillway {
 // where /proc and /sys are found.
 uint32_t available_cores(const std::filesystem::path& root = "/");
 
-// `cpus`, one of each core first, then those that share a core with one of these; where /sys does not tell, as they
-// are.
-CpuList cores_first(CpuList cpus, const std::filesystem::path& root = "/");
+// `cpus` from `first` on, around: one of each core, then those that share a core with one of these. All as they are
+// where /sys does not tell.
+CpuList cores_first(CpuList cpus, uint32_t first, const std::filesystem::path& root = "/");
 
 }  // namespace spillway

@@ -37,7 +37,7 @@ class Stopwatch final : public LayerGate {
 
 class Measurement {
  public:
-  Measurement(Backend& backend, Decoder& decoder, const SlotArena& kv) : decoder_(decoder), kv_(kv) {
+  Measurement(Backend& backend, Decoder& decoder, const SlotArena& kv) : backend_(backend), decoder_(decoder), kv_(kv) {
     const uint32_t block_tokens = kv.layout.block_tokens;
     const uint32_t rows = std::min({kRows[2], decoder.rows_max(), decoder.positions_max(), block_tokens});
     depth_ = std::min(kDepth, decoder.positions_max() - rows) / block_tokens * block_tokens;
@@ -50,6 +50,10 @@ class Measurement {
     for (uint32_t row = 0; row < std::min(kDecodeRowsMax, kv.slot_count); ++row)
       table_.as<uint32_t>()[row * blocks + depth_ / block_tokens] = row;
   }
+
+  ~Measurement() { backend_.hold_threads_apart(false); }
+  Measurement(const Measurement&) = delete;
+  Measurement& operator=(const Measurement&) = delete;
 
   StepThreads run(uint32_t most) {
     std::vector<StepThreads::Phase> phases;
@@ -82,6 +86,8 @@ class Measurement {
   }
 
   // The first round goes down from all threads and ends where they are clearly too few; at once where a layer is long.
+  // Every other round holds threads apart: where Linux would put two on one core that shows what they can do, and where
+  // another process has one of their cores the rounds between do.
   StepThreads::Phase measure(uint32_t rows, const std::vector<uint32_t>& counts) {
     std::vector<Samples> all;
     Duration best = Duration::max();
@@ -92,6 +98,7 @@ class Measurement {
       best = std::min(best, layer);
       return layer;
     };
+    backend_.hold_threads_apart(true);
     for (const uint32_t threads : counts) {
       all.push_back({.threads = threads, .layers = {}});
       const auto no_use = [&](Duration layer) { return layer > 2 * best || (all.size() == 1 && layer > kLayerMax); };
@@ -100,15 +107,18 @@ class Measurement {
       if (no_use(again)) break;
     }
     if (all.size() == 1) return {.rows = rows, .threads = counts.front(), .tried = {{counts.front(), best}}};
-    for (uint32_t round = 1; round < kRoundsMin || (round < kRoundsMax && steady_now() < end); ++round)
+    for (uint32_t round = 1; round < kRoundsMin || (round < kRoundsMax && steady_now() < end); ++round) {
+      backend_.hold_threads_apart(round % 2 == 0);
       for (Samples& one : all)
         if (one.layers.size() == 1 || one.layers.front() <= best + best / 2) take(one);
+    }
     StepThreads::Phase phase{.rows = rows, .threads = 1, .tried = {}};
     for (const Samples& one : all) phase.tried.push_back({one.threads, one.layers[one.layers.size() / 4]});
     phase.threads = rows <= kDecodeRowsMax ? fewest_good_threads(phase.tried) : most_good_threads(phase.tried);
     return phase;
   }
 
+  Backend& backend_;
   Decoder& decoder_;
   const SlotArena& kv_;
   uint32_t depth_ = 0;
@@ -132,9 +142,7 @@ StepThreads measure_step_threads(Backend& backend, Decoder& decoder, const SlotA
   CHECK(kv.slot_count > 0);
   if (backend.threads() == 1) return StepThreads(1);
   const StepThreads before = decoder.step_threads();
-  backend.hold_threads_apart(true);
   StepThreads measured = Measurement(backend, decoder, kv).run(backend.threads());
-  backend.hold_threads_apart(false);
   decoder.use_step_threads(before);
   backend.reset_counters();
   return measured;

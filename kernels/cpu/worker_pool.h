@@ -36,10 +36,10 @@ class WorkerPool {
   void use_threads(uint32_t count);
   uint32_t used_threads() const { return used_; }  // owner, or a body
   void pin_owner() const;                          // the calling thread
-  // Each thread, the calling one included, keeps to a CPU, of as many cores as there are, until told otherwise. On a
-  // virtual machine Linux holds a CPU that sleeps for one that the host has taken away, and wakes a worker on its
-  // owner's: which of the two it meets is chance, and is not to decide what is measured. Changes nothing in a pool that
-  // is pinned. Owner thread, between loops.
+  // Each thread, the calling one included, keeps to a CPU, of as many cores as there are, until told otherwise: then
+  // they run where the calling one might before. On a virtual machine Linux holds a CPU that sleeps for one that the
+  // host has taken away, and wakes a worker on its owner's: which of the two it meets is chance, and is not to decide
+  // what is measured. Of a pinned pool this holds the owner. Owner thread, between loops.
   void hold_apart(bool apart);
 
   // Runs body(index, thread) once for every index < count, thread < thread_count(); returns when all are finished.
@@ -76,8 +76,9 @@ class WorkerPool {
   bool is_open_to(uint32_t thread, uint64_t gate, uint64_t last_loop) const;
   void leave();
 
-  const CpuList cpus_;      // empty: not pinned
-  CpuList cpus_when_free_;  // while held apart: those of all threads before
+  const CpuList cpus_;  // empty: not pinned
+  CpuList cpus_apart_;  // of each thread, as chosen when they were first held apart
+  CpuList cpus_free_;   // while held apart: those of the owner before
   Patience owner_patience_;
   uint32_t used_ = 1;  // threads of the loops from here on
 

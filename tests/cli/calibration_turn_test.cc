@@ -28,9 +28,11 @@ TEST(CalibrationTurn, ComesWhenAllHaveLoaded) {
   one.reset();
   EXPECT_FALSE(CalibrationTurn(run.path(), kShort).came());
   other.reset();
-  const CalibrationTurn turn(run.path(), kShort);
-  EXPECT_TRUE(turn.came());
-  const LoadingShare late(run.path());  // waits for nothing
+  std::optional<CalibrationTurn> turn(std::in_place, run.path(), kShort);
+  EXPECT_TRUE(turn->came());
+  const LoadingShare late(run.path());  // goes on without
+  turn.reset();
+  EXPECT_TRUE(CalibrationTurn(run.path(), kShort).came());
 }
 
 TEST(CalibrationTurn, NoFolderNoWait) { EXPECT_FALSE(CalibrationTurn("/nowhere/at/all", kLong).came()); }

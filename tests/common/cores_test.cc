@@ -40,14 +40,18 @@ TEST_F(AvailableCores, AreTheMachinesWithoutAQuota) {
 }
 
 TEST_F(AvailableCores, ThoseThatShareACoreComeAfterAllOthers) {
-  EXPECT_EQ(cores_first({0, 1, 5}, root_), (CpuList{0, 1, 5})) << "not told";
+  EXPECT_EQ(cores_first({0, 1, 5}, 0, root_), (CpuList{0, 1, 5})) << "not told";
+  EXPECT_EQ(cores_first({0, 1, 5}, 1, root_), (CpuList{1, 5, 0})) << "not told";
   const auto siblings = [&](uint32_t cpu, const char* list) {
     write("sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list", list);
   };
   for (uint32_t cpu = 0; cpu < 4; ++cpu) siblings(cpu, cpu < 2 ? "0-1\n" : "2-3\n");
   for (uint32_t cpu = 4; cpu < 8; ++cpu) siblings(cpu, cpu % 2 == 0 ? "4,6\n" : "5,7\n");
-  EXPECT_EQ(cores_first({0, 1, 2, 3, 4, 5, 6, 7}, root_), (CpuList{0, 2, 4, 5, 1, 3, 6, 7}));
-  EXPECT_EQ(cores_first({1, 3, 6}, root_), (CpuList{1, 3, 6})) << "of the core's only those that may be used";
+  EXPECT_EQ(cores_first({0, 1, 2, 3, 4, 5, 6, 7}, 0, root_), (CpuList{0, 2, 4, 5, 1, 3, 6, 7}));
+  EXPECT_EQ(cores_first({0, 1, 2, 3, 4, 5, 6, 7}, 3, root_), (CpuList{3, 4, 5, 0, 6, 7, 1, 2}));
+  EXPECT_EQ(cores_first({1, 3, 6}, 1, root_), (CpuList{1, 3, 6})) << "of the core's only those that may be used";
+  EXPECT_EQ(cores_first({0, 1, 2, 4}, 1, root_), (CpuList{1, 2, 4, 0})) << "a core of which one may be used";
+  EXPECT_EQ(cores_first({0, 2}, 1, root_), (CpuList{0, 2})) << "not one of them";
 }
 
 TEST_F(AvailableCores, AreThoseThatThisProcessMayRunOn) {

@@ -79,8 +79,9 @@ def decode_nodes_are_as_nice_as_told():
         return {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
 
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    with server.Server(SPILLWAY, MODEL, "--max-model-len", "1024", "--device-memory", "64MiB", "--decode-nice",
-                       "7") as one:
+    assert own < 19, "as nice as can be already"
+    flags = ["--max-model-len", "1024", "--device-memory", "64MiB", "--decode-nice", "7"]
+    with server.Server(SPILLWAY, MODEL, *flags) as one:
         assert one.complete("After you:", 4)[0] == 200
         found = {name: niceness(pid) for name, pid in nodes_of(one).items()}
         assert found == {"gateway": {own}, "prefill": {own}, "decode": {min(own + 7, 19)}}, found
@@ -102,10 +103,11 @@ def each_node_is_on_one_numa_node():
         del os.environ["HWLOC_SYNTHETIC"]
 
 
-def cpus_that_are_not_there_are_named():
+def what_cannot_be_placed_is_named():
     for flags, says in ((("--cpus", "64000"), "CPU 64000 cannot be used here"),
                         (("--decode-cpus", f"{FIRST},64001-64002"), "CPU 64001-64002 cannot be used here"),
                         (("--prefill", "2", "--prefill-cpus", str(FIRST)), "is one CPU for 2 nodes"),
+                        (("--prefill", "0", "--decode-nice", "5"), "leave one of them out"),
                         (("--cpus", "3-1"), "is no list of CPUs")):
         ended = subprocess.run([SPILLWAY, "serve", "-m", MODEL, "--port", "0", "--device-memory", "64MiB", *flags],
                                stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, timeout=60)
@@ -114,5 +116,5 @@ def cpus_that_are_not_there_are_named():
 
 if __name__ == "__main__":
     sys.exit(server.run_tests([no_thread_is_made_for_a_request, each_role_runs_on_its_cpus,
-                               cpus_confine_all_of_serve_and_pin_nobody, decode_nodes_are_as_nice_as_told, each_node_is_on_one_numa_node,
-                               cpus_that_are_not_there_are_named]))
+                               cpus_confine_all_of_serve_and_pin_nobody, decode_nodes_are_as_nice_as_told,
+                               each_node_is_on_one_numa_node, what_cannot_be_placed_is_named]))

@@ -224,6 +224,18 @@ TEST(WorkerPool, HeldApartEachThreadKeepsToACpuUntilLetGo) {
   });
 }
 
+TEST(WorkerPool, OfAPinnedPoolTheOwnerIsHeld) {
+  const CpuList allowed = allowed_cpus();
+  if (allowed.size() < 2) GTEST_SKIP() << "one CPU";
+  on_cpus(allowed, [&] {
+    WorkerPool pool(2, {allowed[0], allowed[1]});
+    pool.hold_apart(true);
+    EXPECT_EQ(allowed_cpus(), CpuList{allowed[0]});
+    pool.hold_apart(false);
+    EXPECT_EQ(allowed_cpus(), allowed);
+  });
+}
+
 TEST(WorkerPool, MoreCpusThanThreadsPinNobody) {
   const CpuList allowed = allowed_cpus();
   on_cpus(allowed, [&] {

@@ -185,6 +185,7 @@ TEST_F(Golden, TeacherForcedLossIsWithinTheLimitsOfEachPrecision) {
       }
     }
     ASSERT_EQ(position, best.size());
+    if (written.is_open()) written.close();
     ASSERT_TRUE(written) << folder;
     fmt::print(
         "{}: numerics class {}, mean NLL {:.6f} (reference {:.6f}), top-1 agreement {:.4f}, mean KL from bf16 "
