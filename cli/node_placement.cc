@@ -86,11 +86,6 @@ std::vector<CpuList> split_cpus(const CpuList& cpus, uint32_t parts) {
 }
 
 std::vector<NodePlace> place_nodes(const Options& options, const std::vector<NumaNode>& machine, uint64_t node_bytes) {
-  if (options.decode_nice > 0 && options.prefill == 0)
-    throw SetupError(
-        fmt::format("--decode-nice {} lets the prompts of prefill nodes go first, and --prefill 0 has none: "
-                    "leave one of them out",
-                    options.decode_nice));
   std::vector<NodeDemand> demands;
   for (uint32_t node = 0; node < options.prefill + options.decode; ++node) {
     const Role role = node < options.prefill ? Role::kPrefill : Role::kDecode;

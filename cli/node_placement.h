@@ -36,7 +36,7 @@ std::vector<CpuList> split_cpus(const CpuList& cpus, uint32_t parts);
 
 // Of serve's nodes, prefill nodes first: what --prefill-cpus and --decode-cpus say, shared out among the nodes of the
 // role, else place_on_numa() with `node_bytes` of each. SetupError where a role has fewer CPUs than nodes, or CPUs that
-// this process may not use, or --decode-nice has no prefill nodes to give way to.
+// this process may not use.
 std::vector<NodePlace> place_nodes(const Options& options, const std::vector<NumaNode>& machine, uint64_t node_bytes);
 // On this machine, with the memory that the model needs. Throws as place_nodes() and where the model cannot be read.
 std::vector<NodePlace> served_places(const Options& options);

@@ -73,7 +73,8 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
   loading_share_.reset();
   if (options.threads == 0) {
     const CalibrationTurn turn(options.run_dir);
-    if (!turn.came()) spdlog::info("others of this run still load or measure: threads are measured beside them");
+    if (!turn.came())
+      spdlog::info("no turn to measure threads alone: others of this run load or measure meanwhile, perhaps");
     decoder_->use_step_threads(measure_step_threads(*backend_, *decoder_, memory_->arena()));
   }
   spdlog::info("threads of a step: {}", decoder_->step_threads().text());

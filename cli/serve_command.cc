@@ -62,6 +62,11 @@ std::vector<std::string> fault_arguments(const Options& options, std::string_vie
 }
 
 void warn_of_threads(const Options& options) {
+  if (options.decode_nice > 0 && options.prefill == 0)
+    spdlog::warn(
+        "--decode-nice {} lets prompts of prefill nodes go first, and none is started here: until one joins it "
+        "lets only other programs go first",
+        options.decode_nice);
   const uint32_t cores = available_cores();
   for (const auto& [role, count] : {std::pair(Role::kPrefill, options.prefill), {Role::kDecode, options.decode}})
     if (const uint32_t threads = threads_per_node(options, role); count > 0 && threads > cores)

@@ -41,18 +41,22 @@ uint32_t available_cores(const std::filesystem::path& root) {
 
 CpuList cores_first(CpuList cpus, uint32_t first, const std::filesystem::path& root) {
   std::ranges::rotate(cpus, std::ranges::find(cpus, first));
-  CpuList siblings;  // of those so far
-  std::ranges::stable_partition(cpus, [&](uint32_t cpu) {
-    if (std::ranges::find(siblings, cpu) != siblings.end()) return false;
+  CpuList own, shared, siblings;  // siblings: of `own`
+  for (const uint32_t cpu : cpus) {
+    if (std::ranges::find(siblings, cpu) != siblings.end()) {
+      shared.push_back(cpu);
+      continue;
+    }
+    own.push_back(cpu);
     std::ifstream file(root / "sys/devices/system/cpu" / ("cpu" + std::to_string(cpu)) /
                        "topology/thread_siblings_list");
     std::string text;
     std::getline(file, text);
     if (const auto same_core = parse_cpu_list(text))
       siblings.insert(siblings.end(), same_core->begin(), same_core->end());
-    return true;
-  });
-  return cpus;
+  }
+  own.insert(own.end(), shared.begin(), shared.end());
+  return own;
 }
 
 }  // namespace spillway

@@ -54,6 +54,7 @@ class Backend {
   virtual void enter_compute_thread() = 0;
   // For measuring: the calling thread and those that share its operations each keep to a core, until told otherwise.
   virtual void hold_threads_apart(bool apart) = 0;
+  virtual bool threads_pinned() const = 0;  // so they will be apart once enter_compute_thread() was called
 
   virtual Ticket record() = 0;              // after all that was enqueued so far
   virtual bool reached(Ticket ticket) = 0;  // CPU: always

@@ -86,8 +86,8 @@ class Measurement {
   }
 
   // The first round goes down from all threads and ends where they are clearly too few; at once where a layer is long.
-  // Every other round holds threads apart: where Linux would put two on one core that shows what they can do, and where
-  // another process has one of their cores the rounds between do.
+  // Every other round, the first included, holds threads apart: where Linux would put two on one core that shows what
+  // they can do, and where another process has one of their cores the rounds between do.
   StepThreads::Phase measure(uint32_t rows, const std::vector<uint32_t>& counts) {
     std::vector<Samples> all;
     Duration best = Duration::max();
@@ -108,7 +108,7 @@ class Measurement {
     }
     if (all.size() == 1) return {.rows = rows, .threads = counts.front(), .tried = {{counts.front(), best}}};
     for (uint32_t round = 1; round < kRoundsMin || (round < kRoundsMax && steady_now() < end); ++round) {
-      backend_.hold_threads_apart(round % 2 == 0);
+      backend_.hold_threads_apart(backend_.threads_pinned() || round % 2 == 0);
       for (Samples& one : all)
         if (one.layers.size() == 1 || one.layers.front() <= best + best / 2) take(one);
     }

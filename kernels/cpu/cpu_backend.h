@@ -34,6 +34,7 @@ class CpuBackend final : public Backend {
   void use_threads(uint32_t count) override { pool_.use_threads(count); }
   void enter_compute_thread() override { pool_.pin_owner(); }
   void hold_threads_apart(bool apart) override { pool_.hold_apart(apart); }
+  bool threads_pinned() const override { return pool_.pinned(); }
   Ticket record() override { return Ticket{}; }
   bool reached(Ticket) override { return true; }
   NumericsClass numerics() const override {

@@ -82,15 +82,14 @@ void WorkerPool::pin_owner() const {
 
 void WorkerPool::hold_apart(bool apart) {
   if (apart != cpus_free_.empty()) return;
-  const bool pinned = !cpus_.empty();
   if (cpus_apart_.empty())
-    cpus_apart_ = pinned ? cpus_ : cores_first(allowed_cpus(), static_cast<uint32_t>(::sched_getcpu()));
+    cpus_apart_ = pinned() ? cpus_ : cores_first(allowed_cpus(), static_cast<uint32_t>(::sched_getcpu()));
   const CpuList free = apart ? allowed_cpus() : std::exchange(cpus_free_, {});
   const auto place = [&](uint32_t thread, pthread_t handle) {  // fails only if CPUs went: then it is where it may be
     (void)try_run_on(apart ? CpuList{cpus_apart_[thread % cpus_apart_.size()]} : free, handle);
   };
   place(0, ::pthread_self());
-  for (uint32_t thread = 1; !pinned && thread < thread_count(); ++thread)
+  for (uint32_t thread = 1; !pinned() && thread < thread_count(); ++thread)
     place(thread, workers_[thread - 1]->thread->handle());
   if (apart) cpus_free_ = free;
 }

@@ -41,6 +41,7 @@ class WorkerPool {
   // host has taken away, and wakes a worker on its owner's: which of the two it meets is chance, and is not to decide
   // what is measured. Of a pinned pool this holds the owner. Owner thread, between loops.
   void hold_apart(bool apart);
+  bool pinned() const { return !cpus_.empty(); }
 
   // Runs body(index, thread) once for every index < count, thread < thread_count(); returns when all are finished.
   // Indices are taken in ascending order. Bodies must not throw, nor call parallel_for.

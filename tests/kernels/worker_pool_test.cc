@@ -233,6 +233,12 @@ TEST(WorkerPool, OfAPinnedPoolTheOwnerIsHeld) {
     EXPECT_EQ(allowed_cpus(), CpuList{allowed[0]});
     pool.hold_apart(false);
     EXPECT_EQ(allowed_cpus(), allowed);
+    std::atomic<uint32_t> arrived{0};
+    pool.parallel_for(2, [&](uint32_t, uint32_t thread) {
+      EXPECT_EQ(allowed_cpus(), thread == 1 ? CpuList{allowed[1]} : allowed) << "its worker is no freer than before";
+      arrived.fetch_add(1);
+      while (arrived.load() < 2) std::this_thread::yield();
+    });
   });
 }
 
