@@ -64,12 +64,27 @@ TEST(WorkerPool, ThreadNumbersAreNeverSharedAtATime) {
   EXPECT_FALSE(shared);
 }
 
+bool all_workers_sleep() {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name, line;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    std::getline(std::ifstream(task.path() / "stat"), line);
+    if (name.starts_with("worker") && line.substr(line.rfind(')')).substr(2, 1) != "S") return false;
+  }
+  return true;
+}
+
+bool all_workers_fall_asleep() {
+  for (int i = 0; i < 10'000 && !all_workers_sleep(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return all_workers_sleep();
+}
+
 // Every index waits until all threads hold one, so the loop can only end if parked workers are woken.
 TEST(WorkerPool, ParkedWorkersTakePartAgain) {
   constexpr uint32_t kThreads = 3;
   WorkerPool pool(kThreads);
   for (int loop = 0; loop < 5; ++loop) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // long past the spin: they are parked, or about to be
+    ASSERT_TRUE(all_workers_fall_asleep());
     std::atomic<uint32_t> arrived{0};
     pool.parallel_for(kThreads, [&](uint32_t, uint32_t) {
       arrived.fetch_add(1);
@@ -157,23 +172,25 @@ double cpu_seconds() {
 }
 
 // Of the workers of this process: there is one pool at a time.
-bool all_workers_sleep() {
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-    std::string name, line;
-    std::getline(std::ifstream(task.path() / "comm"), name);
-    std::getline(std::ifstream(task.path() / "stat"), line);
-    if (name.starts_with("worker") && line.substr(line.rfind(')')).substr(2, 1) != "S") return false;
-  }
-  return true;
-}
-
 TEST(WorkerPool, WithoutLoopsItsWorkersSleepSoon) {
   WorkerPool pool(2);  // on two cores its worker looks for more, for a while
   const double before = cpu_seconds();
   pool.parallel_for(2, [](uint32_t, uint32_t) {});
-  for (int i = 0; i < 10'000 && !all_workers_sleep(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  EXPECT_TRUE(all_workers_sleep());
+  EXPECT_TRUE(all_workers_fall_asleep());
   EXPECT_LT(cpu_seconds() - before, 0.03);  // this loop's own included
+}
+
+// What each thread of the pool may run on: all take part.
+std::vector<CpuList> cpus_of_threads(WorkerPool& pool) {
+  const uint32_t threads = pool.thread_count();
+  std::vector<CpuList> found(threads);
+  std::atomic<uint32_t> arrived{0};
+  pool.parallel_for(threads, [&](uint32_t, uint32_t thread) {
+    found[thread] = allowed_cpus();
+    arrived.fetch_add(1);
+    while (arrived.load() < threads) std::this_thread::yield();
+  });
+  return found;
 }
 
 TEST(WorkerPool, AsManyCpusAsThreadsAreOneForEach) {
@@ -184,15 +201,7 @@ TEST(WorkerPool, AsManyCpusAsThreadsAreOneForEach) {
     WorkerPool pool(2, cpus);
     pool.pin_owner();
     for (int loop = 0; loop < 20; ++loop) {
-      std::array<CpuList, 2> found;
-      std::atomic<uint32_t> arrived{0};
-      pool.parallel_for(2, [&](uint32_t, uint32_t thread) {
-        found[thread] = allowed_cpus();
-        arrived.fetch_add(1);
-        while (arrived.load() < 2) std::this_thread::yield();
-      });
-      EXPECT_EQ(found[0], CpuList{cpus[0]});
-      EXPECT_EQ(found[1], CpuList{cpus[1]});
+      EXPECT_EQ(cpus_of_threads(pool), (std::vector<CpuList>{{cpus[0]}, {cpus[1]}}));
     }
   });
 }
@@ -201,25 +210,15 @@ TEST(WorkerPool, HeldApartEachThreadKeepsToACpuUntilLetGo) {
   const CpuList allowed = allowed_cpus();
   on_cpus(allowed, [&] {
     WorkerPool pool(3);
-    const auto cpus_of_threads = [&] {
-      std::array<CpuList, 3> found;
-      std::atomic<uint32_t> arrived{0};
-      pool.parallel_for(3, [&](uint32_t, uint32_t thread) {
-        found[thread] = allowed_cpus();
-        arrived.fetch_add(1);
-        while (arrived.load() < 3) std::this_thread::yield();
-      });
-      return found;
-    };
     for (int turn = 0; turn < 3; ++turn) {
       pool.hold_apart(true);
       pool.hold_apart(true);  // as it is
-      const std::array<CpuList, 3> held = cpus_of_threads();
+      const std::vector<CpuList> held = cpus_of_threads(pool);
       for (uint32_t thread = 0; thread < 3; ++thread) EXPECT_EQ(held[thread].size(), 1u);
       EXPECT_EQ(held[0] == held[1], allowed.size() == 1);
       pool.hold_apart(false);
       pool.hold_apart(false);
-      for (const CpuList& cpus : cpus_of_threads()) EXPECT_EQ(cpus, allowed);
+      for (const CpuList& cpus : cpus_of_threads(pool)) EXPECT_EQ(cpus, allowed);
     }
   });
 }
@@ -233,12 +232,7 @@ TEST(WorkerPool, OfAPinnedPoolTheOwnerIsHeld) {
     EXPECT_EQ(allowed_cpus(), CpuList{allowed[0]});
     pool.hold_apart(false);
     EXPECT_EQ(allowed_cpus(), allowed);
-    std::atomic<uint32_t> arrived{0};
-    pool.parallel_for(2, [&](uint32_t, uint32_t thread) {
-      EXPECT_EQ(allowed_cpus(), thread == 1 ? CpuList{allowed[1]} : allowed) << "its worker is no freer than before";
-      arrived.fetch_add(1);
-      while (arrived.load() < 2) std::this_thread::yield();
-    });
+    EXPECT_EQ(cpus_of_threads(pool), (std::vector<CpuList>{allowed, {allowed[1]}})) << "its worker is as before";
   });
 }
 
