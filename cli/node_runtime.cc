@@ -71,7 +71,7 @@ NodeRuntime::NodeRuntime(const Options& options, Role role)
                                        std::max(model_len_, kCanaryTokens));
   canary_ = compute_canary(*backend_, *decoder_, memory_->arena());
   loading_share_.reset();
-  if (options.threads == 0) {
+  if (backend_->threads() > 1 && options.threads == 0) {  // with one there is nothing to wait for
     const CalibrationTurn turn(options.run_dir);
     if (!turn.came())
       spdlog::info("no turn to measure threads alone: others of this run load or measure meanwhile, perhaps");
